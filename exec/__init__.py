@@ -1,0 +1,1 @@
+"""What happens: the program language, the plans, the network, the wire and the executor."""
