@@ -1,0 +1,1 @@
+"""Datasets: find, verify and parse files of labelled images, or draw letters of our own."""

@@ -1,0 +1,73 @@
+"""Make a Dataset of one or two CSV files: which file tests, and what the pixels' scale is."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exec.data.dataset import Dataset
+from exec.data.labelled_csv import MAX_PIXEL, read_csv
+from exec.data.reading import sha256_of
+from exec.errors import DataError
+
+HOLD_OUT = 10  # Without a test file, every tenth row tests.
+
+_SIBLINGS = (
+    ("Train", "Validation"),
+    ("Train", "Test"),
+    ("train", "validation"),
+    ("train", "test"),
+)
+
+
+def load_csv(train_path: Path, test_path: Path | None) -> Dataset:
+    """Load a training file and its test file: the one given, a sibling, or every tenth row.
+
+    Pixels are taken as they are if none in either file exceeds 1, and divided by 255 otherwise.
+    """
+    chosen = test_path or find_sibling(train_path)
+    train_pixels, train_labels = read_csv(train_path)
+    source = f"{train_path}, SHA-256 {sha256_of(train_path)[:12]}"
+    if chosen is not None:
+        test_pixels, test_labels = read_csv(chosen)
+        if test_pixels.shape[1] != train_pixels.shape[1]:
+            raise DataError(
+                f"{chosen}: line 1: expected {train_pixels.shape[1] + 1} columns as in "
+                f"{train_path}, got {test_pixels.shape[1] + 1}"
+            )
+        how = "tested on" if test_path else "tested on its sibling"
+        source += f"; {how} {chosen}, SHA-256 {sha256_of(chosen)[:12]}"
+    else:
+        if len(train_labels) < HOLD_OUT:
+            raise DataError(
+                f"{train_path}: needs a test file, or at least {HOLD_OUT} rows to hold some out, "
+                f"got {len(train_labels)} rows"
+            )
+        is_held_out = np.arange(len(train_labels)) % HOLD_OUT == HOLD_OUT - 1
+        test_pixels, test_labels = train_pixels[is_held_out], train_labels[is_held_out]
+        train_pixels, train_labels = train_pixels[~is_held_out], train_labels[~is_held_out]
+        source += f"; tested on every {HOLD_OUT}th row"
+    scale = MAX_PIXEL if max(train_pixels.max(), test_pixels.max()) > 1 else 1.0
+    return Dataset(
+        name=train_path.stem,
+        train_images=_scaled(train_pixels, scale),
+        train_labels=train_labels,
+        test_images=_scaled(test_pixels, scale),
+        test_labels=test_labels,
+        num_classes=int(max(train_labels.max(), test_labels.max())) + 1,
+        source=source if scale == 1 else f"{source}; pixels / {scale:g}",
+    )
+
+
+def find_sibling(train_path: Path) -> Path | None:
+    """Return the file named like ``train_path`` with Validation or Test for Train, or None."""
+    for train, test in _SIBLINGS:
+        before, found, after = train_path.name.rpartition(train)
+        sibling = train_path.with_name(before + test + after)
+        if found and sibling.is_file():
+            return sibling
+    return None
+
+
+def _scaled(pixels: NDArray[np.float64], scale: float) -> NDArray[np.float32]:
+    return (pixels / scale).astype(np.float32)

@@ -1,0 +1,254 @@
+"""Expansion: a collective becomes the sends, receives and sums of its algorithm.
+
+What is simulated is then what is executed. The algorithms and their names are those of Thakur et
+al. (see :class:`exec.program.ops.Algorithm`); the ring is P. Patarasuk and X. Yuan, "Bandwidth
+optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib. Comput. 69
+(2009) 117-124. For p ranks that are no power of two, the doubling algorithms fold the last
+``p - 2^k`` ranks onto the first ones before, and hand them the result after.
+
+Every algorithm leaves the same bits on all ranks of the group: either one rank computes a sum and
+the others copy it, or two partners add the same two numbers, which commutes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+from exec.program.mesh import Axis
+from exec.program.ops import (
+    Accumulate, Algorithm, Collective, CollectiveKind, Lane, Mark, Op, Receive, Repeat, Send, Wait,
+)  # fmt: skip
+from exec.program.peers import Anchor, Chunks, Part, Shift, Xor
+from exec.program.program import Program, Role
+
+SCRATCH = "scratch"
+_FIRST_TAG = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One expansion: the collective, its ``size`` ranks, and a ``tag`` of its own."""
+
+    op: Collective
+    size: int
+    tag: int
+
+    def chunk(self, anchor: Anchor, num_chunks: int, width: int = 1) -> Part:
+        return replace(self.op.part, chunks=Chunks(num_chunks, anchor, width))
+
+    def scratch(self, part: Part) -> Part:
+        """Return the place in the scratch buffer for what will be added to ``part``."""
+        return replace(part, buffer=SCRATCH, start=0, stop=part.stop - part.start)
+
+    def exchange(self, step: str, out: Part, to: Anchor, into: Part, source: Anchor) -> list[Op]:
+        """Return a send and a receive at once, and the wait until the sent part is free again."""
+        id = f"{self.op.id}.{step}"
+        return [
+            Send(f"{id}.send", out, to, self.tag),
+            Receive(f"{id}.receive", into, source, self.tag),
+            Wait(Lane.COMM, f"{id}.send"),
+        ]
+
+    def add(self, step: str, out: Part, to: Anchor, into: Part, source: Anchor) -> list[Op]:
+        """Return an exchange whose received part is added to ``into``."""
+        scratch = self.scratch(into)
+        return [*self.exchange(step, out, to, scratch, source), Accumulate(into, scratch)]
+
+    def send(self, step: str, to: Anchor) -> list[Op]:
+        id = f"{self.op.id}.{step}"
+        return [Send(id, self.op.part, to, self.tag), Wait(Lane.COMM, id)]
+
+    def receive(self, step: str, source: Anchor, *, is_added: bool) -> list[Op]:
+        part = self.op.part
+        into = self.scratch(part) if is_added else part
+        ops: list[Op] = [Receive(f"{self.op.id}.{step}", into, source, self.tag)]
+        return [*ops, Accumulate(part, into)] if is_added else ops
+
+
+def expand(program: Program) -> Program:
+    """Return ``program`` with every collective that names an algorithm turned into messages."""
+    ids = {
+        op.id: None
+        for role in program.roles
+        for op in role.ops
+        if isinstance(op, Collective) and op.algorithm is not Algorithm.LIBRARY
+    }
+    tags = dict(zip(ids, count(_FIRST_TAG), strict=False))
+    roles = [part for role in program.roles for part in _split(role, program)]
+    expanded = (replace(role, ops=tuple(_expand_ops(role, program, tags))) for role in roles)
+    return replace(program, roles=tuple(expanded))
+
+
+def scratch_elements(program: Program) -> int:
+    """Return how many elements the scratch buffer of the expanded ``program`` needs."""
+    sizes = [0]
+    for role in program.roles:
+        for op in role.ops:
+            for inner in op.body if isinstance(op, Repeat) else (op,):
+                if isinstance(inner, Accumulate):
+                    sizes.append(inner.source.stop)
+    return max(sizes)
+
+
+def _split(role: Role, program: Program) -> list[Role]:
+    """Return ``role`` cut along the axes on which its ranks play different parts of a collective."""
+    parts = [role]
+    for axis in Axis:
+        algorithms = {
+            op.algorithm
+            for op in role.ops
+            if isinstance(op, Collective) and op.axis is axis and op.kind is CollectiveKind.ALLREDUCE
+        }
+        for algorithm in sorted(algorithms - {Algorithm.LIBRARY, Algorithm.RING}):
+            size = program.mesh.size(axis)
+            cuts = _CLASSES[algorithm](size)
+            parts = [
+                replace(part, name=f"{part.name}.{axis}{span.start}", **{axis.value: span})
+                for part in parts
+                for cut in cuts
+                if (span := _intersect(cut, part.span(axis)))
+            ]
+    return parts
+
+
+def _intersect(cut: range, span: range) -> range:
+    """Return the members of ``cut`` inside ``span``; one of the two has step 1 or both agree."""
+    if span.step > 1 and cut.step == 1:
+        cut, span = span, cut
+    start = cut.start + -(-max(0, span.start - cut.start) // cut.step) * cut.step
+    inside = range(start, min(cut.stop, span.stop), cut.step)
+    return inside if span.step in (1, cut.step) and all(i in span for i in inside[:1]) else range(0)
+
+
+def _expand_ops(role: Role, program: Program, tags: dict[str, int]) -> Iterator[Op]:
+    for op in role.ops:
+        if isinstance(op, Collective) and op.algorithm is not Algorithm.LIBRARY:
+            size = program.mesh.size(op.axis)
+            group = _Group(op, size, tags[op.id])
+            if op.kind is CollectiveKind.ALLGATHER:
+                yield from _gather_ring(group, Shift(op.axis, 0, -1))
+            elif op.kind is CollectiveKind.ALLREDUCE:
+                yield from _ALLREDUCES[op.algorithm](group, role.span(op.axis).start)
+            else:
+                raise ValueError(f"only allreduce and allgather expand, got {op.kind}")
+            yield Mark(op.id)
+        else:
+            yield op
+
+
+def _ring(group: _Group, rank: int) -> list[Op]:
+    """p - 1 steps add chunks round the ring, p - 1 more hand the sums round."""
+    p, axis = group.size, group.op.axis
+    out, into = (group.chunk(Shift(axis, -i, -1), p) for i in (0, 1))
+    body = group.add("reduce", out, Shift(axis, 1), into, Shift(axis, -1))
+    return [Repeat(p - 1, tuple(body)), *_gather_ring(group, Shift(axis, 1, -1))]
+
+
+def _gather_ring(group: _Group, first: Shift) -> list[Op]:
+    """p - 1 steps hand chunks round, each rank starting with the one that ``first`` names."""
+    p, axis = group.size, group.op.axis
+    out = group.chunk(first, p)
+    into = group.chunk(replace(first, offset=first.offset - 1), p)
+    body = group.exchange("gather", out, Shift(axis, 1), into, Shift(axis, -1))
+    return [Repeat(p - 1, tuple(body))]
+
+
+def _recursive_doubling(group: _Group, rank: int) -> list[Op]:
+    """log2 p steps, each of which adds the partner's whole buffer."""
+    part, axis = group.op.part, group.op.axis
+
+    def core(size: int) -> Iterator[Op]:
+        for distance in _powers(size):
+            peer = Xor(axis, distance)
+            yield from group.add(f"d{distance}", part, peer, part, peer)
+
+    return _folded(group, rank, core)
+
+
+def _halving_doubling(group: _Group, rank: int) -> list[Op]:
+    """Halve what is exchanged log2 p times while adding, then double it while handing back."""
+    axis = group.op.axis
+
+    def core(size: int) -> Iterator[Op]:
+        for distance in reversed(_powers(size)):
+            peer = Xor(axis, distance)
+            theirs = group.chunk(peer, size, distance)
+            mine = group.chunk(Shift(axis, 0), size, distance)
+            yield from group.add(f"halve{distance}", theirs, peer, mine, peer)
+        for distance in _powers(size):
+            peer = Xor(axis, distance)
+            theirs = group.chunk(peer, size, distance)
+            mine = group.chunk(Shift(axis, 0), size, distance)
+            yield from group.exchange(f"double{distance}", mine, peer, theirs, peer)
+
+    return _folded(group, rank, core)
+
+
+def _binomial_tree(group: _Group, rank: int) -> list[Op]:
+    """Reduce to the first rank along a binomial tree, then broadcast along the same tree."""
+    axis, p = group.op.axis, group.size
+    lowest = rank & -rank or 1 << p.bit_length()
+    children = [d for d in _powers(2 * p) if d < lowest and rank + d < p]
+    ops: list[Op] = []
+    for d in children:
+        ops += group.receive(f"reduce{d}", Shift(axis, d), is_added=True)
+    if rank:
+        ops += group.send("up", Shift(axis, -lowest))
+        ops += group.receive("down", Shift(axis, -lowest), is_added=False)
+    for d in reversed(children):
+        ops += group.send(f"broadcast{d}", Shift(axis, d))
+    return ops
+
+
+def _folded(group: _Group, rank: int, core: Callable[[int], Iterator[Op]]) -> list[Op]:
+    size = _largest_power(group.size)
+    extra, axis = group.size - size, group.op.axis
+    if rank >= size:
+        return [
+            *group.send("fold", Shift(axis, -size)),
+            *group.receive("unfold", Shift(axis, -size), is_added=False),
+        ]
+    ops = list(core(size))
+    if rank < extra:
+        fold = group.receive("fold", Shift(axis, size), is_added=True)
+        ops = [*fold, *ops, *group.send("unfold", Shift(axis, size))]
+    return ops
+
+
+def _folded_classes(p: int) -> list[range]:
+    size = _largest_power(p)
+    return [range(p - size), range(p - size, size), range(size, p)]
+
+
+def _tree_classes(p: int) -> list[range]:
+    """Return ranks that have the same children: equal lowest bit, all, or the last few less."""
+    classes = [range(1)]
+    for lowest in _powers(2 * p):
+        borders = sorted({max(lowest, p - d) for d in _powers(lowest)} | {lowest, p})
+        members = range(lowest, p, 2 * lowest)
+        for low, high in zip(borders, borders[1:], strict=False):
+            start = lowest + -(-max(0, low - lowest) // (2 * lowest)) * 2 * lowest
+            classes.append(range(start, min(high, members.stop), 2 * lowest))
+    return classes
+
+
+def _largest_power(p: int) -> int:
+    return 1 << (p.bit_length() - 1)
+
+
+def _powers(limit: int) -> list[int]:
+    """Return the powers of two below ``limit``."""
+    return [1 << i for i in range((limit - 1).bit_length())]
+
+
+_ALLREDUCES: dict[Algorithm, Callable[[_Group, int], list[Op]]] = {
+    Algorithm.RING: _ring,
+    Algorithm.RECURSIVE_DOUBLING: _recursive_doubling,
+    Algorithm.HALVING_DOUBLING: _halving_doubling,
+    Algorithm.BINOMIAL_TREE: _binomial_tree,
+}
+_CLASSES: dict[Algorithm, Callable[[int], list[range]]] = {
+    Algorithm.RECURSIVE_DOUBLING: _folded_classes,
+    Algorithm.HALVING_DOUBLING: _folded_classes,
+    Algorithm.BINOMIAL_TREE: _tree_classes,
+}

@@ -1,0 +1,1 @@
+"""The language: ops as values, roles with symbolic peers, and what can be said of a program without running it."""

@@ -1,0 +1,221 @@
+"""The legality check: every message matched, every group agreed, nobody waiting for ever.
+
+The check does the program's ops without time: a lane moves whenever its next op can be done. If
+all lanes reach their end, and no message is left over, every execution does (only a receive from
+*any* makes the order matter). Sends are taken as rendezvous, the strictest reading, so a program
+that passes needs no buffering anywhere.
+"""
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+
+from exec.errors import IllegalProgramError
+from exec.program.mesh import Axis
+from exec.program.ops import Collective, Compute, Lane, Mark, Op, Receive, Send, Wait, lane_of
+from exec.program.peers import AnyRank, Rank
+from exec.program.program import Program
+from exec.program.text import format_op
+
+_GRID_COLUMNS = 8
+_CELL = 22
+
+
+@dataclass(slots=True)
+class _LaneState:
+    rank: int
+    lane: Lane
+    ops: list[Op]
+    position: int = 0
+
+    @property
+    def head(self) -> Op | None:
+        return self.ops[self.position] if self.position < len(self.ops) else None
+
+
+@dataclass(slots=True)
+class _Message:
+    source: int
+    send: Send
+    is_taken: bool = False
+
+
+@dataclass(slots=True)
+class _State:
+    program: Program
+    lanes: list[_LaneState]
+    mail: dict[tuple[int, int], deque[_Message]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )  # by (destination, tag)
+    done: set[tuple[int, str]] = field(default_factory=set)
+    posted: dict[tuple[int, str], _Message] = field(default_factory=dict)
+    arrived: dict[tuple[Axis, int], dict[int, Collective]] = field(default_factory=dict)
+    released: set[int] = field(default_factory=set)  # ranks whose collective has completed
+
+
+def check_program(program: Program) -> None:
+    """Raise :class:`IllegalProgramError`, with the drawn grid, unless ``program`` is legal."""
+    _check_roles(program)
+    lanes = []
+    for rank in range(program.mesh.world_size):
+        ops = list(program.ops(rank))
+        _check_ids(rank, ops)
+        lanes += [_LaneState(rank, lane, [op for op in ops if lane_of(op) is lane]) for lane in Lane]
+    state = _State(program, lanes)
+    moving = True
+    while moving:
+        moving = False
+        for lane in lanes:
+            while lane.head is not None and _advance(state, lane, lane.head):
+                lane.position += 1
+                moving = True
+    stuck = [lane for lane in lanes if lane.head is not None]
+    if stuck:
+        raise IllegalProgramError(_describe_stuck(state, stuck))
+    left = [message for queue in state.mail.values() for message in queue]
+    if left:
+        first = left[0]
+        raise IllegalProgramError(
+            f"rank {first.source} sends {first.send.id} (tag {first.send.tag}) to "
+            f"{_peer(first.send)}, which never receives it\n{_grid(state, {first.source})}"
+        )
+
+
+def _check_roles(program: Program) -> None:
+    players = sum(role.num_ranks for role in program.roles)
+    played = {rank for role in program.roles for rank in program.ranks_of(role)}
+    if players != program.mesh.world_size or played != set(range(program.mesh.world_size)):
+        raise IllegalProgramError(
+            f"every one of the {program.mesh.world_size} ranks must play exactly one role; "
+            f"the roles {', '.join(role.name for role in program.roles)} name {players}"
+        )
+
+
+def _check_ids(rank: int, ops: list[Op]) -> None:
+    ids = {op.id for op in ops if isinstance(op, Compute | Send | Receive | Collective | Mark)}
+    for op in ops:
+        if isinstance(op, Wait) and op.id not in ids:
+            raise IllegalProgramError(f"rank {rank}: wait names {op.id!r}, which no op is called")
+
+
+def _advance(state: _State, lane: _LaneState, op: Op) -> bool:
+    """Do ``op`` if it can be done now; say whether it was."""
+    rank = lane.rank
+    match op:
+        case Wait(_, id):
+            message = state.posted.get((rank, id))
+            return message.is_taken if message is not None else (rank, id) in state.done
+        case Send():
+            return _post(state, rank, op)
+        case Receive():
+            return _take(state, rank, op)
+        case Collective():
+            return _meet(state, rank, op)
+        case Compute() | Mark():
+            state.done.add((rank, op.id))
+    return True
+
+
+def _post(state: _State, rank: int, op: Send) -> bool:
+    message = _Message(rank, op)
+    assert isinstance(op.peer, Rank)
+    if op.peer.rank == rank:
+        raise IllegalProgramError(f"rank {rank} sends {op.id} to itself\n{_grid(state, {rank})}")
+    state.mail[op.peer.rank, op.tag].append(message)
+    state.posted[rank, op.id] = message
+    return True
+
+
+def _take(state: _State, rank: int, op: Receive) -> bool:
+    queue = state.mail[rank, op.tag]
+    for message in queue:
+        if isinstance(op.peer, AnyRank) or op.peer == Rank(message.source):
+            sent, room = message.send.part, op.part
+            if sent.stop - sent.start != room.stop - room.start:
+                raise IllegalProgramError(
+                    f"rank {rank} receives {op.id} of {room.stop - room.start} elements, but rank "
+                    f"{message.source} sends {message.send.id} of {sent.stop - sent.start} with tag "
+                    f"{op.tag}\n{_grid(state, {rank, message.source})}"
+                )
+            queue.remove(message)
+            message.is_taken = True
+            state.done.add((rank, op.id))
+            return True
+    return False
+
+
+def _meet(state: _State, rank: int, op: Collective) -> bool:
+    if rank in state.released:
+        state.released.remove(rank)
+        state.done.add((rank, op.id))
+        return True
+    group = state.program.mesh.group(rank, op.axis)
+    present = state.arrived.setdefault((op.axis, group[0]), {})
+    present[rank] = op
+    for other, theirs in present.items():
+        if theirs != op:
+            raise IllegalProgramError(
+                f"ranks {other} and {rank} are of one {op.axis} group but disagree: "
+                f"{format_op(theirs, '')[0]!r} against {format_op(op, '')[0]!r}\n"
+                f"{_grid(state, {rank, other})}"
+            )
+    if len(present) < len(group):
+        return False
+    state.arrived[op.axis, group[0]] = {}
+    state.released.update(set(group) - {rank})
+    state.done.add((rank, op.id))
+    return True
+
+
+def _peer(op: Send | Receive) -> str:
+    return f"rank {op.peer.rank}" if isinstance(op.peer, Rank) else "any rank"
+
+
+def _describe_stuck(state: _State, stuck: list[_LaneState]) -> str:
+    reasons = []
+    for lane in stuck:
+        op = lane.head
+        match op:
+            case Receive():
+                reasons.append(f"rank {lane.rank} waits to receive {op.id} (tag {op.tag}) from {_peer(op)}")
+            case Wait(_, id):
+                reasons.append(f"rank {lane.rank} ({lane.lane}) waits for {id}")
+            case Collective():
+                group = state.program.mesh.group(lane.rank, op.axis)
+                here = state.arrived.get((op.axis, group[0]), {})
+                absent = [rank for rank in group if rank not in here]
+                reasons.append(f"rank {lane.rank} waits in {op.kind} {op.id} for ranks {absent}")
+            case _:
+                reasons.append(f"rank {lane.rank} cannot do {op}")
+    shown = reasons[:8] + (["..."] if len(reasons) > 8 else [])
+    listed = "\n  ".join(shown)
+    return f"deadlock: {len(stuck)} lanes never end\n  {listed}\n{_grid(state, {lane.rank for lane in stuck})}"
+
+
+def _grid(state: _State, ranks: set[int]) -> str:
+    """Draw what each lane of ``ranks`` did last, and in ``>...<`` the op it stands at."""
+    rows = []
+    for lane in state.lanes:
+        if lane.rank not in ranks or not lane.ops:
+            continue
+        first = max(0, lane.position - _GRID_COLUMNS + 2)
+        cells = []
+        for i in range(first, min(first + _GRID_COLUMNS, len(lane.ops))):
+            token = _token(lane.ops[i])
+            cells.append((f">{token}<" if i == lane.position else f" {token} ").ljust(_CELL))
+        rows.append(f"rank {lane.rank:<4d}{lane.lane:<8s}|" + "|".join(cells))
+    return "\n".join(rows[:32])
+
+
+def _token(op: Op) -> str:
+    match op:
+        case Compute() | Collective() | Mark():
+            text = op.id
+        case Send():
+            text = f"send {op.id}"
+        case Receive():
+            text = f"recv {op.id}"
+        case Wait(_, id):
+            text = f"wait {id}"
+        case _:
+            text = type(op).__name__.lower()
+    return text[: _CELL - 2]

@@ -1,0 +1,170 @@
+"""The ops: frozen values that say what to do and how much, never arrays, handles or durations.
+
+A rank has two lanes, and each does its ops in order. Compute ops are on the compute lane;
+messages, collectives and the sums they need are on the communication lane. One lane waits for
+another by ``Wait`` only. A ``Send`` is posted and its lane goes on; every other op ends before
+the next of its lane begins.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from exec.program.mesh import Axis
+from exec.program.peers import Part, Peer
+
+
+class Lane(StrEnum):
+    """An in-order queue of a rank."""
+
+    COMPUTE = "compute"
+    COMM = "comm"
+
+
+class Kernel(StrEnum):
+    """A piece of computation whose time is a function of its shape."""
+
+    LOAD = "load"
+    LINEAR = "linear"
+    SIGMOID = "sigmoid"
+    LOSS = "loss"
+    LINEAR_BACKWARD = "linear_backward"
+    LINEAR_BACKWARD_FIRST = "linear_backward_first"
+    SIGMOID_BACKWARD = "sigmoid_backward"
+    UPDATE = "update"
+    ACCUMULATE = "accumulate"
+
+
+class CollectiveKind(StrEnum):
+    """What a group does together."""
+
+    ALLREDUCE = "allreduce"
+    ALLGATHER = "allgather"
+    REDUCE_SCATTER = "reduce_scatter"
+    BROADCAST = "broadcast"
+    REDUCE = "reduce"
+    BARRIER = "barrier"
+
+
+class Algorithm(StrEnum):
+    """How a collective is done: by the library, or expanded into sends and receives.
+
+    The names are those of R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective
+    communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66.
+    """
+
+    LIBRARY = "library"
+    RING = "ring"
+    RECURSIVE_DOUBLING = "recursive_doubling"
+    HALVING_DOUBLING = "halving_doubling"
+    BINOMIAL_TREE = "binomial_tree"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a kernel works on: ``n`` samples, ``k`` inputs, ``m`` outputs (or elements, in ``m``)."""
+
+    n: int
+    k: int
+    m: int
+
+    def __str__(self) -> str:
+        return f"{self.n}x{self.k}x{self.m}"
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Run ``kernel`` of ``layer`` on ``microbatch``."""
+
+    kernel: Kernel
+    layer: int
+    microbatch: int
+    shape: Shape
+    flops: int
+    nbytes: int
+
+    @property
+    def id(self) -> str:
+        """The name by which a ``Wait`` refers to this op."""
+        return f"{self.kernel}.{self.layer}.{self.microbatch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Post ``part`` to ``peer``; a ``Wait`` for its id ends when the part may be overwritten."""
+
+    id: str
+    part: Part
+    peer: Peer
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Receive into ``part`` from ``peer``."""
+
+    id: str
+    part: Part
+    peer: Peer
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    """Add ``source`` into ``into``, element by element."""
+
+    into: Part
+    source: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """Do ``kind`` on ``part`` with all ranks along ``axis``.
+
+    An allgather's part is the whole result, of which each rank brings its own even share; a
+    reduce_scatter's is the whole input, of which each rank keeps its share. ``root`` is a
+    coordinate along ``axis``.
+    """
+
+    id: str
+    kind: CollectiveKind
+    part: Part
+    axis: Axis
+    algorithm: Algorithm = Algorithm.LIBRARY
+    root: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Take no time; a ``Wait`` for this id ends when all before it on the lane is done."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Hold ``lane`` until the op called ``id`` is done."""
+
+    lane: Lane
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Do ``body`` ``count`` times on the communication lane; iteration ``k`` moves the peers."""
+
+    count: int
+    body: tuple["Op", ...]
+
+
+Op = Compute | Send | Receive | Accumulate | Collective | Mark | Wait | Repeat
+
+
+def lane_of(op: Op) -> Lane:
+    """Return the lane that does ``op``."""
+    match op:
+        case Compute():
+            return Lane.COMPUTE
+        case Wait(lane):
+            return lane
+        case _:
+            return Lane.COMM

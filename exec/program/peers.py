@@ -1,0 +1,135 @@
+"""Symbolic peers and parts: whom an op talks to, and which piece it moves, for any number of ranks.
+
+A peer is written relative to the rank that executes the op, so one list of ops serves a whole
+role. Inside a ``Repeat`` it may also move with the iteration ``k``.
+"""
+
+from dataclasses import dataclass
+
+from exec.program.mesh import Axis, Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """The rank ``offset + step * k`` further along ``axis``, modulo its size."""
+
+    axis: Axis
+    offset: int
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Xor:
+    """The partner whose coordinate along ``axis`` differs by the bits of ``distance``."""
+
+    axis: Axis
+    distance: int
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """The rank with the absolute coordinate ``index`` along ``axis``."""
+
+    axis: Axis
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnyRank:
+    """Whoever sends first: the source of a parameter server's receive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One concrete rank; what every other peer but ``AnyRank`` resolves to."""
+
+    rank: int
+
+
+Peer = Shift | Xor | At | AnyRank | Rank
+Anchor = Shift | Xor
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A block of ``width`` chunks out of ``num_chunks``: the one that holds chunk ``anchor``."""
+
+    num_chunks: int
+    anchor: Anchor
+    width: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Elements ``start`` to ``stop`` of a buffer, or the ``chunks`` of that range.
+
+    Chunk borders fall on multiples of ``unit`` elements.
+    """
+
+    buffer: str
+    start: int
+    stop: int
+    unit: int = 1
+    chunks: Chunks | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop:
+            raise ValueError(f"part must have 0 <= start <= stop, got {self.start}:{self.stop}")
+        if self.unit < 1 or (self.stop - self.start) % self.unit:
+            raise ValueError(f"unit must divide the {self.stop - self.start} elements of "
+                             f"{self.buffer}, got {self.unit}")  # fmt: skip
+
+    @property
+    def max_elements(self) -> int:
+        """The most elements that any rank's resolution of this part holds."""
+        total = self.stop - self.start
+        if self.chunks is None:
+            return total
+        return split_start(total // self.unit, self.chunks.num_chunks, self.chunks.width) * self.unit
+
+
+def split_start(total: int, num_parts: int, index: int) -> int:
+    """Return where part ``index`` begins when ``total`` is split evenly, the first parts larger.
+
+    >>> [split_start(7, 3, i) for i in range(4)]
+    [0, 3, 5, 7]
+    """
+    size, larger = divmod(total, num_parts)
+    return index * size + min(index, larger)
+
+
+def split_size(total: int, num_parts: int, index: int) -> int:
+    """Return the size of part ``index`` of ``total`` split evenly."""
+    return total // num_parts + (index < total % num_parts)
+
+
+def coordinate_of(peer: Shift | Xor | At, own: int, size: int, iteration: int = 0) -> int:
+    """Return the coordinate that ``peer`` names, seen from coordinate ``own`` of ``size``."""
+    match peer:
+        case Shift(_, offset, step):
+            return (own + offset + step * iteration) % size
+        case Xor(_, distance):
+            return own ^ distance
+        case At(_, index):
+            return index
+
+
+def resolve_peer(peer: Peer, rank: int, mesh: Mesh, iteration: int = 0) -> Rank | AnyRank:
+    """Return the concrete rank ``peer`` names for ``rank`` in iteration ``iteration``."""
+    if isinstance(peer, Rank | AnyRank):
+        return peer
+    own, size = mesh.coordinate(rank, peer.axis), mesh.size(peer.axis)
+    return Rank(mesh.moved(rank, peer.axis, coordinate_of(peer, own, size, iteration)))
+
+
+def resolve_part(part: Part, rank: int, mesh: Mesh, iteration: int = 0) -> Part:
+    """Return ``part`` with its chunks turned into a plain range for ``rank``."""
+    if part.chunks is None:
+        return part
+    anchor, count, width = part.chunks.anchor, part.chunks.num_chunks, part.chunks.width
+    own, size = mesh.coordinate(rank, anchor.axis), mesh.size(anchor.axis)
+    first = coordinate_of(anchor, own, size, iteration) // width * width
+    units = (part.stop - part.start) // part.unit
+    start = part.start + part.unit * split_start(units, count, first)
+    stop = part.start + part.unit * split_start(units, count, first + width)
+    return Part(part.buffer, start, stop, part.unit)
