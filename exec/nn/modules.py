@@ -1,0 +1,121 @@
+"""Modules: ``forward(a) -> b`` and ``backward(gb) -> ga``, into buffers given at construction.
+
+Nothing is allocated per step. A module belongs to one microbatch; the parameters it is given are
+shared by all of them, and ``adds`` says whether its gradients are added to what is there.
+"""
+
+from dataclasses import dataclass, field
+
+from exec.nn.backend import Array, xp
+
+
+@dataclass(slots=True)
+class Linear:
+    """``b = W a + bias``.
+
+    ``weight`` is (units, inputs), ``bias`` (units,) or None; their gradients have the same
+    shapes. ``output`` is (units, samples); ``grad_input`` (inputs, samples), or None where nobody
+    needs it. ``scratch`` is another ``grad_weight``, needed if ``adds``.
+    """
+
+    weight: Array
+    bias: Array | None
+    grad_weight: Array
+    grad_bias: Array | None
+    output: Array
+    grad_input: Array | None = None
+    scratch: Array | None = None
+    adds: bool = False
+    _input: Array = field(init=False)
+    _bias_column: Array | None = field(init=False)
+    _ones: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bias_column = None if self.bias is None else self.bias[:, None]
+        self._ones = xp.ones(self.output.shape[1], self.output.dtype)
+
+    def forward(self, a: Array) -> Array:
+        """Return ``b``; ``a`` is kept for the backward pass."""
+        self._input = a
+        xp.dot(self.weight, a, out=self.output)
+        if self._bias_column is not None:
+            xp.add(self.output, self._bias_column, out=self.output)
+        return self.output
+
+    def backward(self, gb: Array) -> Array | None:
+        """Set, or add to, the parameters' gradients; return ``ga`` if there is room for it."""
+        if self.adds:
+            assert self.scratch is not None
+            xp.dot(gb, self._input.T, out=self.scratch)
+            xp.add(self.grad_weight, self.scratch, out=self.grad_weight)
+            if self.grad_bias is not None:
+                self.grad_bias += xp.dot(gb, self._ones)
+        else:
+            xp.dot(gb, self._input.T, out=self.grad_weight)
+            if self.grad_bias is not None:
+                xp.dot(gb, self._ones, out=self.grad_bias)
+        if self.grad_input is not None:
+            xp.dot(self.weight.T, gb, out=self.grad_input)
+        return self.grad_input
+
+
+@dataclass(slots=True)
+class Sigmoid:
+    """``b = 1 / (1 + exp(-a))``, in place, as ``(tanh(a / 2) + 1) / 2``, which cannot overflow.
+
+    ``scratch`` has the shape of ``a``.
+    """
+
+    scratch: Array
+    _output: Array = field(init=False)
+
+    def forward(self, a: Array) -> Array:
+        """Return ``b`` in the place of ``a``."""
+        xp.multiply(a, 0.5, out=a)
+        xp.tanh(a, out=a)
+        xp.multiply(a, 0.5, out=a)
+        xp.add(a, 0.5, out=a)
+        self._output = a
+        return a
+
+    def backward(self, gb: Array) -> Array:
+        """Return ``ga = gb b (1 - b)`` in the place of ``gb``."""
+        xp.subtract(1.0, self._output, out=self.scratch)
+        xp.multiply(self.scratch, self._output, out=self.scratch)
+        xp.multiply(gb, self.scratch, out=gb)
+        return gb
+
+
+@dataclass(slots=True)
+class SoftmaxCrossEntropy:
+    """The loss ``-scale * sum log p[label]`` and, in place of the logits, its gradient.
+
+    ``targets`` is (samples, classes): ``scale`` where the label is, else zero. ``total`` grows by
+    the loss of every batch until it is reset.
+    """
+
+    scale: float
+    targets: Array
+    total: float = 0.0
+    _row: Array = field(init=False)
+    _sum: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        samples = self.targets.shape[0]
+        self._row = xp.empty((1, samples), self.targets.dtype)
+        self._sum = xp.empty((1, samples), self.targets.dtype)
+
+    def forward_backward(self, logits: Array) -> Array:
+        """Return the gradient ``scale * (softmax(logits) - onehot)`` in the place of ``logits``."""
+        targets, row, total = self.targets.T, self._row, self._sum
+        xp.maximum.reduce(logits, axis=0, keepdims=True, out=row)
+        xp.subtract(logits, row, out=logits)
+        label_logits = float(xp.einsum("ij,ij->", logits, targets))
+        xp.exp(logits, out=logits)
+        xp.add.reduce(logits, axis=0, keepdims=True, out=total)
+        xp.log(total, out=row)
+        self.total += self.scale * float(row.sum()) - label_logits
+        xp.divide(self.scale, total, out=total)
+        xp.multiply(logits, total, out=logits)
+        xp.subtract(logits, targets, out=logits)
+        return logits

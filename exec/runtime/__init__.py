@@ -1,0 +1,1 @@
+"""Reader one: a program done for real, on arrays, over a transport."""

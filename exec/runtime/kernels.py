@@ -1,0 +1,161 @@
+"""Kernels: each compute op of a program bound to the module and the arrays it works on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from exec.nn.backend import Array, xp
+from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
+from exec.nn.optimiser import Sgd
+from exec.plan.layout import LayerShard, Split
+from exec.program.ops import Compute, Kernel
+from exec.runtime.buffers import Buffers
+
+Call = Callable[[], object]
+
+
+@dataclass(slots=True)
+class Feed:
+    """Where batches come from: the samples, and which of them the coming step takes.
+
+    ``images`` is (samples, features), ``labels`` (samples,).
+    """
+
+    images: Array
+    labels: Array
+    indices: Array
+
+
+@dataclass(slots=True)
+class KernelBinder:
+    """Wires the modules of one step; ``sample_starts`` says where each microbatch begins."""
+
+    buffers: Buffers
+    feed: Feed
+    sgd: Sgd
+    global_batch: int
+    sample_starts: tuple[int, ...]
+    losses: list[SoftmaxCrossEntropy] = field(default_factory=list)
+    _linears: dict[tuple[int, int], Linear] = field(default_factory=dict)
+    _sigmoids: dict[tuple[int, int], Sigmoid] = field(default_factory=dict)
+    _scratch: dict[tuple[int, ...], Array] = field(default_factory=dict)
+
+    def bind(self, op: Compute) -> Call:
+        """Return a call without arguments that does ``op``."""
+        match op.kernel:
+            case Kernel.LOAD:
+                return self._load(op)
+            case Kernel.LINEAR:
+                return self._linear(op)
+            case Kernel.SIGMOID:
+                return self._sigmoid(op)
+            case Kernel.LOSS:
+                return self._loss(op)
+            case Kernel.LINEAR_BACKWARD | Kernel.LINEAR_BACKWARD_FIRST:
+                module = self._linears[op.layer, op.microbatch]
+                gradient = self._gradient(self._shard(op.layer), op)
+                return lambda: module.backward(gradient)
+            case Kernel.SIGMOID_BACKWARD:
+                sigmoid = self._sigmoids[op.layer, op.microbatch]
+                gradient = self._gradient(self._shard(op.layer), op)
+                return lambda: sigmoid.backward(gradient)
+            case Kernel.UPDATE:
+                return self.sgd.update
+            case Kernel.ACCUMULATE:
+                raise ValueError("accumulate must be on the communication lane")
+
+    def _load(self, op: Compute) -> Call:
+        feed, n = self.feed, op.shape.n
+        start = self.sample_starts[op.microbatch]
+        stop, features, classes = start + n, op.shape.k, op.shape.m
+        slot = op.microbatch % self.buffers.slots
+        images = self.buffers.matrix(f"x.{slot}", n, features) if features else None
+        if not classes:
+            return lambda: feed.images.take(
+                feed.indices[start:stop], axis=0, out=images, mode="clip"
+            )
+        targets = self.buffers.matrix(f"t.{slot}", n, classes)
+        table = xp.eye(classes, dtype=targets.dtype) / targets.dtype.type(self.global_batch)
+
+        def load() -> None:
+            picked = feed.indices[start:stop]
+            if images is not None:
+                feed.images.take(picked, axis=0, out=images, mode="clip")
+            table.take(feed.labels[picked], axis=0, out=targets, mode="clip")
+
+        return load
+
+    def _linear(self, op: Compute) -> Call:
+        buffers, layout, shard = self.buffers, self.buffers.layout, self._shard(op.layer)
+        n, slot, layer = op.shape.n, op.microbatch % self.buffers.slots, op.layer
+        has_grad_input = layer > 0
+        adds = op.microbatch > 0
+        grad_input = None
+        if has_grad_input:
+            name = f"g{layer - 1}" + (f".{slot}" if shard is layout.shards[0] else "")
+            grad_input = buffers.matrix(name, shard.num_inputs, n)
+        grad_weight = buffers.weight(buffers.gradient, shard)
+        module = Linear(
+            weight=buffers.weight(buffers.parameters, shard),
+            bias=buffers.bias(buffers.parameters, shard),
+            grad_weight=grad_weight,
+            grad_bias=buffers.bias(buffers.gradient, shard),
+            output=self._output(shard, op),
+            grad_input=grad_input,
+            scratch=self._shared_scratch(grad_weight.shape) if adds else None,
+            adds=adds,
+        )
+        self._linears[layer, op.microbatch] = module
+        if layer == 0:
+            source = buffers.matrix(f"x.{slot}", n, shard.num_inputs).T
+        elif shard is layout.shards[0]:
+            source = buffers.matrix(f"x.{slot}", shard.num_inputs, n)
+        else:
+            before = self._shard(layer - 1)
+            source = self._output(before, op)
+        return lambda: module.forward(source)
+
+    def _sigmoid(self, op: Compute) -> Call:
+        shard = self._shard(op.layer)
+        output = self._output(shard, op)
+        module = Sigmoid(self._shared_scratch(output.shape))
+        self._sigmoids[op.layer, op.microbatch] = module
+        return lambda: module.forward(output)
+
+    def _loss(self, op: Compute) -> Call:
+        n, classes, slot = op.shape.n, op.shape.m, op.microbatch % self.buffers.slots
+        targets = self.buffers.matrix(f"t.{slot}", n, classes)
+        module = SoftmaxCrossEntropy(1.0 / self.global_batch, targets)
+        self.losses.append(module)
+        logits = self.buffers.matrix(f"a{op.layer}.{slot}", classes, n)
+        return lambda: module.forward_backward(logits)
+
+    def _shard(self, layer: int) -> LayerShard:
+        shards = self.buffers.layout.shards
+        return shards[layer - shards[0].layer]
+
+    def _output(self, shard: LayerShard, op: Compute) -> Array:
+        """Return the rows of ``a<layer>`` that this rank computes."""
+        name = f"a{shard.layer}.{op.microbatch % self.buffers.slots}"
+        return self._own_rows(name, shard, op.shape.n)
+
+    def _gradient(self, shard: LayerShard, op: Compute) -> Array:
+        """Return the rows of the gradient of the output that this rank computes with."""
+        slot = op.microbatch % self.buffers.slots
+        layout = self.buffers.layout
+        if shard is not layout.shards[-1]:
+            name = f"g{shard.layer}"
+        else:
+            name = f"a{shard.layer}.{slot}" if layout.is_last else f"g{shard.layer}.{slot}"
+        return self._own_rows(name, shard, op.shape.n)
+
+    def _own_rows(self, name: str, shard: LayerShard, n: int) -> Array:
+        if shard.split is not Split.COLUMN_GATHER:
+            return self.buffers.matrix(name, shard.num_units, n)
+        units = self.buffers.workload.widths[shard.layer + 1]
+        return self.buffers.matrix(name, units, n)[shard.out_start : shard.out_stop]
+
+    def _shared_scratch(self, shape: tuple[int, ...]) -> Array:
+        """Return room that several modules use, each only inside one call."""
+        if shape not in self._scratch:
+            self._scratch[shape] = xp.empty(shape, self.buffers.parameters.dtype)
+        return self._scratch[shape]

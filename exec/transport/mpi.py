@@ -1,0 +1,138 @@
+"""Ranks as MPI processes: the one file that knows mpi4py.
+
+Importing ``mpi4py.MPI`` initialises MPI, so it happens inside :func:`connect` only.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from exec.errors import TransportError
+from exec.launch import launched_ranks
+from exec.program.ops import CollectiveKind
+from exec.transport.protocol import Buffer, Request
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+def connect() -> "MpiTransport":
+    """Return the transport over ``MPI_COMM_WORLD``.
+
+    Raises:
+        TransportError: mpi4py or MPI is missing, or the launcher belongs to another MPI, so that
+            every process would be a world of its own.
+    """
+    try:
+        from mpi4py import MPI  # noqa: PLC0415  # importing it initialises MPI
+    except (ImportError, RuntimeError) as error:
+        raise TransportError(
+            f"MPI cannot be loaded ({error}); install the mpi extra (pip install 'stepcast[mpi]') "
+            f"or, on a cluster, mpi4py over its own MPI"
+        ) from error
+    expected, size = launched_ranks(os.environ), MPI.COMM_WORLD.Get_size()
+    if size == 1 and expected > 1:
+        library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
+        raise TransportError(
+            f"the launcher started {expected} ranks, but each sees a world of 1: it is not the "
+            f"launcher of this MPI ({library}). Use the mpiexec beside this Python "
+            f"({os.path.join(os.path.dirname(sys.executable), 'mpiexec')}), or with Slurm "
+            f"srun --mpi=pmi2 for MPICH and --mpi=pmix for Open MPI"
+        )
+    return MpiTransport(MPI.COMM_WORLD, MPI)
+
+
+@dataclass(slots=True)
+class _Finish:
+    """A request with something left to do on this rank when it is done."""
+
+    request: "MPI.Request"
+    finish: Callable[[], None]
+    is_done: bool = False
+
+    def Test(self) -> bool:  # noqa: N802  # the protocol's name
+        if not self.is_done and self.request.Test():
+            self.finish()
+            self.is_done = True
+        return self.is_done
+
+    def Wait(self) -> None:  # noqa: N802  # the protocol's name
+        if not self.is_done:
+            self.request.Wait()
+            self.finish()
+            self.is_done = True
+
+
+class MpiTransport:
+    """A :class:`~exec.transport.protocol.Transport` over an MPI communicator."""
+
+    def __init__(self, comm: "MPI.Intracomm", mpi: "type[MPI]") -> None:
+        self._comm, self._mpi = comm, mpi
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+
+    def send(self, array: Buffer, dest: int, tag: int) -> Request:
+        """Start to send ``array``."""
+        return self._comm.Isend(array, dest, tag)
+
+    def receive(self, array: Buffer, source: int | None, tag: int) -> Request:
+        """Start to receive into ``array``."""
+        return self._comm.Irecv(array, self._mpi.ANY_SOURCE if source is None else source, tag)
+
+    def start_collective(
+        self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
+    ) -> Request:
+        """Start ``kind``."""
+        comm, in_place = self._comm, self._mpi.IN_PLACE
+        match kind:
+            case CollectiveKind.ALLREDUCE:
+                return comm.Iallreduce(in_place, array)
+            case CollectiveKind.ALLGATHER:
+                return comm.Iallgatherv(in_place, [array, counts])
+            case CollectiveKind.REDUCE_SCATTER:
+                start = sum(counts[: self.rank])
+                share = np.empty(counts[self.rank], array.dtype)
+                place = array[start : start + share.size]
+                request = comm.Ireduce_scatter(array, share, counts)
+                return _Finish(request, lambda: np.copyto(place, share))
+            case CollectiveKind.BROADCAST:
+                return comm.Ibcast(array, root)
+            case CollectiveKind.REDUCE:
+                if self.rank == root:
+                    return comm.Ireduce(in_place, array, root=root)
+                return comm.Ireduce(array, None, root=root)
+            case CollectiveKind.BARRIER:
+                return comm.Ibarrier()
+
+    def run_collective(
+        self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
+    ) -> None:
+        """Do ``kind``; the blocking calls are a little faster than starting and waiting."""
+        if kind is CollectiveKind.ALLREDUCE:
+            self._comm.Allreduce(self._mpi.IN_PLACE, array)
+        elif kind is CollectiveKind.ALLGATHER:
+            self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts])
+        else:
+            self.start_collective(kind, array, counts, root).Wait()
+
+    def split(self, color: int) -> "MpiTransport":
+        """Return the group of the ranks that name the same ``color``."""
+        return MpiTransport(self._comm.Split(color, self.rank), self._mpi)
+
+    def gather_objects(self, value: object) -> list[object]:
+        """Return every rank's ``value``, on every rank."""
+        return self._comm.allgather(value)
+
+    def abort(self, message: str, status: int) -> NoReturn:
+        """End the job: MPI kills every rank."""
+        sys.stderr.write(message.rstrip("\n") + "\n")
+        sys.stderr.flush()
+        self._mpi.COMM_WORLD.Abort(status)
+        raise TransportError(message)
+
+    @property
+    def library(self) -> str:
+        """The MPI library's name and version."""
+        return str(self._mpi.Get_library_version().splitlines()[0].strip("\x00 "))

@@ -1,0 +1,73 @@
+"""What every transport offers: messages and collectives between the ranks of a group.
+
+Nothing blocks but ``Request.Wait`` and the ``run_`` form of a collective. Arrays are one-
+dimensional and contiguous; they belong to the transport until the request is done. Messages
+between two ranks with one tag arrive in the order in which they were sent.
+"""
+
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from numpy.typing import NDArray
+
+from exec.program.ops import CollectiveKind
+
+Buffer = NDArray  # type: ignore[type-arg]  # any dtype; MPI infers it
+
+
+class Request(Protocol):
+    """Something under way; mpi4py's requests are of this shape, so they need no wrapping."""
+
+    def Test(self) -> bool:  # noqa: N802  # mpi4py's name
+        """Say whether it is done, and help it along."""
+        ...
+
+    def Wait(self) -> object:  # noqa: N802  # mpi4py's name
+        """Return when it is done."""
+        ...
+
+
+class Transport(Protocol):
+    """The ranks ``0 .. size - 1`` of a group, seen from ``rank``."""
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    def send(self, array: Buffer, dest: int, tag: int) -> Request:
+        """Start to send ``array``; it may be overwritten once the request is done."""
+        ...
+
+    def receive(self, array: Buffer, source: int | None, tag: int) -> Request:
+        """Start to receive into ``array`` from ``source``, or from whoever sends first."""
+        ...
+
+    def start_collective(
+        self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
+    ) -> Request:
+        """Start ``kind``; sums are in place, and shares (of ``counts`` elements) lie in order."""
+        ...
+
+    def run_collective(
+        self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
+    ) -> None:
+        """Do ``kind``, and return when it is done."""
+        ...
+
+    def split(self, color: int) -> "Transport":
+        """Return the group of the ranks that name the same ``color``, in the order of ranks."""
+        ...
+
+    def gather_objects(self, value: object) -> list[object]:
+        """Return every rank's ``value``, on every rank: for set-up and reports, not for steps."""
+        ...
+
+    def abort(self, message: str, status: int) -> NoReturn:
+        """End all ranks of the job with ``status``; ``message`` goes to standard error."""
+        ...

@@ -1,0 +1,242 @@
+"""Ranks as threads of one process: no MPI needed, and a failure is seen by all at once.
+
+Messages are copied into mailboxes when sent; a collective is computed by the last rank to
+arrive, which adds the arrays in the order of ranks, so results do not depend on timing.
+"""
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeVar
+
+import numpy as np
+
+from exec.errors import TransportError
+from exec.program.ops import CollectiveKind
+from exec.transport.protocol import Buffer, Request
+
+Result = TypeVar("Result")
+
+
+class _Failure(TransportError):
+    """Raised in the ranks that did not fail, when another did."""
+
+
+@dataclass(slots=True)
+class _Meeting:
+    """One collective under way: what each rank brought, and then what came of it."""
+
+    brought: dict[int, Buffer] = field(default_factory=dict)
+    objects: dict[int, object] = field(default_factory=dict)
+    result: Buffer | None = None
+    num_left: int = 0
+
+
+@dataclass(slots=True)
+class _World:
+    """What the ranks of one job share; ``changed`` guards all of it."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    mail: dict[tuple[object, ...], deque[tuple[int, Buffer]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    meetings: dict[tuple[object, ...], _Meeting] = field(default_factory=dict)
+    failure: str = ""
+
+    def wait_until(self, predicate: Callable[[], bool]) -> None:
+        """Return when ``predicate`` holds; raise if a rank has failed. The lock must be held."""
+        while not predicate():
+            if self.failure:
+                raise _Failure(self.failure)
+            self.changed.wait()
+
+    def fail(self, message: str) -> None:
+        with self.changed:
+            self.failure = self.failure or message
+            self.changed.notify_all()
+
+
+class _Sent:
+    """A message that has been copied: done at once."""
+
+    def Test(self) -> bool:  # noqa: N802  # the protocol's name
+        return True
+
+    def Wait(self) -> None:  # noqa: N802  # the protocol's name
+        return
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A receive or a collective: ``finish`` does it if it can be done, and says so."""
+
+    world: _World
+    finish: Callable[[], bool]
+    is_done: bool = False
+
+    def Test(self) -> bool:  # noqa: N802  # the protocol's name
+        with self.world.changed:
+            if self.world.failure:
+                raise _Failure(self.world.failure)
+            self.is_done = self.is_done or self.finish()
+            return self.is_done
+
+    def Wait(self) -> None:  # noqa: N802  # the protocol's name
+        with self.world.changed:
+            if not self.is_done:
+                self.world.wait_until(self.finish)
+                self.is_done = True
+
+
+@dataclass(slots=True)
+class ThreadTransport:
+    """A :class:`~exec.transport.protocol.Transport` between threads."""
+
+    world: _World
+    group: tuple[object, ...]
+    rank: int
+    size: int
+    _num_meetings: int = 0
+
+    def send(self, array: Buffer, dest: int, tag: int) -> Request:
+        """Copy ``array`` into the mailbox of ``dest``."""
+        with self.world.changed:
+            self.world.mail[*self.group, dest, tag].append((self.rank, array.copy()))
+            self.world.changed.notify_all()
+        return _Sent()
+
+    def receive(self, array: Buffer, source: int | None, tag: int) -> Request:
+        """Take the first message that fits once there is one."""
+        queue = self.world.mail[*self.group, self.rank, tag]
+
+        def finish() -> bool:
+            for i, (sender, message) in enumerate(queue):
+                if source is None or sender == source:
+                    if message.shape != array.shape or message.dtype != array.dtype:
+                        raise TransportError(
+                            f"rank {self.rank} receives {array.size} {array.dtype} with tag {tag}, "
+                            f"but rank {sender} sent {message.size} {message.dtype}"
+                        )
+                    del queue[i]
+                    array[...] = message
+                    return True
+            return False
+
+        return _Pending(self.world, finish)
+
+    def start_collective(
+        self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
+    ) -> Request:
+        """Bring ``array`` to the meeting; the last to arrive computes, and each takes its share."""
+        key, meeting = self._meet()
+        stops = np.cumsum(counts) if len(counts) else np.array([array.size])
+        mine = slice(int(stops[self.rank]) - counts[self.rank], int(stops[self.rank])) if len(counts) else slice(None)  # fmt: skip
+        with self.world.changed:
+            meeting.brought[self.rank] = array
+            if len(meeting.brought) == self.size:
+                meeting.result = _combine(kind, meeting.brought, stops, root)
+                self.world.changed.notify_all()
+
+        def finish() -> bool:
+            if meeting.result is None:
+                return False
+            if kind is CollectiveKind.REDUCE_SCATTER:
+                array[mine] = meeting.result[mine]
+            elif kind is not CollectiveKind.REDUCE or self.rank == root:
+                array[...] = meeting.result
+            self._leave(key, meeting)
+            return True
+
+        return _Pending(self.world, finish)
+
+    def run_collective(
+        self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
+    ) -> None:
+        """Do ``kind``, and return when it is done."""
+        self.start_collective(kind, array, counts, root).Wait()
+
+    def split(self, color: int) -> "ThreadTransport":
+        """Return the group of the ranks that name the same ``color``."""
+        colors = self.gather_objects(color)
+        members = [rank for rank, theirs in enumerate(colors) if theirs == color]
+        group = (*self.group, self._num_meetings, color)
+        return ThreadTransport(self.world, group, members.index(self.rank), len(members))
+
+    def gather_objects(self, value: object) -> list[object]:
+        """Return every rank's ``value``, on every rank."""
+        key, meeting = self._meet()
+        with self.world.changed:
+            meeting.objects[self.rank] = value
+            self.world.changed.notify_all()
+            self.world.wait_until(lambda: len(meeting.objects) == self.size)
+            gathered = [meeting.objects[rank] for rank in range(self.size)]
+            self._leave(key, meeting)
+        return gathered
+
+    def abort(self, message: str, status: int) -> NoReturn:
+        """Make every other rank raise, and raise here."""
+        self.world.fail(message)
+        raise TransportError(message)
+
+    def _meet(self) -> tuple[tuple[object, ...], _Meeting]:
+        self._num_meetings += 1
+        key = (*self.group, self._num_meetings)
+        with self.world.changed:
+            return key, self.world.meetings.setdefault(key, _Meeting())
+
+    def _leave(self, key: tuple[object, ...], meeting: _Meeting) -> None:
+        meeting.num_left += 1
+        if meeting.num_left == self.size:
+            del self.world.meetings[key]
+
+
+def _combine(
+    kind: CollectiveKind, brought: dict[int, Buffer], stops: Buffer, root: int
+) -> Buffer:
+    if kind is CollectiveKind.BROADCAST:
+        return brought[root].copy()
+    result = brought[0].copy()
+    if kind is CollectiveKind.ALLGATHER:
+        for rank in range(1, len(brought)):
+            result[stops[rank - 1] : stops[rank]] = brought[rank][stops[rank - 1] : stops[rank]]
+    elif kind is not CollectiveKind.BARRIER:
+        for rank in range(1, len(brought)):
+            result += brought[rank]
+    return result
+
+
+def run_threads(size: int, body: Callable[[ThreadTransport], Result]) -> list[Result]:
+    """Return ``body(transport)`` of each of ``size`` ranks, run as threads.
+
+    If a rank raises, the others are made to raise too, and its exception is raised here with
+    the rank as a note. Ctrl-C ends all ranks.
+    """
+    world = _World()
+    results: dict[int, Result] = {}
+    errors: dict[int, BaseException] = {}
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = body(ThreadTransport(world, (), rank, size))
+        except _Failure:
+            return
+        except BaseException as error:  # noqa: BLE001  # handed on to the caller below
+            errors[rank] = error
+            world.fail(f"rank {rank} failed: {error}")
+
+    threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        world.fail("interrupted")
+        for thread in threads:
+            thread.join()
+        raise
+    for rank, error in errors.items():
+        error.add_note(f"raised by rank {rank}")
+        raise error
+    return [results[rank] for rank in range(size)]
