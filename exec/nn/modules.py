@@ -68,19 +68,26 @@ class Sigmoid:
 
     scratch: Array
     _output: Array = field(init=False)
+    _half: Array = field(init=False)
+    _one: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Scalars of the arrays' own type spare NumPy a conversion at every call.
+        self._half, self._one = (self.scratch.dtype.type(value) for value in (0.5, 1.0))
 
     def forward(self, a: Array) -> Array:
         """Return ``b`` in the place of ``a``."""
-        xp.multiply(a, 0.5, out=a)
+        half = self._half
+        xp.multiply(a, half, out=a)
         xp.tanh(a, out=a)
-        xp.multiply(a, 0.5, out=a)
-        xp.add(a, 0.5, out=a)
+        xp.multiply(a, half, out=a)
+        xp.add(a, half, out=a)
         self._output = a
         return a
 
     def backward(self, gb: Array) -> Array:
         """Return ``ga = gb b (1 - b)`` in the place of ``gb``."""
-        xp.subtract(1.0, self._output, out=self.scratch)
+        xp.subtract(self._one, self._output, out=self.scratch)
         xp.multiply(self.scratch, self._output, out=self.scratch)
         xp.multiply(gb, self.scratch, out=gb)
         return gb
@@ -90,7 +97,7 @@ class Sigmoid:
 class SoftmaxCrossEntropy:
     """The loss ``-scale * sum log p[label]`` and, in place of the logits, its gradient.
 
-    ``targets`` is (samples, classes): ``scale`` where the label is, else zero. ``total`` grows by
+    ``targets`` is (classes, samples): ``scale`` where the label is, else zero. ``total`` grows by
     the loss of every batch until it is reset.
     """
 
@@ -98,24 +105,29 @@ class SoftmaxCrossEntropy:
     targets: Array
     total: float = 0.0
     _row: Array = field(init=False)
-    _sum: Array = field(init=False)
+    _ones_row: Array = field(init=False)
+    _ones: Array = field(init=False)
+    _scale: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        samples = self.targets.shape[0]
-        self._row = xp.empty((1, samples), self.targets.dtype)
-        self._sum = xp.empty((1, samples), self.targets.dtype)
+        classes, samples = self.targets.shape
+        dtype = self.targets.dtype
+        self._row = xp.empty((1, samples), dtype)
+        self._ones_row = xp.ones((1, classes), dtype)
+        self._ones = xp.ones(samples, dtype)
+        self._scale = dtype.type(self.scale)
 
     def forward_backward(self, logits: Array) -> Array:
         """Return the gradient ``scale * (softmax(logits) - onehot)`` in the place of ``logits``."""
-        targets, row, total = self.targets.T, self._row, self._sum
+        targets, row = self.targets, self._row
         xp.maximum.reduce(logits, axis=0, keepdims=True, out=row)
         xp.subtract(logits, row, out=logits)
-        label_logits = float(xp.einsum("ij,ij->", logits, targets))
+        scaled_label_logits = float(xp.dot(logits.ravel(), targets.ravel()))
         xp.exp(logits, out=logits)
-        xp.add.reduce(logits, axis=0, keepdims=True, out=total)
-        xp.log(total, out=row)
-        self.total += self.scale * float(row.sum()) - label_logits
-        xp.divide(self.scale, total, out=total)
-        xp.multiply(logits, total, out=logits)
+        row = xp.dot(self._ones_row, logits, out=row)
+        log_sums = float(xp.dot(xp.log(row)[0], self._ones))
+        self.total += self.scale * log_sums - scaled_label_logits
+        xp.divide(self._scale, row, out=row)
+        xp.multiply(logits, row, out=logits)
         xp.subtract(logits, targets, out=logits)
         return logits

@@ -73,14 +73,16 @@ class KernelBinder:
             return lambda: feed.images.take(
                 feed.indices[start:stop], axis=0, out=images, mode="clip"
             )
-        targets = self.buffers.matrix(f"t.{slot}", n, classes)
+        targets = self.buffers.matrix(f"t.{slot}", classes, n)
         table = xp.eye(classes, dtype=targets.dtype) / targets.dtype.type(self.global_batch)
+        labels = xp.empty(n, feed.labels.dtype)
 
         def load() -> None:
             picked = feed.indices[start:stop]
             if images is not None:
                 feed.images.take(picked, axis=0, out=images, mode="clip")
-            table.take(feed.labels[picked], axis=0, out=targets, mode="clip")
+            feed.labels.take(picked, out=labels, mode="clip")
+            table.take(labels, axis=1, out=targets, mode="clip")
 
         return load
 
@@ -123,7 +125,7 @@ class KernelBinder:
 
     def _loss(self, op: Compute) -> Call:
         n, classes, slot = op.shape.n, op.shape.m, op.microbatch % self.buffers.slots
-        targets = self.buffers.matrix(f"t.{slot}", n, classes)
+        targets = self.buffers.matrix(f"t.{slot}", classes, n)
         module = SoftmaxCrossEntropy(1.0 / self.global_batch, targets)
         self.losses.append(module)
         logits = self.buffers.matrix(f"a{op.layer}.{slot}", classes, n)
