@@ -1,5 +1,6 @@
 """Make a Dataset of one or two CSV files: which file tests, and what the pixels' scale is."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,7 @@ def find_sibling(train_path: Path) -> Path | None:
     """Return the file named like ``train_path`` with Validation or Test for Train, or None."""
     for train, test in _SIBLINGS:
         before, found, after = train_path.name.rpartition(train)
-        sibling = train_path.with_name(before + test + after)
-        if found and sibling.is_file():
+        if found and os.path.isfile(sibling := train_path.with_name(before + test + after)):
             return sibling
     return None
 

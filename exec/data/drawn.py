@@ -68,7 +68,7 @@ def _uniform(seed: int, key: tuple[int, ...], rows: int, columns: int) -> NDArra
     """Return numbers in [0, 1), the upper 53 bits of the raw stream, row after row."""
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key))
     raw = bits.random_raw(rows * columns).reshape(rows, columns)
-    uniform: NDArray[np.float64] = (raw >> np.uint64(11)) * 2.0**-53
+    uniform: NDArray[np.float64] = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return uniform
 
 
@@ -123,8 +123,8 @@ def _scan(
     num_letters = len(radius)
     columns = (np.arange(COLUMNS) + 0.5)[:, None]
     rows = (np.arange(ROWS) + 0.5)[:, None]
-    from_column = ((x[:, None, :] - columns) ** 2).astype(np.float32)  # (points, 8, letters)
-    from_row = ((y[:, None, :] - rows) ** 2).astype(np.float32)  # (points, 16, letters)
+    from_column = np.square(x[:, None, :] - columns).astype(np.float32)  # (points, 8, letters)
+    from_row = np.square(y[:, None, :] - rows).astype(np.float32)  # (points, 16, letters)
     nearest = np.full((ROWS, COLUMNS, num_letters), np.inf, np.float32)
     distance = np.empty_like(nearest)
     for point in range(_POINTS):

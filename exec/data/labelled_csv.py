@@ -16,8 +16,8 @@ MAX_CLASSES = 10_000  # A larger label is a mistaken column rather than a class.
 MAX_PIXEL = 255.0
 
 _LIMIT_NBYTES = 4 << 30
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_NOT_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[ \t]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t]*", re.ASCII)
+_NOT_FINITE = re.compile(r"[ \t]*[+-]?(nan|inf|infinity)[ \t]*", re.ASCII | re.IGNORECASE)
 
 
 def read_csv(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -77,7 +77,7 @@ def _first_fault(lines: list[bytes]) -> str:
         for column, field in enumerate(fields, 1):
             fault = _fault_of(field, is_label=column == 1)
             if fault:
-                return f"line {number}, column {column}: {fault}, got {field.strip()!r}"
+                return f"line {number}, column {column}: {fault}, got {field!r}"
     raise AssertionError("parse_csv rejected rows in which _first_fault finds no fault")
 
 

@@ -4,19 +4,19 @@
 are downloaded once into a cache.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exec.data import letters, mnist
 from exec.data.csv_dataset import load_csv
 from exec.data.dataset import Dataset
 from exec.data.download import PublishedFile
 from exec.data.drawn import ALPHABET, draw_letters
-from exec.data.locate import find_file, locate
+from exec.data.locate import locate
 from exec.data.reading import sha256_of
 from exec.errors import DataError, UsageError, unknown_name
 
@@ -63,7 +63,8 @@ def load_dataset(
         if count <= 0:
             raise UsageError(f"{option} must be positive, got {count}")
     if is_csv:
-        return load_csv(_csv_path(Path(name), data_dir), test_file)
+        test_path = None if test_file is None else _csv_path(test_file, data_dir)
+        return load_csv(_csv_path(Path(name), data_dir), test_path)
     if name == "letters":
         return _load_letters(data_dir, fold, log)
     if name == "mnist":
@@ -107,8 +108,8 @@ def _load_letters(data_dir: Path | None, fold: int, log: Callable[[str], None]) 
 
 def _load_mnist(data_dir: Path | None, log: Callable[[str], None]) -> Dataset:
     paths = [locate(file, "mnist", data_dir, log) for file in mnist.MNIST_FILES]
-    train_images, train_labels = _mnist_half(paths[0], paths[1])
-    test_images, test_labels = _mnist_half(paths[2], paths[3])
+    train_images, train_labels = mnist.read_half(paths[0], paths[1])
+    test_images, test_labels = mnist.read_half(paths[2], paths[3])
     if train_images.shape[1] != test_images.shape[1]:
         raise DataError(
             f"{paths[2]}: byte 8: expected images of {train_images.shape[1]} pixels as in "
@@ -121,12 +122,8 @@ def _load_mnist(data_dir: Path | None, log: Callable[[str], None]) -> Dataset:
         test_images=test_images,
         test_labels=test_labels,
         num_classes=mnist.NUM_CLASSES,
-        source=", ".join(map(_identity, mnist.MNIST_FILES, paths)),
+        source="; ".join(map(_identity, mnist.MNIST_FILES, paths)),
     )
-
-
-def _mnist_half(images: Path, labels: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    return mnist.read_half(images, labels)
 
 
 def _identity(file: PublishedFile, path: Path) -> str:
@@ -137,6 +134,4 @@ def _identity(file: PublishedFile, path: Path) -> str:
 
 def _csv_path(path: Path, data_dir: Path | None) -> Path:
     """Return the path, taken from ``data_dir`` if it is not there as it stands."""
-    if data_dir is None or path.exists():
-        return path
-    return find_file((path.name,), path.parent.name, data_dir) or data_dir / path
+    return path if data_dir is None or os.path.lexists(path) else data_dir / path

@@ -40,7 +40,7 @@ def locate(
                 f"{dataset} needs {file.name}, which is not in {cache}, and the download failed "
                 f"({error}); {_WAY_OUT}"
             ) from error
-    if found.is_file() and not file.is_official(sha256_of(found)):
+    if os.path.isfile(found) and not file.is_official(sha256_of(found)):
         raise DataError(
             f"{found}: expected SHA-256 {file.sha256}, got {sha256_of(found)}; "
             f"delete it to download it anew, or {_WAY_OUT}"

@@ -1,0 +1,89 @@
+"""A job: the same function on every rank, and one end for all of them."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
+
+from exec.errors import StepcastError, UsageError
+from exec.launch import launched_ranks
+from exec.transport.mpi import connect
+from exec.transport.protocol import Transport
+from exec.transport.threads import run_threads
+
+Result = TypeVar("Result")
+_FAILED_STATUS, _INTERRUPTED_STATUS = 1, 130
+
+
+class TransportName(StrEnum):
+    """Which wire to use; ``auto`` is MPI under a launcher, else threads."""
+
+    AUTO = "auto"
+    MPI = "mpi"
+    THREADS = "threads"
+
+
+class AgreedError(StepcastError):
+    """An error that every rank raises, so that all can end in order."""
+
+
+def together(transport: Transport, body: Callable[[], Result]) -> Result:
+    """Return ``body()``; if it fails on any rank, raise :class:`AgreedError` on all of them."""
+    result: Result | None = None
+    message = ""
+    try:
+        result = body()
+    except StepcastError as error:
+        message = str(error)
+    messages = [str(each) for each in transport.gather_objects(message)]
+    failed = [rank for rank, each in enumerate(messages) if each]
+    if failed:
+        where = "" if len(failed) == transport.size else f"rank {failed[0]}: "
+        raise AgreedError(where + messages[failed[0]])
+    return result  # type: ignore[return-value]  # no message, so body returned
+
+
+def choose_transport(name: TransportName, ranks: int | None) -> TransportName:
+    """Return the transport that ``auto`` stands for here.
+
+    Raises:
+        UsageError: threads are asked for under a launcher that started several processes.
+    """
+    launched = launched_ranks(os.environ)
+    if name is TransportName.AUTO:
+        return TransportName.MPI if launched > 1 else TransportName.THREADS
+    if name is TransportName.THREADS and launched > 1:
+        raise UsageError(f"transport must be mpi under a launcher of {launched} ranks, got threads")
+    return name
+
+
+def run_job(
+    name: TransportName, ranks: int | None, body: Callable[[Transport], Result]
+) -> Result:
+    """Run ``body`` on every rank, and return rank 0's result, or under MPI this rank's.
+
+    If a rank fails, all end, and the rank and the cause are named.
+    """
+    if choose_transport(name, ranks) is TransportName.THREADS:
+        return run_threads(ranks or 1, body)[0]
+    transport = connect()
+    if ranks not in (None, transport.size):
+        raise UsageError(
+            f"ranks must be the {transport.size} that the launcher started, got {ranks}"
+        )
+    try:
+        return body(transport)
+    except AgreedError:
+        raise
+    except KeyboardInterrupt:
+        transport.abort("interrupted" if transport.rank == 0 else "", _INTERRUPTED_STATUS)
+    except BaseException as error:  # noqa: BLE001  # any failure of one rank must end the others
+        detail = "" if isinstance(error, StepcastError) else traceback.format_exc()
+        sys.stdout.flush()
+        transport.abort(
+            f"{detail}error: rank {transport.rank} of {transport.size} failed: "
+            f"{type(error).__name__}: {error}",
+            _FAILED_STATUS,
+        )

@@ -1,0 +1,91 @@
+"""What a training came to: one record for people and for machines."""
+
+import os
+import platform
+import socket
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from exec.program.ops import Lane
+from exec.program.timeline import Span
+from exec.runtime.step import WAITING
+from exec.transport.protocol import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Where a timed step's time goes, in seconds, averaged over ranks.
+
+    ``waiting_s`` is what a rank is held up beyond the rank that is held up least; that least is
+    ``exposed_comm_s``.
+    """
+
+    compute_s: float
+    exposed_comm_s: float
+    waiting_s: float
+
+
+def breakdown(spans: Sequence[Span], num_steps: int, transport: Transport) -> Breakdown:
+    """Return the breakdown of ``num_steps`` timed steps; all ranks must call it together."""
+    sums: dict[bool, float] = defaultdict(float)
+    for span in spans:
+        if span.lane is Lane.COMPUTE:
+            sums[span.name.startswith((WAITING, "poll"))] += span.duration_s
+    gathered = transport.gather_objects((sums[False], sums[True]))
+    compute, held = zip(*gathered, strict=True)  # type: ignore[call-overload]  # pairs of floats
+    per_step = 1.0 / max(num_steps, 1)
+    least = min(held)
+    return Breakdown(
+        statistics.fmean(compute) * per_step,
+        least * per_step,
+        (statistics.fmean(held) - least) * per_step,
+    )
+
+
+def gather_spans(spans: Sequence[Span], origin_s: float, transport: Transport) -> list[Span]:
+    """Return all ranks' spans, on clocks that read zero when each rank's ``origin_s`` was."""
+    moved = [
+        replace(span, start_s=span.start_s - origin_s, end_s=span.end_s - origin_s)
+        for span in spans
+    ]
+    gathered = transport.gather_objects(moved)
+    return [span for theirs in gathered for span in theirs]  # type: ignore[attr-defined]  # lists
+
+
+def is_oversubscribed(transport: Transport) -> bool:
+    """Say whether some node runs more ranks than it has cores for them."""
+    hosts = transport.gather_objects((socket.gethostname(), num_cores()))
+    names = [name for name, _ in hosts]  # type: ignore[misc]  # pairs
+    return any(names.count(name) > cores for name, cores in hosts)  # type: ignore[misc]  # pairs
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """Return the processor's name, as well as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux; the platform module answers below
+    return platform.processor() or platform.machine()
+
+
+def software() -> dict[str, str]:
+    """Return the versions on which times depend."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index,call-overload]  # a dict in this mode
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": f"{blas['name']} {blas['version']}",
+        "system": f"{platform.system()} {platform.release()}",
+    }
