@@ -15,7 +15,8 @@ USAGE_STATUS, INTERRUPTED_STATUS = 2, 130
 
 def make_app(name: str, help: str) -> App:
     """Return a cyclopts application whose errors :func:`run_app` reports."""
-    return App(name=name, help=help, help_format="plaintext", version_flags=[])
+    return App(name=name, help=help, help_format="plaintext", version_flags=[],
+               suppress_keyboard_interrupt=False)  # fmt: skip  # run_app says how it ends
 
 
 def run_app(app: App, arguments: Sequence[str] | None = None) -> None:

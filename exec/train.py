@@ -1,6 +1,7 @@
 """Train the network: ``python -m exec.train``, alone, or under ``mpiexec -n P``."""
 
 import json as json_format
+import math
 import os
 import statistics
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
+import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -27,7 +29,7 @@ from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
-from exec.runtime.job import TransportName, choose_transport, run_job, together
+from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.report import (
     Breakdown, breakdown, cpu_model, gather_spans, is_oversubscribed, num_cores, software,
 )  # fmt: skip
@@ -212,7 +214,8 @@ def train(
     source = _Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     def body(wire: Transport) -> None:
-        with threadpool_limits(blas_threads):
+        # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
+        with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
             _run(wire, plan, source, strategy, epochs, load, save, trace, is_json=json)
 
     run_job(name, ranks, body)
@@ -243,6 +246,8 @@ def _run(
         with _progress(shown=speaks and not is_json) as bar:
             task = bar.add_task(f"epoch {number}/{epochs}", total=num_steps)
             epoch = session.run_epoch(number, lambda step: bar.update(task, completed=step))  # noqa: B023  # called inside
+        if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
+            raise AgreedError(f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate")
         done.append(epoch)
         if speaks:
             out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "

@@ -58,9 +58,9 @@ def check_program(program: Program) -> None:
     lanes = []
     for rank in range(program.mesh.world_size):
         ops = list(program.ops(rank))
-        _check_ids(rank, ops)
         lanes += [_LaneState(rank, lane, [op for op in ops if lane_of(op) is lane]) for lane in Lane]
     state = _State(program, lanes)
+    _check_ids(state)
     moving = True
     while moving:
         moving = False
@@ -90,11 +90,17 @@ def _check_roles(program: Program) -> None:
         )
 
 
-def _check_ids(rank: int, ops: list[Op]) -> None:
-    ids = {op.id for op in ops if isinstance(op, Compute | Send | Receive | Collective | Mark)}
-    for op in ops:
-        if isinstance(op, Wait) and op.id not in ids:
-            raise IllegalProgramError(f"rank {rank}: wait names {op.id!r}, which no op is called")
+def _check_ids(state: _State) -> None:
+    named = Compute | Send | Receive | Collective | Mark
+    ids = {(lane.rank, op.id) for lane in state.lanes for op in lane.ops if isinstance(op, named)}
+    for lane in state.lanes:
+        for i, op in enumerate(lane.ops):
+            if isinstance(op, Wait) and (lane.rank, op.id) not in ids:
+                lane.position = i
+                raise IllegalProgramError(
+                    f"rank {lane.rank} waits for {op.id}, which none of its ops is called\n"
+                    f"{_grid(state, {lane.rank})}"
+                )
 
 
 def _advance(state: _State, lane: _LaneState, op: Op) -> bool:

@@ -58,6 +58,11 @@ class Chunks:
     anchor: Anchor
     width: int = 1
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= self.num_chunks:
+            raise ValueError(f"chunks must have 1 <= width <= num_chunks, got {self.width} of "
+                             f"{self.num_chunks}")  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -12,7 +12,7 @@ from exec.errors import IllegalProgramError
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
     Accumulate, Algorithm, Collective, CollectiveKind, Compute, Kernel, Lane, Mark, Op, Receive, Repeat,
-    Send, Shape, Wait,
+    Send, Shape, Wait, lane_of,
 )  # fmt: skip
 from exec.program.peers import AnyRank, At, Chunks, Part, Peer, Rank, Shift, Xor
 from exec.program.program import Program, Role
@@ -122,13 +122,18 @@ def parse_program(text: str) -> Program:
     if header is None:
         raise IllegalProgramError(f"line {number} must be 'program mesh=DxPxT itemsize=N', got {first!r}")
     dp, pp, tp, itemsize = map(int, header.groups())
+    if min(dp, pp, tp, itemsize) < 1:
+        raise IllegalProgramError(f"line {number} must have sizes of at least 1, got {first!r}")
     heads: list[tuple[str, range, range, range, int]] = []
     bodies: list[list[Op]] = []
     for number, line in lines:
         role = _ROLE.fullmatch(line)
         if role is not None:
             name, *spans, slots = role.groups()
-            heads.append((name, *map(_parse_range, spans), int(slots)))  # type: ignore[arg-type]  # three spans
+            try:
+                heads.append((name, *map(_parse_range, spans), int(slots)))  # type: ignore[arg-type]  # three spans
+            except ValueError as error:
+                raise IllegalProgramError(f"line {number}: {error}, got {line!r}") from error
             bodies.append([])
         elif not heads:
             raise IllegalProgramError(f"line {number} must open a role, got {line!r}")
@@ -147,7 +152,13 @@ def _parse_op(number: int, line: str, lines: Iterator[tuple[int, str]]) -> Op:
         for inner_number, inner in lines:
             if inner == "comm end":
                 return Repeat(int(repeat[1]), tuple(body))
-            body.append(_parse_op(inner_number, inner, lines))
+            op = _parse_op(inner_number, inner, lines)
+            if isinstance(op, Repeat) or lane_of(op) is Lane.COMPUTE:
+                raise IllegalProgramError(
+                    f"line {inner_number} must be an op of the communication lane, and no repeat, "
+                    f"inside a repeat, got {inner!r}"
+                )
+            body.append(op)
         raise IllegalProgramError(f"line {number}: the repeat must be closed by 'comm end'")
     for verb, pattern in _OP_PATTERNS.items():
         if (match := pattern.fullmatch(line)) is not None:
@@ -210,5 +221,5 @@ def _parse_part(text: str) -> Part:
         anchor = _parse_peer(anchor_text)
         if not isinstance(anchor, Shift | Xor):
             raise ValueError(f"the anchor of a chunk must be a shift or a partner, got {anchor_text}")
-        chunks = Chunks(int(count), anchor, int(width or 1))
+        chunks = Chunks(int(count), anchor, int(width or "1"))
     return Part(buffer, start, stop, *unit, chunks=chunks)

@@ -74,15 +74,18 @@ class KernelBinder:
                 feed.indices[start:stop], axis=0, out=images, mode="clip"
             )
         targets = self.buffers.matrix(f"t.{slot}", classes, n)
-        table = xp.eye(classes, dtype=targets.dtype) / targets.dtype.type(self.global_batch)
-        labels = xp.empty(n, feed.labels.dtype)
+        flat, scale = targets.reshape(-1), 1.0 / self.global_batch
+        columns, places = xp.arange(n), xp.empty(n, xp.int64)
 
         def load() -> None:
             picked = feed.indices[start:stop]
             if images is not None:
                 feed.images.take(picked, axis=0, out=images, mode="clip")
-            feed.labels.take(picked, out=labels, mode="clip")
-            table.take(labels, axis=1, out=targets, mode="clip")
+            feed.labels.take(picked, out=places, mode="clip")
+            xp.multiply(places, n, out=places)
+            xp.add(places, columns, out=places)
+            targets.fill(0.0)
+            flat[places] = scale
 
         return load
 

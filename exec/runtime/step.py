@@ -44,13 +44,16 @@ class Step:
         """Do the step, and append a span for each op."""
         self.lane.reset()
         self.lane.spans = spans
-        rank, before_s = self.lane.rank, perf_counter()
-        for name, call in zip(self.names, self.calls, strict=True):
+        clock = perf_counter
+        times_s = [clock()]
+        for call in self.calls:
             call()
-            now_s = perf_counter()
-            spans.append(Span(rank, Lane.COMPUTE, name, before_s, now_s))
-            before_s = now_s
+            times_s.append(clock())
         self.lane.spans = None
+        spans += [
+            Span(self.lane.rank, Lane.COMPUTE, name, start_s, end_s)
+            for name, start_s, end_s in zip(self.names, times_s, times_s[1:], strict=False)
+        ]
 
 
 @dataclass(slots=True)

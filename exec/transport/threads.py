@@ -210,9 +210,13 @@ def run_threads(size: int, body: Callable[[ThreadTransport], Result]) -> list[Re
     """Return ``body(transport)`` of each of ``size`` ranks, run as threads.
 
     If a rank raises, the others are made to raise too, and its exception is raised here with
-    the rank as a note. Ctrl-C ends all ranks.
+    the rank as a note, unless all raise their own. Ctrl-C ends all ranks.
     """
     world = _World()
+    if size == 1:
+        # In the calling thread, where Ctrl-C arrives: a lone rank waits for nobody, and so would
+        # never see that the job has been interrupted.
+        return [body(ThreadTransport(world, (), 0, 1))]
     results: dict[int, Result] = {}
     errors: dict[int, BaseException] = {}
 
@@ -237,6 +241,7 @@ def run_threads(size: int, body: Callable[[ThreadTransport], Result]) -> list[Re
             thread.join()
         raise
     for rank, error in errors.items():
-        error.add_note(f"raised by rank {rank}")
+        if len(errors) < size:
+            error.add_note(f"raised by rank {rank}")
         raise error
     return [results[rank] for rank in range(size)]
