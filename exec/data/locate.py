@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from exec.cache import cache_root
 from exec.data.download import PublishedFile, fetch
 from exec.data.reading import sha256_of
 from exec.errors import DataError
@@ -59,13 +60,5 @@ def find_file(names: tuple[str, ...], dataset: str, directory: Path) -> Path | N
 
 
 def cache_dir() -> Path:
-    """Return the folder for downloads.
-
-    ``data`` in $STEPCAST_CACHE, else in $XDG_CACHE_HOME/stepcast, else in ~/.cache/stepcast.
-    """
-    if own := os.environ.get("STEPCAST_CACHE"):
-        return Path(own) / "data"
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    base = shared if os.path.isabs(shared) else os.path.expanduser("~/.cache")
-    return Path(base) / "stepcast" / "data"
+    """Return the folder into which datasets are downloaded."""
+    return cache_root() / "data"

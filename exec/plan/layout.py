@@ -111,6 +111,14 @@ class Layout:
         return {f"g{shard.layer}": _held_units(workload, shard) * rows for shard in self.shards[:-1]}
 
 
+def held_elements(layout: Layout, workload: Workload, slots: int, rows: int) -> int:
+    """Return all that a rank holds, but for the scratch of expanded collectives."""
+    copies = 3 if workload.has_momentum else 2
+    activations = slots * sum(layout.slot_elements(workload, rows).values())
+    shared = sum(layout.shared_elements(workload, rows).values())
+    return copies * layout.num_parameters + activations + shared
+
+
 def _held_units(workload: Workload, shard: LayerShard) -> int:
     """Return how many rows the output buffer of ``shard`` has: its own units, or all of them."""
     return shard.num_units if shard.split is Split.COLUMN else workload.widths[shard.layer + 1]

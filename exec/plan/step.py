@@ -8,7 +8,7 @@ order of microbatches comes from the schedule, the split of layers from the layo
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exec.plan.layout import LayerShard, Layout, Split, layout_of, tensor_classes
+from exec.plan.layout import LayerShard, Layout, Split, held_elements, layout_of, tensor_classes
 from exec.plan.schedule import Schedule, microbatch_order, num_slots
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
@@ -89,7 +89,9 @@ def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions
                 writer = _Stage(workload, mesh, options, layout, rows, slots)
                 name = f"stage{stage}.dp{dp_span.start}.tp{tp_span.start}"
                 pp_span = range(stage, stage + 1)
-                roles.append(Role(name, dp_span, pp_span, tp_span, tuple(_ops(writer)), slots))
+                held = held_elements(layout, workload, slots, rows[0]) * workload.itemsize
+                ops = tuple(_ops(writer))
+                roles.append(Role(name, dp_span, pp_span, tp_span, ops, slots, held))
     return Program(mesh, workload.itemsize, tuple(roles))
 
 

@@ -12,7 +12,8 @@ from exec.program.peers import Part, resolve_part, resolve_peer
 class Role:
     """What every rank with coordinates in ``dp``, ``pp`` and ``tp`` does in one step.
 
-    Microbatch ``i`` uses the activation buffers of slot ``i % slots``.
+    Microbatch ``i`` uses the activation buffers of slot ``i % slots``. ``nbytes`` is what one rank
+    holds: parameters, gradients, velocities and activations.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Role:
     tp: range
     ops: tuple[Op, ...]
     slots: int = 1
+    nbytes: int = 0
 
     def span(self, axis: Axis) -> range:
         """Return the coordinates along ``axis`` that play this role."""

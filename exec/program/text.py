@@ -23,7 +23,7 @@ def format_program(program: Program) -> str:
     lines = [f"program mesh={program.mesh} itemsize={program.itemsize}"]
     for role in program.roles:
         spans = " ".join(f"{axis}={_format_range(role.span(axis))}" for axis in Axis)
-        lines.append(f"role {role.name} {spans} slots={role.slots}")
+        lines.append(f"role {role.name} {spans} slots={role.slots} nbytes={role.nbytes}")
         for op in role.ops:
             lines += format_op(op)
     return "\n".join(lines) + "\n"
@@ -107,7 +107,7 @@ _OP_PATTERNS = {
 }  # fmt: skip
 _HEADER = re.compile(r"program mesh=(\d+)x(\d+)x(\d+) itemsize=(\d+)")
 _RANGE = r"\d+(?::\d+(?::\d+)?)?"
-_ROLE = re.compile(rf"role (\S+) dp=({_RANGE}) pp=({_RANGE}) tp=({_RANGE}) slots=(\d+)")
+_ROLE = re.compile(rf"role (\S+) dp=({_RANGE}) pp=({_RANGE}) tp=({_RANGE}) slots=(\d+) nbytes=(\d+)")
 
 
 def parse_program(text: str) -> Program:
@@ -124,7 +124,7 @@ def parse_program(text: str) -> Program:
     dp, pp, tp, itemsize = map(int, header.groups())
     if min(dp, pp, tp, itemsize) < 1:
         raise IllegalProgramError(f"line {number} must have sizes of at least 1, got {first!r}")
-    heads: list[tuple[str, range, range, range, int]] = []
+    heads: list[tuple[str, list[range], int, int]] = []
     bodies: list[list[Op]] = []
     for number, line in lines:
         role = _ROLE.fullmatch(line)
@@ -140,8 +140,8 @@ def parse_program(text: str) -> Program:
         else:
             bodies[-1].append(_parse_op(number, line, lines))
     roles = (
-        Role(name, *spans, ops=tuple(ops), slots=slots)
-        for (name, *spans, slots), ops in zip(heads, bodies, strict=True)
+        Role(name, *spans, ops=tuple(ops), slots=slots, nbytes=nbytes)
+        for (name, spans, slots, nbytes), ops in zip(heads, bodies, strict=True)
     )
     return Program(Mesh(dp, pp, tp), itemsize, tuple(roles))
 

@@ -1,0 +1,1 @@
+"""What the machine can do: the Machine document, the samples behind it, and the fit between them."""

@@ -1,0 +1,165 @@
+"""Measure this machine: ``python -m calibration``, or under ``mpiexec -n 2`` its links too."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
+
+from calibration.assemble import assemble
+from calibration.find import local_profile
+from calibration.machine import Machine, write_machine
+from calibration.probe import idle, probe_kernels, probe_messages, probe_neighbour
+from calibration.samples import Sample, write_samples
+from exec.cli import console, make_app, run_app
+from exec.errors import UsageError
+from exec.launch import launched_ranks
+from exec.runtime.job import TransportName, run_job
+from exec.runtime.report import cpu_model, num_cores, software
+from exec.transport.protocol import Transport
+
+app = make_app("python -m calibration", "Measure what compute and messages cost on this machine.")
+Flag = Annotated[bool, Parameter(negative=())]
+
+_FULL, _QUICK = (160, 0.25), (56, 0.15)  # rungs, and seconds on each
+_NEIGHBOUR_SHARE = 8  # one rung in so many is measured again with a busy neighbour
+
+
+@app.default
+def calibrate(
+    *,
+    out: Path | None = None,
+    name: str = "local",
+    quick: Flag = False,
+    samples: Path | None = None,
+    blas_threads: int = 1,
+) -> None:
+    """Measure what compute and messages cost on this machine, and write its Machine file.
+
+    Alone it measures the executor's kernels; under mpiexec -n 2 or more also the links between
+    the ranks, within a node and between nodes, whichever the ranks span.
+
+    Parameters
+    ----------
+    out
+        The Machine file; unless given, the profile that --machine local means.
+    name
+        The name the Machine has in forecasts.
+    quick
+        A third of the measurements, in about 15 seconds.
+    samples
+        Write the single measurements here too (JSON lines).
+    blas_threads
+        Threads of each rank's matrix products.
+    """
+    path = out or local_profile()
+    for option, file in (("out", out), ("samples", samples)):
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise UsageError(f"{option} must be a file in a folder that exists, got {file}")
+    if blas_threads < 1:
+        raise UsageError(f"blas-threads must be at least 1, got {blas_threads}")
+
+    def body(wire: Transport) -> None:
+        with threadpool_limits(blas_threads):
+            found = _measure(wire, *(_QUICK if quick else _FULL))
+        if wire.rank:
+            return
+        provenance = _provenance(wire)
+        if samples is not None:
+            write_samples(samples, provenance, found)
+        machine = assemble(
+            name, provenance, found, cores_per_node=num_cores(), memory_nbytes=_memory_nbytes()
+        )
+        write_machine(machine, path)
+        console().print(_summary(machine, path, wire.size))
+
+    launched = launched_ranks(os.environ) > 1
+    run_job(TransportName.MPI if launched else TransportName.THREADS, None, body)
+
+
+def _measure(wire: Transport, num_rungs: int, seconds_each: float) -> list[Sample]:
+    found: list[Sample] = []
+    num_busy = num_rungs // _NEIGHBOUR_SHARE
+    total = num_rungs + 1 + num_busy + (23 if wire.size > 1 else 0) + (11 if wire.size > 2 else 0)
+    with _progress(total, shown=wire.rank == 0) as progress:
+        if wire.rank == 0:
+            found += probe_kernels(num_rungs, seconds_each, progress)
+            if num_cores() > 1:
+                found += probe_neighbour(num_busy, seconds_each, progress)
+        if wire.size > 1:
+            idle(wire)
+            found += probe_messages(wire, seconds_each / 2, progress)
+    return found
+
+
+@contextmanager
+def _progress(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Yield what advances a bar on a terminal, or elsewhere prints a line now and then."""
+    err = Console(stderr=True, highlight=False)
+    if not shown or not err.is_terminal:
+        done = 0
+
+        def advance(what: str) -> None:
+            nonlocal done
+            done += 1
+            if shown and done % 10 == 1:
+                err.print(f"calibrating: {done} of {total}: {what}")
+
+        yield advance
+        return
+    columns = (TextColumn("calibrating"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda what: bar.update(task, advance=1, description=what)
+
+
+def _provenance(wire: Transport) -> dict[str, str]:
+    command = shlex.join(["python", "-m", "calibration", *sys.argv[1:]])
+    prefix = f"mpiexec -n {wire.size} " if wire.size > 1 else ""
+    return {
+        "cpu": cpu_model(),
+        "cores": str(num_cores()),
+        **software(),
+        "transport": str(getattr(wire, "library", "none")),
+        "command": prefix + command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _memory_nbytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _summary(machine: Machine, path: Path, ranks: int) -> str:
+    compute = machine.compute
+    assert compute is not None
+    lines = [f"{machine.name}: {machine.description}, written to {path}"]
+    lines += [
+        f"  {kernel:22s} {model.coefficients_s['fixed'] * 1e6:7.2f} us and more with size, "
+        f"+-{model.rel_sigma:.0%} over {model.num_samples} shapes"
+        for kernel, model in compute.kernels.items()
+    ]
+    lines.append(f"  all cores busy: {compute.busy_slowdown:.2f} x the time; "
+                 f"step-time noise {compute.noise_rel_sigma:.1%}")  # fmt: skip
+    for tier, link in machine.links.items():
+        alpha_s = link.message.at(8)[0]
+        beta = link.message.at(1 << 23)[1]
+        lines.append(f"  {tier}: {alpha_s * 1e6:.2f} us and {1e-9 / beta:.2f} GB/s a message, "
+                     f"+-{link.message.rel_sigma:.0%}")  # fmt: skip
+    if ranks == 1:
+        lines.append("  no links measured: run mpiexec -n 2 python -m calibration for those")
+    else:
+        lines.append(f"  overlap of communication with compute: {machine.overlap_share:.0%}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_app(app)

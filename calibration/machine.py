@@ -1,0 +1,211 @@
+"""The Machine: all that a forecast stands on, as one JSON document of pure data.
+
+Every number carries its unit in its name, each section the range it was fitted on, its relative
+uncertainty (one standard deviation) and its source. What a forecast asks beyond a range is
+answered, and flagged as extrapolated.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from calibration.features import features
+from exec.errors import MachineError
+from exec.program.ops import Kernel, Shape
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, hide_input_in_errors=False
+    )
+
+
+class Tier(StrEnum):
+    """Where two ranks meet."""
+
+    NODE = "node"
+    NETWORK = "network"
+
+
+class Range(_Section):
+    """The smallest and the largest value that was measured."""
+
+    low: NonNegative
+    high: NonNegative
+
+    def holds(self, value: float) -> bool:
+        """Say whether ``value`` was within what was measured."""
+        return self.low <= value <= self.high
+
+
+class KernelModel(_Section):
+    """The time of one kernel: the sum of ``coefficients_s`` times the features of a shape.
+
+    The features are those of :mod:`calibration.features`.
+    """
+
+    coefficients_s: dict[str, NonNegative]
+    n: Range
+    k: Range
+    m: Range
+    rel_sigma: NonNegative
+    num_samples: Annotated[int, Field(ge=0)]
+
+    def time_s(self, kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]) -> float:  # fmt: skip
+        """Return the time of ``kernel`` on ``shape``, in seconds."""
+        values = features(kernel, shape, working_set, caches)
+        return sum(
+            coefficient * values[name] for name, coefficient in self.coefficients_s.items()
+        )
+
+    def is_within(self, shape: Shape) -> bool:
+        """Say whether ``shape`` is within the ladder on which the model was fitted."""
+        return self.n.holds(shape.n) and self.k.holds(shape.k) and self.m.holds(shape.m)
+
+
+class Compute(_Section):
+    """What one rank computes with, and what its neighbours on the node cost it.
+
+    ``cache_nbytes`` are the working sets beyond which weights no longer stay in the inner and
+    the outer cache. ``busy_slowdown`` multiplies times when all of ``cores_per_node`` are busy.
+    ``noise_rel_sigma`` is the spread of one rank's step time.
+    """
+
+    source: str
+    dtype: Literal["float32", "float64"]
+    cores_per_node: Annotated[int, Field(ge=1)]
+    memory_nbytes: Annotated[int, Field(ge=1)]
+    cache_nbytes: tuple[int, int]
+    kernels: dict[Kernel, KernelModel]
+    step_overhead_s: NonNegative
+    busy_slowdown: Annotated[float, Field(ge=1)]
+    noise_rel_sigma: NonNegative
+
+    @model_validator(mode="after")
+    def _has_all_kernels(self) -> "Compute":
+        missing = [kernel.value for kernel in Kernel if kernel not in self.kernels]
+        if missing:
+            raise ValueError(f"kernels must name every kernel, lacks {', '.join(missing)}")
+        for kernel, model in self.kernels.items():
+            known = features(kernel, Shape(1, 1, 1), 1, (1, 1))
+            if unknown := set(model.coefficients_s) - set(known):
+                raise ValueError(f"{kernel} has the features {', '.join(known)}, got {sorted(unknown)}")
+        return self
+
+
+class Segment(_Section):
+    """``alpha_s + beta_s_per_byte * n`` for messages of up to ``up_to_nbytes`` bytes."""
+
+    up_to_nbytes: Positive
+    alpha_s: NonNegative
+    beta_s_per_byte: NonNegative
+
+
+class Curve(_Section):
+    """A time as a function of message size, piecewise linear: R. Hockney, "The communication
+    challenge for MPP", Parallel Computing 20 (1994) 389-398, with a segment per protocol.
+
+    Beyond the last knee, the last segment goes on.
+    """
+
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
+    nbytes: Range
+    rel_sigma: NonNegative
+    source: str
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> "Curve":
+        knees = [segment.up_to_nbytes for segment in self.segments]
+        if knees != sorted(set(knees)):
+            raise ValueError(f"segments must be in order of up_to_nbytes, got {knees}")
+        return self
+
+    def at(self, nbytes: float) -> tuple[float, float]:
+        """Return ``(alpha_s, beta_s_per_byte)`` for a message of ``nbytes``."""
+        for segment in self.segments:
+            if nbytes <= segment.up_to_nbytes:
+                return segment.alpha_s, segment.beta_s_per_byte
+        last = self.segments[-1]
+        return last.alpha_s, last.beta_s_per_byte
+
+
+class Link(_Section):
+    """What joins two ranks: messages, and the library's all-reduce between two of them.
+
+    ``allreduce`` is fitted to two ranks, or to what more ranks imply for two (see
+    :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured.
+    """
+
+    message: Curve
+    allreduce: Curve
+    allreduce_ranks: Range
+
+
+class Machine(_Section):
+    """One machine, or the parts of several put together."""
+
+    format: Literal["stepcast-machine-1"]
+    name: str
+    description: str
+    provenance: dict[str, str]
+    compute: Compute | None = None
+    links: dict[Tier, Link] = {}
+    overlap_share: Share = 0.0
+
+    def combined_with(self, other: "Machine") -> "Machine":
+        """Return this machine with the parts that it lacks taken from ``other``."""
+        return self.model_copy(
+            update={
+                "name": f"{self.name}+{other.name}",
+                "description": f"{self.description}; {other.description}",
+                "provenance": {**other.provenance, **self.provenance},
+                "compute": self.compute or other.compute,
+                "links": {**other.links, **self.links},
+                "overlap_share": self.overlap_share if self.links else other.overlap_share,
+            }
+        )
+
+
+def read_machine(path: Path) -> Machine:
+    """Return the Machine in the file ``path``.
+
+    Raises:
+        MachineError: no such file, not JSON, or not a Machine; the message names the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MachineError(f"machine file {path} cannot be read: {error}") from error
+    try:
+        return Machine.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(key) for key in first["loc"]) or "the file"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise MachineError(
+            f"machine file {path} is not valid: {where}: {first['msg']}{more}; "
+            f"make a new one with python -m calibration"
+        ) from error
+
+
+def write_machine(machine: Machine, path: Path) -> None:
+    """Write ``machine`` to ``path``, replacing what is there only once the new file is whole.
+
+    Raises:
+        MachineError: the file cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(machine.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")  # fmt: skip
+        unfinished.replace(path)
+    except OSError as error:
+        raise MachineError(f"machine file {path} cannot be written: {error}") from error
+
+

@@ -1,0 +1,98 @@
+"""Samples: single measurements, as JSON lines whose first record is the provenance."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from calibration.machine import Tier
+from exec.errors import MachineError
+from exec.program.ops import Kernel
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class KernelSample(_Record):
+    """The median time of ``kernel`` on a shape, inside training steps of a rank that holds
+    ``working_set`` bytes."""
+
+    kind: Literal["kernel"] = "kernel"
+    kernel: Kernel
+    n: int
+    k: int
+    m: int
+    working_set: int
+    time_s: float
+
+
+class StepSample(_Record):
+    """A whole step: its median time, the sum of its ops' medians, and its relative spread."""
+
+    kind: Literal["step"] = "step"
+    net: str
+    batch: int
+    is_neighbour_busy: bool
+    time_s: float
+    ops_s: float
+    rel_sigma: float
+
+
+class MessageSample(_Record):
+    """The time of an exchange (both ways at once) or of a library all-reduce."""
+
+    kind: Literal["exchange", "allreduce"]
+    tier: Tier
+    ranks: int
+    nbytes: int
+    time_s: float
+
+
+class OverlapSample(_Record):
+    """How much of a library all-reduce went on during compute."""
+
+    kind: Literal["overlap"] = "overlap"
+    tier: Tier
+    nbytes: int
+    blocking_s: float
+    left_s: float
+
+
+Sample = KernelSample | StepSample | MessageSample | OverlapSample
+_ADAPTER: TypeAdapter[Sample] = TypeAdapter(Sample)
+
+
+def write_samples(path: Path, provenance: dict[str, str], samples: Iterable[Sample]) -> None:
+    """Write ``samples`` to ``path``, the provenance first."""
+    lines = [json.dumps({"kind": "provenance", **provenance})]
+    lines += [sample.model_dump_json() for sample in samples]
+    try:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"samples file {path} cannot be written: {error}") from error
+
+
+def read_samples(path: Path) -> tuple[dict[str, str], list[Sample]]:
+    """Return the provenance and the samples in ``path``.
+
+    Raises:
+        MachineError: the file is absent, or a line is no sample; the message names it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        provenance = json.loads(lines[0]) if lines else {}
+        if provenance.pop("kind", "") != "provenance":
+            raise MachineError(f"{path}, line 1 must be the provenance record")
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise MachineError(f"samples file {path} cannot be read: {error}") from error
+    samples = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            samples.append(_ADAPTER.validate_json(line))
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"]
+            raise MachineError(f"{path}, line {number} must be a sample: {problem}") from error
+    return provenance, samples

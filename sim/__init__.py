@@ -1,0 +1,1 @@
+"""What will happen: the same programs, timed by a Machine; simulated, solved and compared."""

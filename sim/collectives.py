@@ -1,0 +1,104 @@
+"""Closed forms: the time of a collective from the cost of one message and one sum.
+
+p ranks, n bytes, a message of b bytes costs alpha + beta b, adding b bytes costs gamma b. The
+forms assume equal ranks that start together, full-duplex links, and p a power of two for the
+doubling algorithms and the tree; then they are exact. Where p does not divide the buffer, the
+largest chunk counts.
+
+Source: R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective communication
+operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66, section 4; for the
+ring P. Patarasuk and X. Yuan, J. Parallel Distrib. Comput. 69 (2009) 117-124.
+"""
+
+import math
+from collections.abc import Callable
+
+from calibration.machine import Curve
+from exec.program.ops import Algorithm
+
+Hop = Callable[[int, int, bool], float]
+"""Time of a message: ``(elements, distance, wraps)``."""
+Sum = Callable[[int], float]
+"""Time to add so many elements."""
+
+
+def library_allreduce_s(nbytes: int, ranks: int, pair: Curve, sharers: int = 1) -> float:
+    """Return the time of the library's all-reduce of ``nbytes`` over ``ranks`` ranks.
+
+    MPI libraries take few steps for small buffers and little traffic for large ones:
+
+        t = ceil(log2 p) alpha_2 + 2 (p - 1) / p beta_2 n
+
+    where ``alpha_2 + beta_2 n`` is ``pair``, what two ranks take, its protocol knees included.
+    ``sharers`` groups share the link. It is the lower envelope of recursive doubling and of
+    halving-doubling in Thakur et al., with the library's own constants.
+    """
+    alpha_s, beta_s_per_byte = pair.at(nbytes)
+    traffic = 2.0 * (ranks - 1) / ranks * nbytes
+    return math.ceil(math.log2(ranks)) * alpha_s + traffic * beta_s_per_byte * sharers
+
+
+def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: Sum) -> float:
+    """Return the time of an expanded all-reduce of ``elements`` over ``ranks`` ranks."""
+    match algorithm:
+        case Algorithm.RING:
+            return _ring_s(elements, ranks, hop, add)
+        case Algorithm.RECURSIVE_DOUBLING:
+            return _folded_s(elements, ranks, hop, add, _doubling_s)
+        case Algorithm.HALVING_DOUBLING:
+            return _folded_s(elements, ranks, hop, add, _halving_s)
+        case Algorithm.BINOMIAL_TREE:
+            return _tree_s(elements, ranks, hop, add)
+        case Algorithm.LIBRARY:
+            raise ValueError("the library's all-reduce has no messages of ours")
+
+
+def allgather_s(elements: int, unit: int, ranks: int, hop: Hop) -> float:
+    """Return the time of a ring all-gather: p - 1 steps of the largest share."""
+    return (ranks - 1) * hop(_largest(elements, ranks, unit), 1, True)
+
+
+def _ring_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
+    """``(p - 1) (2 (alpha + beta n / p) + gamma n / p)``."""
+    chunk = _largest(elements, ranks)
+    return (ranks - 1) * (2.0 * hop(chunk, 1, True) + add(chunk))
+
+
+def _doubling_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
+    """``log2 p (alpha + beta n + gamma n)``."""
+    return sum(hop(elements, distance, False) + add(elements) for distance in _distances(ranks))
+
+
+def _halving_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
+    """``2 log2 p alpha + (p - 1) / p (2 beta n + gamma n)``."""
+    total_s = 0.0
+    for distance in _distances(ranks):
+        block = _largest(elements, ranks) * distance
+        total_s += 2.0 * hop(block, distance, False) + add(block)
+    return total_s
+
+
+def _tree_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
+    """``ceil(log2 p) (2 (alpha + beta n) + gamma n)``."""
+    return sum(
+        2.0 * hop(elements, distance, False) + add(elements) for distance in _distances(ranks)
+    )
+
+
+def _folded_s(
+    elements: int, ranks: int, hop: Hop, add: Sum, core: Callable[[int, int, Hop, Sum], float]
+) -> float:
+    """Return ``core`` on the largest power of two, and one fold and unfold if ranks are left."""
+    size = 1 << (ranks.bit_length() - 1)
+    total_s = core(elements, size, hop, add)
+    if size < ranks:
+        total_s += 2.0 * hop(elements, size, True) + add(elements)
+    return total_s
+
+
+def _distances(ranks: int) -> list[int]:
+    return [1 << i for i in range((ranks - 1).bit_length())]
+
+
+def _largest(elements: int, parts: int, unit: int = 1) -> int:
+    return -(-(elements // unit) // parts) * unit

@@ -1,0 +1,122 @@
+"""Op costs: what one op of a program takes on a Machine. All that both engines share."""
+
+from dataclasses import dataclass, field
+
+from calibration.machine import Compute as ComputeSection
+from calibration.machine import Curve, Link, Machine, Tier
+from exec.errors import MachineError
+from exec.program.mesh import Mesh
+from exec.program.ops import Collective, CollectiveKind, Compute, Kernel, Shape
+from sim.collectives import library_allreduce_s
+from sim.fabric import Fabric
+
+
+@dataclass(slots=True)
+class Costs:
+    """The cost of every op on ``machine`` with ``ranks_per_node`` ranks on a node.
+
+    ``extrapolated`` collects what was asked beyond the ranges that were measured.
+    """
+
+    machine: Machine
+    mesh: Mesh
+    ranks_per_node: int
+    extrapolated: set[str] = field(default_factory=set)
+    fabric: Fabric = field(init=False)
+    _compute: ComputeSection = field(init=False)
+    _slowdown: float = field(init=False)
+    _known: dict[tuple[Kernel, Shape, int], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.fabric = Fabric(self.mesh, self.ranks_per_node)
+        if self.machine.compute is None:
+            raise MachineError(
+                f"machine {self.machine.name} says nothing of compute; combine it with one that "
+                f"does, such as local+{self.machine.name}"
+            )
+        self._compute = self.machine.compute
+        self._slowdown = self._busy_slowdown(min(self.ranks_per_node, self.mesh.world_size))
+
+    def _busy_slowdown(self, busy: int) -> float:
+        """Return how much slower a rank is with ``busy`` ranks on its node than alone."""
+        cores = self._compute.cores_per_node
+        full = self._compute.busy_slowdown
+        if busy > cores:
+            self.extrapolated.add(f"{busy} ranks on {cores} cores")
+            return full * busy / cores
+        return 1.0 + (full - 1.0) * (busy - 1) / max(cores - 1, 1)
+
+    @property
+    def step_overhead_s(self) -> float:
+        """What a step costs beside its ops."""
+        return self._compute.step_overhead_s
+
+    def compute_s(self, op: Compute, held_nbytes: int) -> float:
+        """Return the time of ``op`` on a rank that holds ``held_nbytes``."""
+        return self.kernel_s(op.kernel, op.shape, held_nbytes)
+
+    def kernel_s(self, kernel: Kernel, shape: Shape, held_nbytes: int) -> float:
+        """Return the time of ``kernel`` on ``shape`` on a rank that holds ``held_nbytes``."""
+        key = (kernel, shape, held_nbytes)
+        if key not in self._known:
+            model = self._compute.kernels[kernel]
+            if not model.is_within(shape):
+                self.extrapolated.add(f"{kernel} {shape}")
+            alone = model.time_s(kernel, shape, held_nbytes, self._compute.cache_nbytes)
+            self._known[key] = alone * self._slowdown
+        return self._known[key]
+
+    def accumulate_s(self, num_elements: int, held_nbytes: int) -> float:
+        """Return the time to add ``num_elements`` received numbers."""
+        return self.kernel_s(Kernel.ACCUMULATE, Shape(0, 0, num_elements), held_nbytes)
+
+    def message(self, nbytes: float, tier: Tier) -> tuple[float, float]:
+        """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``."""
+        curve = self.link(tier).message
+        self._note(curve, nbytes, f"message of {nbytes:.0f} bytes ({tier})")
+        alpha_s, beta_s_per_byte = curve.at(nbytes)
+        return alpha_s, beta_s_per_byte * nbytes
+
+    def library_s(self, op: Collective, itemsize: int) -> float:
+        """Return the time of a collective that the library does, once all ranks are there.
+
+        Inside a node first, then between nodes, as libraries do; groups that share a node share
+        its network link.
+        """
+        nbytes = (op.part.stop - op.part.start) * itemsize
+        on_node, nodes, sharers = self.fabric.group_nodes(op.axis)
+        total_s = 0.0
+        for tier, count, groups in ((Tier.NODE, on_node, 1), (Tier.NETWORK, nodes, sharers)):
+            if count > 1:
+                link = self.link(tier)
+                if not link.allreduce_ranks.holds(count):
+                    self.extrapolated.add(f"{op.kind} over {count} ranks ({tier})")
+                self._note(link.allreduce, nbytes, f"{op.kind} of {nbytes} bytes ({tier})")
+                total_s += _SHARES[op.kind] * library_allreduce_s(nbytes, count, link.allreduce, groups)
+        return total_s
+
+    def link(self, tier: Tier) -> Link:
+        """Return the link of ``tier``."""
+        if tier not in self.machine.links:
+            between = "the ranks of a node" if tier is Tier.NODE else "nodes"
+            raise MachineError(
+                f"machine {self.machine.name} has no link between {between}; measure it (mpiexec "
+                f"-n 2 python -m calibration) or add a machine that has one, such as "
+                f"{self.machine.name}+ethernet-cluster"
+            )
+        return self.machine.links[tier]
+
+    def _note(self, curve: Curve, nbytes: float, what: str) -> None:
+        if nbytes and not curve.nbytes.holds(nbytes):
+            self.extrapolated.add(what)
+
+
+# An all-reduce is a reduce-scatter and an all-gather; each of these is half of one.
+_SHARES = {
+    CollectiveKind.ALLREDUCE: 1.0,
+    CollectiveKind.ALLGATHER: 0.5,
+    CollectiveKind.REDUCE_SCATTER: 0.5,
+    CollectiveKind.BROADCAST: 0.5,
+    CollectiveKind.REDUCE: 0.5,
+    CollectiveKind.BARRIER: 1.0,
+}

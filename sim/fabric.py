@@ -1,0 +1,54 @@
+"""The fabric: which ranks share a node, and through which tier two ranks meet."""
+
+from dataclasses import dataclass
+
+from calibration.machine import Tier
+from exec.program.mesh import Axis, Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """Ranks in order over nodes, ``ranks_per_node`` on each; a node has one network link."""
+
+    mesh: Mesh
+    ranks_per_node: int
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes the mesh fills."""
+        return -(-self.mesh.world_size // self.ranks_per_node)
+
+    def node(self, rank: int) -> int:
+        """Return the node of ``rank``."""
+        return rank // self.ranks_per_node
+
+    def tier(self, rank: int, other: int) -> Tier:
+        """Return where two ranks meet."""
+        return Tier.NODE if self.node(rank) == self.node(other) else Tier.NETWORK
+
+    def group_tier(self, axis: Axis) -> Tier:
+        """Return the tier that the groups along ``axis`` span."""
+        block = self.mesh.size(axis) * self.mesh.stride(axis)
+        fits = self.ranks_per_node % block == 0 or self.num_nodes == 1
+        return Tier.NODE if fits else Tier.NETWORK
+
+    def hop(self, axis: Axis, distance: int, *, wraps: bool) -> tuple[Tier, int]:
+        """Return the tier of the slowest of all hops by ``distance`` along ``axis`` at once.
+
+        With it comes how many ranks of a node then share its network link. ``wraps`` tells a
+        rotation of the whole group from an exchange within pairs.
+        """
+        if self.group_tier(axis) is Tier.NODE:
+            return Tier.NODE, 1
+        stride = distance * self.mesh.stride(axis)
+        if not wraps and self.ranks_per_node % (2 * stride) == 0:
+            return Tier.NODE, 1
+        return Tier.NETWORK, min(self.ranks_per_node, stride)
+
+    def group_nodes(self, axis: Axis) -> tuple[int, int, int]:
+        """Return, of a group along ``axis``: ranks on a node, nodes, and groups on a node."""
+        if self.group_tier(axis) is Tier.NODE:
+            return self.mesh.size(axis), 1, 1
+        stride, size = self.mesh.stride(axis), self.mesh.size(axis)
+        together = max(1, min(size, self.ranks_per_node // stride))
+        return together, -(-size // together), max(1, min(self.ranks_per_node // together, stride))
