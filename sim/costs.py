@@ -15,12 +15,14 @@ from sim.fabric import Fabric
 class Costs:
     """The cost of every op on ``machine`` with ``ranks_per_node`` ranks on a node.
 
-    ``extrapolated`` collects what was asked beyond the ranges that were measured.
+    ``extrapolated`` collects what was asked beyond the ranges that were measured. With
+    ``is_comm_free`` messages and collectives take no time, as on a machine of one perfect node.
     """
 
     machine: Machine
     mesh: Mesh
     ranks_per_node: int
+    is_comm_free: bool = False
     extrapolated: set[str] = field(default_factory=set)
     fabric: Fabric = field(init=False)
     _compute: ComputeSection = field(init=False)
@@ -68,10 +70,14 @@ class Costs:
 
     def accumulate_s(self, num_elements: int, held_nbytes: int) -> float:
         """Return the time to add ``num_elements`` received numbers."""
+        if self.is_comm_free:
+            return 0.0
         return self.kernel_s(Kernel.ACCUMULATE, Shape(0, 0, num_elements), held_nbytes)
 
     def message(self, nbytes: float, tier: Tier) -> tuple[float, float]:
         """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``."""
+        if self.is_comm_free:
+            return 0.0, 0.0
         curve = self.link(tier).message
         self._note(curve, nbytes, f"message of {nbytes:.0f} bytes ({tier})")
         alpha_s, beta_s_per_byte = curve.at(nbytes)
@@ -83,6 +89,8 @@ class Costs:
         Inside a node first, then between nodes, as libraries do; groups that share a node share
         its network link.
         """
+        if self.is_comm_free:
+            return 0.0
         nbytes = (op.part.stop - op.part.start) * itemsize
         on_node, nodes, sharers = self.fabric.group_nodes(op.axis)
         total_s = 0.0

@@ -1,0 +1,84 @@
+"""Choices: the plans that fit a number of ranks, and the best of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from exec.errors import UsageError
+from exec.plan.layout import check_mesh
+from exec.plan.step import PlanOptions
+from exec.plan.strategy import Strategy, strategy_of
+from exec.program.mesh import Mesh
+from exec.workload import Workload
+from sim.forecast import Forecast
+
+_MICROBATCHES = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A mesh, and how many microbatches it may use."""
+
+    mesh: Mesh
+    microbatches: tuple[int, ...]
+
+
+def node_counts(most: int) -> list[int]:
+    """Return the powers of two up to ``most``, and ``most`` itself.
+
+    >>> node_counts(6)
+    [1, 2, 4, 6]
+    """
+    counts = [1 << i for i in range(most.bit_length()) if 1 << i <= most]
+    return counts if counts[-1] == most else [*counts, most]
+
+
+def factorisations(ranks: int) -> Iterator[Mesh]:
+    """Yield every mesh of ``ranks`` ranks."""
+    for dp in _divisors(ranks):
+        for pp in _divisors(ranks // dp):
+            yield Mesh(dp, pp, ranks // dp // pp)
+
+
+def _divisors(number: int) -> list[int]:
+    small = [i for i in range(1, int(number**0.5) + 1) if number % i == 0]
+    return sorted({*small, *(number // i for i in small)})
+
+
+def choices(
+    ranks: int, workload: Workload, strategies: Sequence[Strategy], fixed: Mesh | None,
+    microbatches: int | None,
+) -> dict[Strategy, list[Choice]]:  # fmt: skip
+    """Return, for each strategy that fits, its meshes and numbers of microbatches.
+
+    Only pipelines are cut into microbatches, unless the user says how many.
+    """
+    found: dict[Strategy, list[Choice]] = {}
+    for mesh in [fixed] if fixed is not None else factorisations(ranks):
+        strategy = strategy_of(mesh)
+        if strategy not in strategies:
+            continue
+        counts = (microbatches,) if microbatches else _MICROBATCHES if mesh.pp > 1 else (1,)
+        fitting = tuple(count for count in counts if _fits(workload, mesh, count))
+        if fitting:
+            found.setdefault(strategy, []).append(Choice(mesh, fitting))
+    return found
+
+
+def best(
+    options: PlanOptions, meshes: Sequence[Choice], forecast: Callable[[Mesh, PlanOptions], Forecast]
+) -> Forecast:
+    """Return the fastest forecast over ``meshes`` and their microbatches."""
+    forecasts = (
+        forecast(choice.mesh, replace(options, num_microbatches=count))
+        for choice in meshes
+        for count in choice.microbatches
+    )
+    return min(forecasts, key=lambda each: each.step_time_s)
+
+
+def _fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:
+    try:
+        check_mesh(workload, mesh, microbatches)
+    except UsageError:
+        return False
+    return True

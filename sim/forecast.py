@@ -1,0 +1,227 @@
+"""The forecast: step time, speedup with its interval, breakdown and memory of one plan."""
+
+import math
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from calibration.machine import Machine, Tier
+from exec.plan.collectives import expand, scratch_elements
+from exec.plan.step import PlanOptions, plan_step
+from exec.plan.strategy import Strategy, strategy_of
+from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm, Compute, Kernel
+from exec.program.program import Program, Role
+from exec.program.timeline import Span
+from exec.workload import Workload
+from sim.costs import Costs
+from sim.result import StepTimes
+from sim.simulate import simulate
+from sim.solve import solve
+
+INTERVAL_Z = 1.645  # 90 % of a normal distribution
+SIGMA_PER_DOUBLING = 0.1
+"""Assumed, not measured: the relative uncertainty that a collective gains with each doubling of
+ranks beyond those it was measured on."""
+
+
+class Engine(StrEnum):
+    """Which reader answers."""
+
+    SOLVE = "solve"
+    SIMULATE = "simulate"
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """A step's time, in parts that add up to it."""
+
+    compute_s: float
+    exposed_comm_s: float
+    bubble_s: float
+    wait_s: float
+    overhead_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The step's time."""
+        return self.compute_s + self.exposed_comm_s + self.bubble_s + self.wait_s + self.overhead_s
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one plan will take; ``rel_sigma`` is the uncertainty of ``step_time_s``."""
+
+    nodes: int
+    mesh: Mesh
+    options: PlanOptions
+    global_batch: int
+    engine: Engine
+    breakdown: Breakdown
+    memory_bytes: int
+    rel_sigma: float
+    extrapolated: tuple[str, ...]
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks it runs on."""
+        return self.mesh.world_size
+
+    @property
+    def strategy(self) -> Strategy:
+        """The plainest name of its mesh."""
+        return strategy_of(self.mesh)
+
+    @property
+    def step_time_s(self) -> float:
+        """The time of one step, in seconds."""
+        return self.breakdown.total_s
+
+    @property
+    def samples_per_s(self) -> float:
+        """How many samples are trained on in a second."""
+        return self.global_batch / self.step_time_s
+
+    def speedup_over(self, serial: "Forecast") -> tuple[float, float, float]:
+        """Return the speedup and its 90 % interval: the ratio of the samples trained in a second.
+
+        The errors of the two forecasts are taken as independent, which is on the safe side: what
+        they share cancels.
+        """
+        speedup = self.samples_per_s / serial.samples_per_s
+        if self.mesh == serial.mesh and self.global_batch == serial.global_batch:
+            return speedup, speedup, speedup
+        margin = math.exp(INTERVAL_Z * math.hypot(self.rel_sigma, serial.rel_sigma))
+        return speedup, speedup / margin, speedup * margin
+
+
+def forecast(
+    machine: Machine,
+    workload: Workload,
+    mesh: Mesh,
+    options: PlanOptions = PlanOptions(),  # noqa: B008  # frozen
+    *,
+    ranks_per_node: int = 1,
+    engine: Engine = Engine.SOLVE,
+) -> Forecast:
+    """Return what a step of ``workload`` on ``mesh`` will take on ``machine``.
+
+    Raises:
+        MachineError: the machine lacks a section that this plan needs.
+    """
+    program = plan_step(workload, mesh, options)
+    costs = Costs(machine, mesh, ranks_per_node)
+    times = step_times(program, costs, engine, options)
+    overhead_s = costs.step_overhead_s
+    wait_s = straggler_factor(mesh.world_size) * _noise(machine) * times.compute_s
+    bubble_s = 0.0
+    if mesh.pp > 1:
+        free = replace(costs, is_comm_free=True, extrapolated=set())
+        bubble_s = max(0.0, solve(program, free, one_lane=False).step_time_s - times.compute_s)
+    exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
+    return Forecast(
+        nodes=costs.fabric.num_nodes,
+        mesh=mesh,
+        options=options,
+        global_batch=workload.global_batch,
+        engine=engine,
+        breakdown=Breakdown(times.compute_s, exposed_s, bubble_s, wait_s, overhead_s),
+        memory_bytes=memory_nbytes(program, options),
+        rel_sigma=_rel_sigma(machine, program, costs, exposed_s, times.step_time_s + wait_s + overhead_s),
+        extrapolated=tuple(sorted(costs.extrapolated)),
+    )  # fmt: skip
+
+
+def step_times(
+    program: Program, costs: Costs, engine: Engine, options: PlanOptions
+) -> StepTimes:
+    """Return the engine's times: between lanes that take turns and lanes that are independent.
+
+    The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
+    a rank does one thing at a time, at 1 its lanes are independent; between, times are
+    interpolated.
+    """
+    read = _ENGINES[engine]
+    free_lanes = read(program, costs, False)
+    if program.mesh.pp == 1 and not options.overlap:
+        return free_lanes  # no op of one lane can go on beside one of the other
+    share = costs.machine.overlap_share
+    taking_turns = read(program, costs, True)
+    blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
+    return replace(free_lanes, step_time_s=blended_s)
+
+
+_ENGINES = {
+    Engine.SOLVE: lambda program, costs, one: solve(program, costs, one_lane=one),
+    Engine.SIMULATE: lambda program, costs, one: simulate(expand(program), costs, one_lane=one),
+}
+
+
+def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip
+    """Return the spans of a simulated step, for a trace."""
+    program = expand(plan_step(workload, mesh, options))
+    takes_turns = machine.overlap_share < 0.5
+    costs = Costs(machine, mesh, ranks_per_node)
+    return simulate(program, costs, one_lane=takes_turns, keeps_spans=True).spans
+
+
+def straggler_factor(ranks: int) -> float:
+    """Return how many standard deviations the slowest of ``ranks`` is expected above the mean.
+
+    The expected maximum of p normal draws, in the approximation of G. Blom, "Statistical
+    Estimates and Transformed Beta-Variables", Wiley 1958: the normal quantile at
+    (p - 3/8) / (p + 1/4).
+    """
+    if ranks == 1:
+        return 0.0
+    return statistics.NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
+
+
+def memory_nbytes(program: Program, options: PlanOptions) -> int:
+    """Return what the rank that holds most allocates: its role's buffers and the scratch."""
+    held = max(role.nbytes for role in program.roles)
+    if options.algorithm is Algorithm.LIBRARY:
+        return held
+    return held + scratch_elements(expand(program)) * program.itemsize
+
+
+def _noise(machine: Machine) -> float:
+    return machine.compute.noise_rel_sigma if machine.compute else 0.0
+
+
+def _rel_sigma(
+    machine: Machine, program: Program, costs: Costs, exposed_s: float, total_s: float
+) -> float:
+    """Return the relative standard deviation of a step's time.
+
+    Kernel models err independently of each other, and so do links; each counts by its share.
+    """
+    assert machine.compute is not None
+    by_kernel: dict[Kernel, float] = defaultdict(float)
+    busiest = max(program.roles, key=lambda role: _compute_s(role, costs))
+    for op in busiest.ops:
+        if isinstance(op, Compute):
+            by_kernel[op.kernel] += costs.compute_s(op, busiest.nbytes)
+    variance_s2 = sum(
+        (time_s * machine.compute.kernels[kernel].rel_sigma) ** 2
+        for kernel, time_s in by_kernel.items()
+    )
+    return math.sqrt(variance_s2 + (exposed_s * _link_sigma(machine, costs)) ** 2) / total_s
+
+
+def _link_sigma(machine: Machine, costs: Costs) -> float:
+    """Return the relative uncertainty of communication: the fit's, and that of more ranks."""
+    ranks = costs.mesh.world_size
+    if ranks == 1:
+        return 0.0
+    tier = Tier.NODE if costs.fabric.num_nodes == 1 else Tier.NETWORK
+    if tier not in machine.links:
+        return 0.0
+    link = machine.links[tier]
+    doublings = max(0.0, math.log2(ranks / link.allreduce_ranks.high))
+    return math.hypot(max(link.message.rel_sigma, link.allreduce.rel_sigma), SIGMA_PER_DOUBLING * doublings)  # fmt: skip
+
+
+def _compute_s(role: Role, costs: Costs) -> float:
+    return sum(costs.compute_s(op, role.nbytes) for op in role.ops if isinstance(op, Compute))

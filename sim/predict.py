@@ -1,0 +1,311 @@
+"""Forecast: ``python -m sim.predict --nodes 64``."""
+
+import json as json_format
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from calibration.find import find_machine
+from calibration.machine import Machine
+from exec.cli import console, make_app, run_app
+from exec.errors import UsageError
+from exec.plan.layout import check_mesh
+from exec.plan.schedule import Schedule
+from exec.plan.step import PlanOptions
+from exec.plan.strategy import Strategy, mesh_of
+from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
+from exec.program.timeline import chrome_trace
+from exec.workload import Workload, parse_net, positive
+from sim.choices import best, choices, node_counts
+from sim.forecast import Engine, Forecast, forecast, simulated_spans
+
+app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
+Flag = Annotated[bool, Parameter(negative=())]
+
+_MAX_SIMULATED_RANKS = 512
+
+
+@app.default
+def predict(
+    *,
+    nodes: int = 64,
+    ranks_per_node: int = 1,
+    machine: str = "local+ethernet-cluster",
+    net: str = "128-100-26",
+    batch: int | None = None,
+    batch_per_rank: int | None = None,
+    strategy: Strategy | None = None,
+    dp: int | None = None,
+    pp: int | None = None,
+    tp: int | None = None,
+    microbatches: int | None = None,
+    schedule: Schedule = Schedule.ONE_F_ONE_B,
+    algorithm: Algorithm = Algorithm.LIBRARY,
+    overlap: Flag = False,
+    bucket_kib: int = 4096,
+    momentum: Flag = False,
+    epoch_samples: int = 20_000,
+    engine: Engine = Engine.SOLVE,
+    plot: Path | None = None,
+    trace: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Forecast step time, speedup and memory for powers of two up to a number of nodes.
+
+    Parameters
+    ----------
+    nodes
+        The most nodes.
+    ranks_per_node
+        Ranks on each node; they share its cores and its network link.
+    machine
+        A shipped Machine, local (this machine's profile) or a file; a+b takes from b what a lacks.
+    net
+        Widths of the layers: inputs, hidden units, classes.
+    batch
+        The global batch (strong scaling); 1024 unless given.
+    batch_per_rank
+        The batch of each rank instead (weak scaling).
+    strategy
+        Only this strategy.
+    dp
+        Replicas; with pp and tp it fixes the mesh, and nodes is what the mesh needs.
+    pp
+        Pipeline stages.
+    tp
+        Shards of each layer.
+    microbatches
+        Parts of each replica's batch; for pipelines the best is searched unless given.
+    schedule
+        The pipeline's schedule.
+    algorithm
+        The collectives' algorithm.
+    overlap
+        All-reduce each gradient bucket while the backward pass goes on.
+    bucket_kib
+        The least size of a gradient bucket.
+    momentum
+        Train with momentum.
+    epoch_samples
+        Samples in an epoch.
+    engine
+        solve (closed form) or simulate (discrete events).
+    plot
+        Draw speedup and step time into this SVG, PNG or PDF file.
+    trace
+        Write a Chrome trace of the fastest plan's simulated step.
+    json
+        Print one JSON record instead of a table.
+    """
+    start_s = perf_counter()
+    for option, value in (("nodes", nodes), ("ranks-per-node", ranks_per_node), ("bucket-kib", bucket_kib),
+                          ("epoch-samples", epoch_samples), ("microbatches", microbatches or 1)):  # fmt: skip
+        positive(option, value)
+    if nodes * ranks_per_node > 1 << 24:
+        raise UsageError(f"nodes x ranks-per-node must be at most 16,777,216, got {nodes * ranks_per_node}")  # fmt: skip
+    if batch is not None and batch_per_rank is not None:
+        raise UsageError("batch and batch-per-rank must not both be given; the first is the sum of the second")  # fmt: skip
+    for option, path in (("plot", plot), ("trace", trace)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
+    if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"plot must end in .svg, .png or .pdf, got {plot}")
+    widths = parse_net(net)
+    found = find_machine(machine)
+    itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
+    options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm)
+    fixed = _fixed_mesh(strategy, nodes * ranks_per_node, dp, pp, tp)
+    strategies = [strategy] if strategy is not None else list(Strategy)
+
+    def workload_on(ranks: int) -> Workload:
+        size = batch_per_rank * ranks if batch_per_rank is not None else batch if batch is not None else 1024  # fmt: skip
+        return Workload(widths, size, itemsize, momentum)
+
+    serial = forecast(found, workload_on(1), Mesh())
+    counts = node_counts(nodes) if fixed is None else [-(-fixed.world_size // ranks_per_node)]
+    rows: list[Forecast] = []
+    for count in counts:
+        ranks = fixed.world_size if fixed is not None else count * ranks_per_node
+        if engine is Engine.SIMULATE and ranks > _MAX_SIMULATED_RANKS:
+            raise UsageError(f"engine simulate takes at most {_MAX_SIMULATED_RANKS} ranks, got {ranks}; use --engine solve")  # fmt: skip
+        workload = workload_on(ranks)
+        if fixed is not None:
+            check_mesh(workload, fixed, microbatches or 1)
+        fitting = choices(ranks, workload, strategies, fixed, microbatches)
+        for meshes in fitting.values():
+            rows.append(_answer(found, workload, options, meshes, ranks_per_node, engine))
+    if not rows:
+        check_mesh(workload_on(nodes * ranks_per_node), mesh_of(strategy or Strategy.DATA, nodes * ranks_per_node), microbatches or 1)  # fmt: skip
+        raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
+    if trace is not None:
+        fastest = min((row for row in rows if row.ranks <= _MAX_SIMULATED_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
+        spans = simulated_spans(found, workload_on(fastest.ranks), fastest.mesh, fastest.options, ranks_per_node)  # fmt: skip
+        _write(trace, chrome_trace(spans))
+    if plot is not None:
+        from sim.plot import draw_forecast  # noqa: PLC0415  # matplotlib, only when asked for
+
+        draw_forecast(plot, rows, serial, f"{net} on {found.name}")
+    took_s = perf_counter() - start_s
+    if json:
+        print(json_format.dumps(_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
+    else:
+        _print(console(), found, net, rows, serial, epoch_samples, took_s)
+
+
+def _fixed_mesh(
+    strategy: Strategy | None, ranks: int, dp: int | None, pp: int | None, tp: int | None
+) -> Mesh | None:
+    if dp is None and pp is None and tp is None:
+        return None
+    for name, factor in (("dp", dp), ("pp", pp), ("tp", tp)):
+        if factor is not None and factor < 1:
+            raise UsageError(f"{name} must be at least 1, got {factor}")
+    if dp is not None and pp is not None and tp is not None:
+        return Mesh(dp, pp, tp)
+    return mesh_of(strategy or Strategy.HYBRID, ranks, dp, pp, tp)
+
+
+def _answer(
+    machine: Machine, workload: Workload, options: PlanOptions, meshes: Sequence[object],
+    ranks_per_node: int, engine: Engine,
+) -> Forecast:  # fmt: skip
+    """Return the forecast of the best of ``meshes``: chosen by solving, answered by ``engine``."""
+
+    def solved(mesh: Mesh, choice: PlanOptions) -> Forecast:
+        return forecast(machine, workload, mesh, choice, ranks_per_node=ranks_per_node)
+
+    chosen = best(options, meshes, solved)  # type: ignore[arg-type]  # choices
+    if engine is Engine.SOLVE:
+        return chosen
+    return forecast(machine, workload, chosen.mesh, chosen.options,
+                    ranks_per_node=ranks_per_node, engine=engine)  # fmt: skip
+
+
+def _record(
+    machine: Machine, net: str, rows: list[Forecast], serial: Forecast, epoch_samples: int
+) -> dict[str, object]:
+    return {
+        "machine": {"name": machine.name, "description": machine.description, "provenance": machine.provenance},
+        "net": net,
+        "rows": [_row(row, serial, epoch_samples) for row in rows],
+        "fastest": [
+            {"nodes": nodes, "strategy": row.strategy, "mesh": str(row.mesh)}
+            for nodes, row in _fastest(rows).items()
+        ],
+    }  # fmt: skip
+
+
+def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, object]:
+    speedup, low, high = row.speedup_over(serial)
+    return {
+        "nodes": row.nodes,
+        "ranks": row.ranks,
+        "strategy": row.strategy,
+        "mesh": {"dp": row.mesh.dp, "pp": row.mesh.pp, "tp": row.mesh.tp},
+        "microbatches": row.options.num_microbatches,
+        "schedule": row.options.schedule,
+        "algorithm": row.options.algorithm,
+        "overlap": row.options.overlap,
+        "batch": row.global_batch,
+        "engine": row.engine,
+        "step_time_s": row.step_time_s,
+        "epoch_time_s": epoch_samples / row.samples_per_s,
+        "samples_per_s": row.samples_per_s,
+        "speedup": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "efficiency": speedup / row.ranks,
+        "memory_bytes": row.memory_bytes,
+        "breakdown": asdict(row.breakdown),
+        "extrapolated": list(row.extrapolated),
+    }
+
+
+def _fastest(rows: list[Forecast]) -> dict[int, Forecast]:
+    found: dict[int, Forecast] = {}
+    for row in rows:
+        if row.nodes not in found or row.samples_per_s > found[row.nodes].samples_per_s:
+            found[row.nodes] = row
+    return found
+
+
+def _print(
+    out: Console, machine: Machine, net: str, rows: list[Forecast], serial: Forecast,
+    epoch_samples: int, took_s: float,
+) -> None:  # fmt: skip
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("nodes", "strategy", "dp x pp x tp", "micro", "batch", "step", "epoch", "speedup", "(90 %)",
+                    "effic.", "compute", "comm", "bubble", "wait", "over", "memory", ""):  # fmt: skip
+        table.add_column(heading, justify="left" if heading in ("strategy", "(90 %)", "") else "right")  # fmt: skip
+    fastest = _fastest(rows)
+    for row in rows:
+        speedup, low, high = row.speedup_over(serial)
+        parts = asdict(row.breakdown).values()
+        wins = fastest[row.nodes] is row
+        table.add_row(
+            str(row.nodes), row.strategy, str(row.mesh), str(row.options.num_microbatches), str(row.global_batch),
+            _time(row.step_time_s), _time(epoch_samples / row.samples_per_s), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
+            f"{speedup / row.ranks:.0%}", *(f"{part / row.step_time_s:.0%}" for part in parts),
+            _memory(row.memory_bytes), ("fastest" if wins else "") + (" ~" if row.extrapolated else ""),
+            style="bold" if wins else None,
+        )  # fmt: skip
+    out.print(f"{net} on {machine.name}: {machine.description}\nspeedup over one rank at "
+              f"{_time(serial.step_time_s)} a step of {serial.global_batch} samples\n")  # fmt: skip
+    out.print(table)
+    out.print()
+    out.print(_advice(fastest, serial))
+    flags = sorted({flag for row in rows for flag in row.extrapolated})
+    if flags:
+        shown = "; ".join(flags[:6]) + (f"; and {len(flags) - 6} more" if len(flags) > 6 else "")
+        out.print(f"~ beyond what was measured: {shown}")
+    out.print(f"{len(rows)} forecasts in {took_s:.2f} s")
+
+
+def _advice(fastest: dict[int, Forecast], serial: Forecast) -> str:
+    """Say which strategy wins where, and how many nodes pay."""
+    runs: list[tuple[str, int, int]] = []
+    for nodes, row in fastest.items():
+        if runs and runs[-1][0] == row.strategy:
+            runs[-1] = (runs[-1][0], runs[-1][1], nodes)
+        else:
+            runs.append((row.strategy, nodes, nodes))
+    wins = ", ".join(
+        f"{name} at {low}" + (f" to {high}" if high > low else "") for name, low, high in runs
+    )
+    top = max(fastest.values(), key=lambda row: row.samples_per_s)
+    speedup = top.speedup_over(serial)[0]
+    if speedup <= 1.0:
+        return f"fastest by nodes: {wins}. No number of these nodes is faster than one rank."
+    return (
+        f"fastest by nodes: {wins}. Fastest of all: {top.strategy} {top.mesh} on {top.nodes} "
+        f"node{'s' * (top.nodes > 1)}, {speedup:.2f} times one rank."
+    )
+
+
+def _time(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"
+
+
+def _memory(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.3g} MiB" if nbytes < 2**30 else f"{nbytes / 2**30:.3g} GiB"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}") from error
+
+
+if __name__ == "__main__":
+    run_app(app)
