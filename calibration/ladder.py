@@ -9,7 +9,7 @@ import numpy as np
 from exec.workload import Workload
 
 _SEED = 20_261_121
-_WIDTHS, _CLASSES, _BATCHES = (8, 2048), (2, 128), (1, 1024)
+_WIDTHS, _CLASSES, _BATCHES = (8, 2560), (2, 128), (1, 2048)
 _MAX_STEP_FLOPS = 10**9
 
 

@@ -1,5 +1,6 @@
 """Choices: the plans that fit a number of ranks, and the best of them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,6 @@ from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.workload import Workload
-from sim.forecast import Forecast
 
 _MICROBATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -65,15 +65,27 @@ def choices(
 
 
 def best(
-    options: PlanOptions, meshes: Sequence[Choice], forecast: Callable[[Mesh, PlanOptions], Forecast]
-) -> Forecast:
-    """Return the fastest forecast over ``meshes`` and their microbatches."""
-    forecasts = (
-        forecast(choice.mesh, replace(options, num_microbatches=count))
-        for choice in meshes
-        for count in choice.microbatches
-    )
-    return min(forecasts, key=lambda each: each.step_time_s)
+    options: PlanOptions, meshes: Sequence[Choice], step_time_s: Callable[[Mesh, PlanOptions], float]
+) -> tuple[Mesh, PlanOptions]:
+    """Return the mesh and the options with the shortest step.
+
+    More microbatches shrink a pipeline's bubble and add costs per message, so along their number
+    the step gets shorter first and longer then: the search stops where it does.
+    """
+    found: tuple[float, Mesh, PlanOptions] | None = None
+    for choice in meshes:
+        before_s = math.inf
+        for count in choice.microbatches:
+            tried = replace(options, num_microbatches=count)
+            time_s = step_time_s(choice.mesh, tried)
+            if found is None or time_s < found[0]:
+                found = (time_s, choice.mesh, tried)
+            if time_s > before_s:
+                break
+            before_s = time_s
+    if found is None:
+        raise ValueError("there must be a mesh to choose from")
+    return found[1], found[2]
 
 
 def _fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:

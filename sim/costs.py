@@ -44,7 +44,7 @@ class Costs:
         cores = self._compute.cores_per_node
         full = self._compute.busy_slowdown
         if busy > cores:
-            self.extrapolated.add(f"{busy} ranks on {cores} cores")
+            self.extrapolated.add(f"oversubscribed: {busy} ranks on {cores} cores")
             return full * busy / cores
         return 1.0 + (full - 1.0) * (busy - 1) / max(cores - 1, 1)
 
@@ -63,7 +63,7 @@ class Costs:
         if key not in self._known:
             model = self._compute.kernels[kernel]
             if not model.is_within(shape):
-                self.extrapolated.add(f"{kernel} {shape}")
+                self.extrapolated.add(f"{kernel}: {shape}")
             alone = model.time_s(kernel, shape, held_nbytes, self._compute.cache_nbytes)
             self._known[key] = alone * self._slowdown
         return self._known[key]
@@ -79,7 +79,7 @@ class Costs:
         if self.is_comm_free:
             return 0.0, 0.0
         curve = self.link(tier).message
-        self._note(curve, nbytes, f"message of {nbytes:.0f} bytes ({tier})")
+        self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
         alpha_s, beta_s_per_byte = curve.at(nbytes)
         return alpha_s, beta_s_per_byte * nbytes
 
@@ -98,8 +98,8 @@ class Costs:
             if count > 1:
                 link = self.link(tier)
                 if not link.allreduce_ranks.holds(count):
-                    self.extrapolated.add(f"{op.kind} over {count} ranks ({tier})")
-                self._note(link.allreduce, nbytes, f"{op.kind} of {nbytes} bytes ({tier})")
+                    self.extrapolated.add(f"{op.kind} ranks ({tier}): {count}")
+                self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
                 total_s += _SHARES[op.kind] * library_allreduce_s(nbytes, count, link.allreduce, groups)
         return total_s
 

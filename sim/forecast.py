@@ -133,6 +133,15 @@ def forecast(
     )  # fmt: skip
 
 
+def solved_step_s(
+    machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int
+) -> float:
+    """Return the solved step time alone, without stragglers: what a search compares."""
+    program = plan_step(workload, mesh, options)
+    costs = Costs(machine, mesh, ranks_per_node)
+    return step_times(program, costs, Engine.SOLVE, options).step_time_s
+
+
 def step_times(
     program: Program, costs: Costs, engine: Engine, options: PlanOptions
 ) -> StepTimes:
@@ -143,11 +152,14 @@ def step_times(
     interpolated.
     """
     read = _ENGINES[engine]
-    free_lanes = read(program, costs, False)
-    if program.mesh.pp == 1 and not options.overlap:
-        return free_lanes  # no op of one lane can go on beside one of the other
     share = costs.machine.overlap_share
+    # Without a pipeline or overlap, no op of one lane can go on beside one of the other.
+    if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
+        return read(program, costs, False)
     taking_turns = read(program, costs, True)
+    if share == 0.0:
+        return taking_turns
+    free_lanes = read(program, costs, False)
     blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
     return replace(free_lanes, step_time_s=blended_s)
 

@@ -2,7 +2,7 @@
 
 import json as json_format
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -23,13 +23,14 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.workload import Workload, parse_net, positive
-from sim.choices import best, choices, node_counts
-from sim.forecast import Engine, Forecast, forecast, simulated_spans
+from sim.choices import Choice, best, choices, node_counts
+from sim.forecast import Engine, Forecast, forecast, simulated_spans, solved_step_s
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _MAX_SIMULATED_RANKS = 512
+_TABLE_WIDTH = 140  # what the table needs; a narrower terminal wraps its lines
 
 
 @app.default
@@ -173,19 +174,19 @@ def _fixed_mesh(
 
 
 def _answer(
-    machine: Machine, workload: Workload, options: PlanOptions, meshes: Sequence[object],
+    machine: Machine, workload: Workload, options: PlanOptions, meshes: Sequence[Choice],
     ranks_per_node: int, engine: Engine,
 ) -> Forecast:  # fmt: skip
     """Return the forecast of the best of ``meshes``: chosen by solving, answered by ``engine``."""
 
-    def solved(mesh: Mesh, choice: PlanOptions) -> Forecast:
-        return forecast(machine, workload, mesh, choice, ranks_per_node=ranks_per_node)
+    def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
+        return solved_step_s(machine, workload, mesh, tried, ranks_per_node)
 
-    chosen = best(options, meshes, solved)  # type: ignore[arg-type]  # choices
-    if engine is Engine.SOLVE:
-        return chosen
-    return forecast(machine, workload, chosen.mesh, chosen.options,
-                    ranks_per_node=ranks_per_node, engine=engine)  # fmt: skip
+    is_only_one = len(meshes) == len(meshes[0].microbatches) == 1
+    mesh, chosen = meshes[0].mesh, replace(options, num_microbatches=meshes[0].microbatches[0])
+    if not is_only_one:
+        mesh, chosen = best(options, meshes, solved_s)
+    return forecast(machine, workload, mesh, chosen, ranks_per_node=ranks_per_node, engine=engine)
 
 
 def _record(
@@ -241,9 +242,10 @@ def _print(
     epoch_samples: int, took_s: float,
 ) -> None:  # fmt: skip
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("nodes", "strategy", "dp x pp x tp", "micro", "batch", "step", "epoch", "speedup", "(90 %)",
+    for heading in ("nodes", "strategy", "dpxppxtp", "micro", "batch", "step", "epoch", "speedup", "(90 %)",
                     "effic.", "compute", "comm", "bubble", "wait", "over", "memory", ""):  # fmt: skip
-        table.add_column(heading, justify="left" if heading in ("strategy", "(90 %)", "") else "right")  # fmt: skip
+        is_text = heading in ("strategy", "(90 %)", "")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
     fastest = _fastest(rows)
     for row in rows:
         speedup, low, high = row.speedup_over(serial)
@@ -258,13 +260,19 @@ def _print(
         )  # fmt: skip
     out.print(f"{net} on {machine.name}: {machine.description}\nspeedup over one rank at "
               f"{_time(serial.step_time_s)} a step of {serial.global_batch} samples\n")  # fmt: skip
-    out.print(table)
+    out.print(table, width=max(out.width, _TABLE_WIDTH), crop=False)
     out.print()
     out.print(_advice(fastest, serial))
     flags = sorted({flag for row in rows for flag in row.extrapolated})
     if flags:
-        shown = "; ".join(flags[:6]) + (f"; and {len(flags) - 6} more" if len(flags) > 6 else "")
-        out.print(f"~ beyond what was measured: {shown}")
+        kinds: dict[str, list[str]] = {}
+        for flag in flags:
+            kinds.setdefault(flag.split(":")[0], []).append(flag)
+        shown = (
+            flags_of[0] if len(flags_of) == 1 else f"{kind} ({len(flags_of)} sizes)"
+            for kind, flags_of in kinds.items()
+        )  # fmt: skip
+        out.print(f"~ beyond what was measured: {'; '.join(shown)}")
     out.print(f"{len(rows)} forecasts in {took_s:.2f} s")
 
 
