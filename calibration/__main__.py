@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from calibration.assemble import assemble
 from calibration.find import local_profile
-from calibration.machine import Machine, write_machine
+from calibration.machine import Machine, read_machine, write_machine
 from calibration.probe import idle, probe_kernels, probe_messages, probe_neighbour
 from calibration.samples import Sample, write_samples
 from exec.cli import console, make_app, run_app
@@ -39,6 +39,7 @@ def calibrate(
     out: Path | None = None,
     name: str = "local",
     quick: Flag = False,
+    if_missing: Flag = False,
     samples: Path | None = None,
     blas_threads: int = 1,
 ) -> None:
@@ -55,6 +56,8 @@ def calibrate(
         The name the Machine has in forecasts.
     quick
         A third of the measurements, in about 15 seconds.
+    if_missing
+        Do nothing if the file is there already.
     samples
         Write the single measurements here too (JSON lines).
     blas_threads
@@ -64,6 +67,9 @@ def calibrate(
     for option, file in (("out", out), ("samples", samples)):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise UsageError(f"{option} must be a file in a folder that exists, got {file}")
+    if if_missing and path.is_file():
+        read_machine(path)
+        return
     if blas_threads < 1:
         raise UsageError(f"blas-threads must be at least 1, got {blas_threads}")
 

@@ -43,6 +43,12 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def console() -> Console:
-    """Return the console for human-readable output."""
-    return Console(highlight=False, soft_wrap=True)
+def console(width: int | None = None) -> Console:
+    """Return the console for human-readable output, at least ``width`` columns wide.
+
+    A narrower terminal wraps the lines itself; nothing is cut.
+    """
+    out = Console(highlight=False, soft_wrap=True)
+    if width is not None and out.width < width:
+        out = Console(highlight=False, soft_wrap=True, width=width)
+    return out

@@ -58,11 +58,14 @@ class _Source:
     def load(self, workload: Workload) -> Dataset:
         widths = workload.widths
         if self.name == "noise":
-            return noise_dataset(widths[0], widths[-1], self.num_train, self.num_test, self.seed)
-        dataset = load_dataset(
-            self.name, data_dir=self.data_dir, test_file=self.test_file, fold=self.fold,
-            seed=self.seed, num_train=self.num_train, num_test=self.num_test,
-        )  # fmt: skip
+            dataset = noise_dataset(
+                widths[0], widths[-1], self.num_train, self.num_test, self.seed
+            )
+        else:
+            dataset = load_dataset(
+                self.name, data_dir=self.data_dir, test_file=self.test_file, fold=self.fold,
+                seed=self.seed, num_train=self.num_train, num_test=self.num_test,
+            )  # fmt: skip
         if (dataset.num_features, dataset.num_classes) != (widths[0], widths[-1]):
             suggestion = "-".join(map(str, (dataset.num_features, *widths[1:-1], dataset.num_classes)))
             raise UsageError(

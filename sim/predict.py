@@ -30,7 +30,7 @@ app = make_app("python -m sim.predict", "Forecast training on nodes you do not h
 Flag = Annotated[bool, Parameter(negative=())]
 
 _MAX_SIMULATED_RANKS = 512
-_TABLE_WIDTH = 140  # what the table needs; a narrower terminal wraps its lines
+_TABLE_WIDTH = 150  # what the table needs; a narrower terminal wraps its lines
 
 
 @app.default
@@ -157,7 +157,7 @@ def predict(
     if json:
         print(json_format.dumps(_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
     else:
-        _print(console(), found, net, rows, serial, epoch_samples, took_s)
+        _print(console(_TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
 
 
 def _fixed_mesh(
@@ -260,7 +260,7 @@ def _print(
         )  # fmt: skip
     out.print(f"{net} on {machine.name}: {machine.description}\nspeedup over one rank at "
               f"{_time(serial.step_time_s)} a step of {serial.global_batch} samples\n")  # fmt: skip
-    out.print(table, width=max(out.width, _TABLE_WIDTH), crop=False)
+    out.print(table)
     out.print()
     out.print(_advice(fastest, serial))
     flags = sorted({flag for row in rows for flag in row.extrapolated})

@@ -179,12 +179,11 @@ class _CommBinder:
         group = self.wire.groups[op.axis]
         array = self.buffers.part(op.part)
         counts = _shares(op.part, group.size) if op.kind in _SHARED else []
-        arguments = (op.kind, array, counts, op.root)
-        return CommStep(
-            op.id,
-            partial(group.start_collective, *arguments),
-            partial(group.run_collective, *arguments),
-        )
+        start = partial(group.start_collective, op.kind, array, counts, op.root)
+        # Never the blocking form: one rank may begin this op while polling and another while
+        # waiting for it, and MPI does not match a blocking with a non-blocking collective (MPI 4.1,
+        # section 6.12).
+        return CommStep(op.id, start, lambda: start().Wait())
 
 
 _SHARED = (CollectiveKind.ALLGATHER, CollectiveKind.REDUCE_SCATTER)

@@ -101,7 +101,7 @@ def load_weights(path: Path, workload: Workload, dtype: str) -> Weights:
                           f"{path}: layers.{layer}.{name}", workload)  # fmt: skip
             if len(names) != 2 * len(weights):
                 raise ModelFileError(f"{path} must hold {len(weights)} layers for net {workload.net}, got {len(names) // 2}")  # fmt: skip
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a type NumPy does not know
         raise ModelFileError(f"{path} must be a whole safetensors file: {error}") from error
     return weights
 
@@ -115,6 +115,7 @@ def _present(path: Path, name: str, names: set[str]) -> str:
 def _read(found: Array, place: Array, where: str, workload: Workload) -> None:
     if found.shape != place.shape:
         raise ModelFileError(f"{where} must be {place.shape} for net {workload.net}, got {found.shape}")
-    if found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise ModelFileError(f"{where} must hold finite floating-point numbers, got {found.dtype}")
-    place[...] = found
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
+        place[...] = found
+    if found.dtype.kind != "f" or not np.isfinite(place).all():
+        raise ModelFileError(f"{where} must hold finite {place.dtype} numbers, got {found.dtype}")

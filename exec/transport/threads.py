@@ -143,7 +143,10 @@ class ThreadTransport:
                 return False
             if kind is CollectiveKind.REDUCE_SCATTER:
                 array[mine] = meeting.result[mine]
-            elif kind is not CollectiveKind.REDUCE or self.rank == root:
+            elif kind is CollectiveKind.REDUCE:
+                if self.rank == root:
+                    array[...] = meeting.result
+            elif kind is not CollectiveKind.BARRIER:
                 array[...] = meeting.result
             self._leave(key, meeting)
             return True

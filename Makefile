@@ -1,0 +1,55 @@
+# The project's verbs. `make predict` and `make test` need Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: predict test check format paper measure bench clean
+
+predict: $(VENV)/installed-mpi
+	@if [ -t 2 ]; then export FORCE_COLOR=1; fi; \
+	$(VENV)/bin/mpiexec -n $$($(RUN) -c 'import os; print(min(2, os.cpu_count() or 1))') \
+	    $(RUN) -m calibration --quick --if-missing || $(RUN) -m calibration --quick --if-missing
+	$(RUN) -m sim.predict --nodes 64
+
+test: $(VENV)/installed-test
+	$(RUN) -m pytest
+
+check: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/installed-test
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+paper: $(VENV)/installed-paper
+	$(RUN) -m paper
+
+# Measures this machine anew for the report; takes about five minutes and wants a quiet machine.
+MEASURED := paper/measurements
+DATA_DIR ?=
+measure: $(VENV)/installed-bench
+	$(VENV)/bin/mpiexec -n 2 $(RUN) -m calibration --name measured \
+	    --out $(MEASURED)/machine-2core-epyc.json --samples $(MEASURED)/calibration-2core-epyc.jsonl
+	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 5 \
+	    --out $(MEASURED)/check-2core-epyc.jsonl
+	$(RUN) benchmarks/trainer.py --json $(MEASURED)/trainer-2core-epyc.jsonl
+	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
+	    > $(MEASURED)/letters-2core-epyc.json
+
+bench: $(VENV)/installed-bench
+	$(RUN) benchmarks/trainer.py
+	$(RUN) benchmarks/simulator.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build paper/build/*.pdf paper/build/*.json paper/build/*.typ paper/build/*.png

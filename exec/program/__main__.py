@@ -1,0 +1,97 @@
+"""Print what each rank will do: ``python -m exec.program --strategy hybrid --dp 2 --pp 2``."""
+
+import math
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from exec.cli import make_app, run_app
+from exec.errors import UsageError
+from exec.plan.collectives import expand
+from exec.plan.layout import check_mesh
+from exec.plan.schedule import Schedule
+from exec.plan.step import PlanOptions, plan_step
+from exec.plan.strategy import Strategy, mesh_of
+from exec.program.check import check_program
+from exec.program.ops import Algorithm
+from exec.program.text import format_op, format_program
+from exec.workload import Workload, parse_net
+
+app = make_app("python -m exec.program", "Print the program of one training step.")
+Flag = Annotated[bool, Parameter(negative=())]
+_MAX_CHECKED_RANKS = 256
+
+
+@app.default
+def show(
+    *,
+    net: str = "128-100-26",
+    batch: int = 32,
+    strategy: Strategy = Strategy.HYBRID,
+    ranks: int | None = None,
+    dp: int | None = None,
+    pp: int | None = None,
+    tp: int | None = None,
+    microbatches: int = 1,
+    schedule: Schedule = Schedule.ONE_F_ONE_B,
+    algorithm: Algorithm = Algorithm.LIBRARY,
+    overlap: Flag = False,
+    bucket_kib: int = 4096,
+    rank: int | None = None,
+) -> None:
+    """Print the program of one training step, role by role, after checking that it is legal.
+
+    Parameters
+    ----------
+    net
+        Widths of the layers: inputs, hidden units, classes.
+    batch
+        The global batch.
+    strategy
+        How to share the work.
+    ranks
+        How many ranks; for a hybrid dp x pp x tp unless given.
+    dp
+        Replicas.
+    pp
+        Pipeline stages.
+    tp
+        Shards of each layer.
+    microbatches
+        Parts into which each replica's batch is cut.
+    schedule
+        The pipeline's schedule.
+    algorithm
+        The collectives' algorithm.
+    overlap
+        All-reduce each gradient bucket while the backward pass goes on.
+    bucket_kib
+        The least size of a gradient bucket.
+    rank
+        Print the concrete ops of this rank instead: loops unrolled, peers and parts resolved.
+    """
+    if ranks is None:
+        ranks = math.prod(factor or 1 for factor in (dp, pp, tp))
+        if strategy is Strategy.HYBRID:
+            dp, pp, tp = dp or 1, pp or 1, tp or 1
+    mesh = mesh_of(strategy, ranks, dp, pp, tp)
+    workload = Workload(parse_net(net), batch)
+    if microbatches < 1 or bucket_kib < 1:
+        raise UsageError(f"microbatches and bucket-kib must be at least 1, got {microbatches} and {bucket_kib}")  # fmt: skip
+    check_mesh(workload, mesh, microbatches)
+    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm)
+    program = expand(plan_step(workload, mesh, options))
+    if mesh.world_size <= _MAX_CHECKED_RANKS:
+        check_program(program)
+    if rank is None:
+        print(format_program(program), end="")
+        return
+    if not 0 <= rank < mesh.world_size:
+        raise UsageError(f"rank must be 0 .. {mesh.world_size - 1}, got {rank}")
+    print(f"rank {rank} of {mesh.world_size} plays {program.role_of(rank).name}")
+    for op in program.ops(rank):
+        print("\n".join(format_op(op)))
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,49 @@
+"""Make the figures and the report: ``python -m paper``."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typst
+
+from exec.cli import console, make_app, run_app
+from exec.errors import UsageError
+from paper.figures import agreement_figure, speedup_figure
+from paper.results import CHECK_FILE, numbers, read_records, scalings
+
+app = make_app("python -m paper", "Make the figures and the report from committed measurements.")
+
+_HERE = Path(__file__).parent
+
+
+@app.default
+def make_paper(*, out: Path = _HERE / "build") -> None:
+    """Make the figures (SVG and PNG) and the report (PDF) from committed measurements.
+
+    Parameters
+    ----------
+    out
+        The folder to put them into.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out must be a folder that can be written, got {out}: {error}") from error
+    _, checks = read_records(CHECK_FILE)
+    found = scalings(checks)
+    for suffix in ("svg", "png"):
+        speedup_figure(out / f"speedup.{suffix}", found)
+        agreement_figure(out / f"agreement.{suffix}", checks)
+    results = numbers()
+    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (out / "report.typ").write_text((_HERE / "report.typ").read_text(encoding="utf-8"), encoding="utf-8")  # fmt: skip
+    made = datetime.fromisoformat(results["provenance"]["date"]).astimezone(UTC)
+    pdf, warnings = typst.compile_with_warnings(str(out / "report.typ"), timestamp=int(made.timestamp()))  # fmt: skip
+    if warnings:
+        raise UsageError(f"report.typ: {warnings[0].message}")
+    (out / "report.pdf").write_bytes(pdf)
+    console().print(f"report.pdf, speedup.svg and agreement.svg are in {out}")
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,136 @@
+"""Results: the committed measurements, read and checked, and the numbers that the report quotes."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.find import find_machine
+from calibration.machine import Machine, read_machine
+from exec.errors import DataError
+from exec.plan.step import PlanOptions
+from exec.program.mesh import Mesh
+from exec.workload import Workload, parse_net
+from sim.forecast import Forecast, forecast
+
+MEASUREMENTS = Path(__file__).parent / "measurements"
+MACHINE_FILE = MEASUREMENTS / "machine-2core-epyc.json"
+CHECK_FILE = MEASUREMENTS / "check-2core-epyc.jsonl"
+TRAINER_FILE = MEASUREMENTS / "trainer-2core-epyc.jsonl"
+LETTERS_FILE = MEASUREMENTS / "letters-2core-epyc.json"
+
+RANKS_PER_NODE = 2  # as measured: both cores of a node
+MOST_NODES = 64
+NETWORKS = ("ethernet-cluster", "infiniband-cluster")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Measured and forecast speedups of one network over ranks, on one interconnect."""
+
+    net: str
+    batch: int
+    network: str
+    measured: dict[int, float]
+    forecasts: tuple[Forecast, ...]
+    serial: Forecast
+
+
+def read_records(path: Path) -> tuple[Record, list[Record]]:
+    """Return the provenance and the other records of a JSON-lines file.
+
+    Raises:
+        DataError: the file is absent or its first record is no provenance.
+    """
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} must hold JSON lines: {error}") from error
+    if not records or records[0].get("kind") != "provenance":
+        raise DataError(f"{path}, line 1 must be the provenance record")
+    return records[0], records[1:]
+
+
+def scalings(checks: list[Record]) -> list[Scaling]:
+    """Return the speedups of each data-parallel case that was measured on one and two ranks."""
+    serial_s = {(c["net"], c["batch"]): c["measured_s"] for c in checks if c["ranks"] == 1}
+    found = []
+    for case in checks:
+        key = (case["net"], case["batch"])
+        is_plain = case["strategy"] == "data" and case["algorithm"] == "library" and not case["overlap"]
+        if is_plain and key in serial_s:
+            measured = {1: 1.0, case["ranks"]: serial_s[key] / case["measured_s"]}
+            found += [_scaling(*key, network, measured) for network in NETWORKS]
+    return found
+
+
+def _scaling(net: str, batch: int, network: str, measured: dict[int, float]) -> Scaling:
+    machine = read_machine(MACHINE_FILE).combined_with(find_machine(network))
+    workload = Workload(parse_net(net), batch)
+    counts = [1 << i for i in range((RANKS_PER_NODE * MOST_NODES).bit_length())]
+    answers = [_at(machine, workload, ranks) for ranks in counts if ranks <= batch]
+    return Scaling(net, batch, network, measured, tuple(answers), answers[0])
+
+
+def _at(machine: Machine, workload: Workload, ranks: int) -> Forecast:
+    return forecast(machine, workload, Mesh(dp=ranks), PlanOptions(), ranks_per_node=RANKS_PER_NODE)
+
+
+def numbers() -> Record:
+    """Return every number that the report quotes."""
+    machine = read_machine(MACHINE_FILE)
+    assert machine.compute is not None
+    _, checks = read_records(CHECK_FILE)
+    trainer_provenance, trainer = read_records(TRAINER_FILE)
+    real = [check for check in checks if not check["oversubscribed"]]
+    errors = sorted(abs(check["error"]) for check in real)
+    apart = max(abs(check["simulated_s"] / check["solved_s"] - 1.0) for check in checks)
+    inside = sum(c["solved_low_s"] <= c["measured_s"] <= c["solved_high_s"] for c in real)
+    letters = json.loads(LETTERS_FILE.read_text(encoding="utf-8"))
+    return {
+        "provenance": machine.provenance,
+        "machine": {
+            "kernels": [
+                {
+                    "name": kernel.value,
+                    "fixed_us": model.coefficients_s["fixed"] * 1e6,
+                    "rel_sigma": model.rel_sigma,
+                    "num_samples": model.num_samples,
+                }
+                for kernel, model in machine.compute.kernels.items()
+            ],
+            "busy_slowdown": machine.compute.busy_slowdown,
+            "noise": machine.compute.noise_rel_sigma,
+            "overlap_share": machine.overlap_share,
+        },
+        "checks": checks,
+        "errors": {
+            "count": len(errors),
+            "median": statistics.median(errors),
+            "least": errors[0],
+            "most": errors[-1],
+            "inside": inside,
+            "engines_apart": apart,
+        },
+        "trainer": {"provenance": trainer_provenance, "rows": trainer},
+        "letters": {
+            "accuracy": letters["epochs"][-1]["test_accuracy"],
+            "epochs": len(letters["epochs"]),
+            "batch": letters["batch"],
+            "net": letters["net"],
+            "step_time_us": letters["step_time_s"] * 1e6,
+        },
+        "scalings": [_scaling_numbers(each) for each in scalings(checks)],
+    }
+
+
+def _scaling_numbers(scaling: Scaling) -> Record:
+    top = max(scaling.forecasts, key=lambda each: each.samples_per_s)
+    speedup, low, high = top.speedup_over(scaling.serial)
+    return {
+        "net": scaling.net, "batch": scaling.batch, "network": scaling.network,
+        "best_ranks": top.ranks, "best_speedup": speedup, "best_low": low, "best_high": high,
+    }  # fmt: skip

@@ -1,0 +1,238 @@
+"""Check forecasts against runs: ``python -m sim.check``.
+
+Runs the trainer as its users do, on networks and strategies that the fit has not seen, forecasts
+the same plans with both engines, and prints measured and forecast side by side.
+"""
+
+import json as json_format
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from calibration.find import find_machine
+from calibration.ladder import ladder
+from calibration.machine import Machine
+from exec.cli import console, make_app, run_app
+from exec.errors import UsageError
+from exec.plan.step import PlanOptions
+from exec.plan.strategy import Strategy, mesh_of
+from exec.program.ops import Algorithm
+from exec.workload import Workload, parse_net
+from sim.forecast import INTERVAL_Z, Engine, forecast
+
+app = make_app("python -m sim.check", "Run the trainer and its forecast side by side.")
+Flag = Annotated[bool, Parameter(negative=())]
+
+_LADDER = 160  # the longest ladder that calibration climbs
+_SECONDS = 0.6  # how long each run should train
+_MAX_ELEMENTS = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One plan to run and to forecast."""
+
+    net: str
+    batch: int
+    strategy: Strategy = Strategy.SERIAL
+    microbatches: int = 1
+    algorithm: Algorithm = Algorithm.LIBRARY
+    overlap: bool = False
+
+    @property
+    def workload(self) -> Workload:
+        """The step it trains."""
+        return Workload(parse_net(self.net), self.batch)
+
+    @property
+    def options(self) -> PlanOptions:
+        """How it uses its ranks."""
+        return PlanOptions(self.microbatches, algorithm=self.algorithm, overlap=self.overlap)
+
+
+SERIAL_CASES = (
+    Case("128-50-26", 32), Case("128-100-26", 32), Case("128-100-26", 256), Case("128-300-26", 64),
+    Case("128-200-100-26", 128), Case("784-300-10", 100), Case("256-1000-50", 500),
+    Case("784-512-512-26", 256),
+)  # fmt: skip
+_DATA, _PIPE, _TENSOR = Strategy.DATA, Strategy.PIPELINE, Strategy.TENSOR
+SHARED_CASES = (
+    Case("128-100-26", 256, _DATA), Case("128-300-26", 1024, _DATA, algorithm=Algorithm.RING),
+    Case("784-300-10", 200, _DATA, algorithm=Algorithm.RECURSIVE_DOUBLING),
+    Case("784-512-512-26", 256, _DATA), Case("784-512-512-26", 256, _DATA, overlap=True),
+    Case("128-200-100-26", 128, _PIPE, microbatches=2), Case("784-512-512-26", 256, _PIPE, microbatches=4),
+    Case("128-300-26", 64, _TENSOR), Case("784-512-512-26", 256, _TENSOR),
+)  # fmt: skip
+
+
+@app.default
+def check(
+    *,
+    machine: str = "local",
+    ranks: int = 2,
+    repeats: int = 3,
+    out: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Run the trainer and its forecast side by side.
+
+    Parameters
+    ----------
+    machine
+        The Machine that forecasts; to be fair it must be the one this runs on.
+    ranks
+        Ranks of the parallel cases, on this one node.
+    repeats
+        Runs of each case; the middle one counts.
+    out
+        Write the results here as JSON lines, the provenance first.
+    json
+        Print the results as JSON lines instead of a table.
+    """
+    if ranks < 1 or repeats < 1:
+        raise UsageError(f"ranks and repeats must be at least 1, got {ranks} and {repeats}")
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise UsageError(f"out must be a file in a folder that exists, got {out}")
+    found = find_machine(machine)
+    seen = {(workload.net, workload.global_batch) for workload in ladder(_LADDER)}
+    cases = [(case, 1) for case in SERIAL_CASES] + [(case, ranks) for case in SHARED_CASES if ranks > 1]  # fmt: skip
+    if known := [case for case, _ in cases if (case.net, case.batch) in seen]:
+        raise ValueError(f"cases must not be on the ladder that was fitted: {known}")
+    records = []
+    with console().status("running the trainer") as status:
+        for number, (case, count) in enumerate(cases, 1):
+            status.update(f"running {number} of {len(cases)}: {case.net}, {case.strategy} on {count}")
+            records.append(_check(found, case, count, repeats))
+    provenance = {"kind": "provenance", "machine": found.name, "command": " ".join(["python", "-m", "sim.check", *sys.argv[1:]]), **records[0].pop("provenance")}  # type: ignore[arg-type]  # fmt: skip  # a dict
+    for record in records:
+        record.pop("provenance", None)
+    lines = "".join(json_format.dumps(each, allow_nan=False) + "\n" for each in [provenance, *records])
+    if out is not None:
+        out.write_text(lines, encoding="utf-8")
+    if json:
+        print(lines, end="")
+    else:
+        _print(found, records)
+
+
+def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, object]:
+    mesh = mesh_of(case.strategy, ranks)
+    answers = {
+        engine: forecast(machine, case.workload, mesh, case.options, ranks_per_node=ranks, engine=engine)
+        for engine in Engine
+    }  # fmt: skip
+    solved = answers[Engine.SOLVE]
+    runs = [_run(case, ranks, solved.step_time_s) for _ in range(repeats)]
+    times = sorted(float(str(run["step_time_s"])) for run in runs)
+    measured_s = statistics.median(times)
+    margin = 1.0 + INTERVAL_Z * solved.rel_sigma
+    return {
+        "kind": "check",
+        "net": case.net,
+        "batch": case.batch,
+        "strategy": case.strategy,
+        "ranks": ranks,
+        "microbatches": case.microbatches,
+        "algorithm": case.algorithm,
+        "overlap": case.overlap,
+        "oversubscribed": runs[0]["oversubscribed"],
+        "measured_s": measured_s,
+        "measured_low_s": times[0],
+        "measured_high_s": times[-1],
+        "solved_s": solved.step_time_s,
+        "simulated_s": answers[Engine.SIMULATE].step_time_s,
+        "solved_low_s": solved.step_time_s / margin,
+        "solved_high_s": solved.step_time_s * margin,
+        "error": solved.step_time_s / measured_s - 1.0,
+        "provenance": runs[0]["provenance"],
+    }
+
+
+def _run(case: Case, ranks: int, expected_s: float) -> dict[str, object]:
+    """Return the trainer's own record of a run of about as many steps as fit the time."""
+    steps = min(4000, max(30, int(_SECONDS / expected_s)))
+    num_train = case.batch * max(4, min(steps, _MAX_ELEMENTS // case.workload.widths[0] // case.batch))
+    epochs = max(1, round(steps * case.batch / num_train))
+    command = [
+        *_launcher(ranks), sys.executable, "-m", "exec.train", "--json", "--data", "noise", "--net", case.net,
+        "--batch", str(case.batch), "--strategy", case.strategy, "--microbatches", str(case.microbatches),
+        "--algorithm", case.algorithm, "--epochs", str(epochs), "--num-train", str(num_train),
+        "--num-test", "16", *(["--overlap"] if case.overlap else []),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise UsageError(f"the trainer failed: {' '.join(command)}\n{done.stderr.strip()}")
+    record: dict[str, object] = json_format.loads(done.stdout)
+    return record
+
+
+def _launcher(ranks: int) -> list[str]:
+    if ranks == 1:
+        return []
+    beside = Path(sys.executable).with_name("mpiexec")
+    launcher = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec")
+    if launcher is None:
+        raise UsageError("mpiexec must be installed for more than 1 rank (the mpi extra has one), or use --ranks 1")  # fmt: skip
+    return [launcher, "-n", str(ranks)]
+
+
+def _print(machine: Machine, records: Sequence[dict[str, object]]) -> None:
+    out = console(150)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("net", "batch", "strategy", "ranks", "measured us", "(runs)", "solved us", "simulated us", "error", "in 90 %", ""):  # fmt: skip
+        table.add_column(heading, justify="left" if heading in ("net", "strategy", "") else "right", no_wrap=True)  # fmt: skip
+    for record in records:
+        table.add_row(*_cells(record))
+    out.print(table)
+    for label, chosen in _groups(records):
+        errors = sorted(abs(float(str(record["error"]))) for record in chosen)
+        inside = sum(_is_inside(record) for record in chosen)
+        out.print(f"{label}: median error {statistics.median(errors):.1%}, {errors[0]:.1%} to {errors[-1]:.1%}; "
+                  f"{inside} of {len(chosen)} inside their 90 % interval")  # fmt: skip
+    links = ", ".join(str(tier) for tier in machine.links) or "none"
+    out.print(
+        f"split: {machine.name} was fitted to a ladder of single-rank steps and to messages (links: {links}); "
+        "none of these networks is on the ladder, and no parallel step was fitted"
+    )  # fmt: skip
+
+
+def _groups(records: Sequence[dict[str, object]]) -> Iterator[tuple[str, list[dict[str, object]]]]:
+    real = [record for record in records if not record["oversubscribed"]]
+    over = [record for record in records if record["oversubscribed"]]
+    if real:
+        yield f"{len(real)} runs on cores of their own", real
+    if over:
+        yield f"{len(over)} oversubscribed runs", over
+
+
+def _is_inside(record: dict[str, object]) -> bool:
+    low, measured, high = (float(str(record[k])) for k in ("solved_low_s", "measured_s", "solved_high_s"))  # fmt: skip
+    return low <= measured <= high
+
+
+def _cells(record: dict[str, object]) -> Iterator[str]:
+    def us(key: str) -> str:
+        return f"{float(str(record[key])) * 1e6:.1f}"
+
+    details = [str(record["algorithm"])] if record["algorithm"] != Algorithm.LIBRARY else []
+    details += [f"{record['microbatches']} microbatches"] if record["microbatches"] != 1 else []
+    details += ["overlapped"] if record["overlap"] else []
+    details += ["oversubscribed"] if record["oversubscribed"] else []
+    yield from (str(record[key]) for key in ("net", "batch", "strategy", "ranks"))
+    yield from (us("measured_s"), f"{us('measured_low_s')}-{us('measured_high_s')}")
+    yield from (us("solved_s"), us("simulated_s"), f"{float(str(record['error'])):+.1%}")
+    yield "yes" if _is_inside(record) else "no"
+    yield ", ".join(details)
+
+
+if __name__ == "__main__":
+    run_app(app)
