@@ -76,7 +76,9 @@ def fit_kernels(
         return float(np.log1p((residuals / _SCALE) ** 2).sum())
 
     caches = min(itertools.product(INNER_CACHES, OUTER_CACHES), key=cost)
-    return {kernel: _fit_kernel(kernel, group, caches)[0] for kernel, group in groups.items()}, caches
+    return {
+        kernel: _fit_kernel(kernel, group, caches)[0] for kernel, group in groups.items()
+    }, caches
 
 
 def _fit_kernel(

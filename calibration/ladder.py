@@ -23,7 +23,9 @@ def ladder(num_rungs: int, itemsize: int = 4) -> list[Workload]:
     rungs: list[Workload] = []
     while len(rungs) < num_rungs:
         hidden = [draw(_WIDTHS) for _ in range(int(generator.integers(1, 4)))]
-        workload = Workload((*hidden, draw(_CLASSES)), draw(_BATCHES), itemsize, len(rungs) % 2 == 1)
+        workload = Workload(
+            (*hidden, draw(_CLASSES)), draw(_BATCHES), itemsize, len(rungs) % 2 == 1
+        )
         flops = sum(workload.layer_flops(i) for i in range(workload.num_layers))
         if flops * workload.global_batch <= _MAX_STEP_FLOPS:
             rungs.append(workload)

@@ -60,9 +60,7 @@ class KernelModel(_Section):
     def time_s(self, kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]) -> float:  # fmt: skip
         """Return the time of ``kernel`` on ``shape``, in seconds."""
         values = features(kernel, shape, working_set, caches)
-        return sum(
-            coefficient * values[name] for name, coefficient in self.coefficients_s.items()
-        )
+        return sum(coefficient * values[name] for name, coefficient in self.coefficients_s.items())
 
     def is_within(self, shape: Shape) -> bool:
         """Say whether ``shape`` is within the ladder on which the model was fitted."""
@@ -95,7 +93,9 @@ class Compute(_Section):
         for kernel, model in self.kernels.items():
             known = features(kernel, Shape(1, 1, 1), 1, (1, 1))
             if unknown := set(model.coefficients_s) - set(known):
-                raise ValueError(f"{kernel} has the features {', '.join(known)}, got {sorted(unknown)}")
+                raise ValueError(
+                    f"{kernel} has the features {', '.join(known)}, got {sorted(unknown)}"
+                )
         return self
 
 
@@ -207,5 +207,3 @@ def write_machine(machine: Machine, path: Path) -> None:
         unfinished.replace(path)
     except OSError as error:
         raise MachineError(f"machine file {path} cannot be written: {error}") from error
-
-

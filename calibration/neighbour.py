@@ -18,7 +18,12 @@ def _train(wire: Transport) -> None:
     workload = Workload((512, 256, 26), 64)
     session = Session(TrainingPlan(workload, Mesh()), noise_dataset(512, 26, 4096, 1, seed=0), wire)
     closed = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), closed.set()), daemon=True).start()
+
+    def watch() -> None:
+        sys.stdin.read()
+        closed.set()
+
+    threading.Thread(target=watch, daemon=True).start()
     sys.stdout.write("training\n")
     sys.stdout.flush()
     indices = np.arange(64)

@@ -24,7 +24,16 @@ from exec.nn.optimiser import Sgd
 from exec.plan.layout import layout_of
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
-    Accumulate, Collective, CollectiveKind, Compute, Kernel, Lane, Op, Receive, Send, Wait,
+    Accumulate,
+    Collective,
+    CollectiveKind,
+    Compute,
+    Kernel,
+    Lane,
+    Op,
+    Receive,
+    Send,
+    Wait,
 )  # fmt: skip
 from exec.program.peers import Part, Shift
 from exec.program.program import Program, Role
@@ -168,7 +177,7 @@ def _repeat(step: Step, seconds: float) -> list[float]:
         if perf_counter() - start_s > min(1e-3, seconds / 8):
             break
         block *= 2
-    times_s = []
+    times_s: list[float] = []
     end_s = perf_counter() + seconds
     while perf_counter() < end_s or len(times_s) < 5:
         start_s = perf_counter()
@@ -183,7 +192,7 @@ def probe_messages(wire: Transport, seconds_each: float, progress: Progress) -> 
 
     All ranks must call it together; the samples are rank 0's.
     """
-    hosts = [str(host) for host in wire.gather_objects(socket.gethostname())]
+    hosts = wire.gather_objects(socket.gethostname())
     found: list[Sample] = []
     for tier, pair in _pairs(hosts).items():
         colors = wire.split(int(wire.rank in pair))
@@ -193,21 +202,18 @@ def probe_messages(wire: Transport, seconds_each: float, progress: Progress) -> 
     if wire.size > 2:
         tier = Tier.NETWORK if len(set(hosts)) > 1 else Tier.NODE
         found += _time_messages(wire, "allreduce", tier, seconds_each, progress)
-    gathered: list[list[Sample]] = wire.gather_objects(found)  # type: ignore[assignment]  # of lists
-    return gathered[0]
+    return wire.gather_objects(found)[0]
 
 
 def _pairs(hosts: list[str]) -> dict[Tier, tuple[int, int]]:
     """Return two ranks that meet at each tier; rank 0 is one of each pair."""
-    pairs = {}
+    pairs: dict[Tier, tuple[int, int]] = {}
     for other, host in enumerate(hosts[1:], 1):
         pairs.setdefault(Tier.NODE if host == hosts[0] else Tier.NETWORK, (0, other))
     return pairs
 
 
-def _time_pair(
-    pair: Transport, tier: Tier, seconds: float, progress: Progress
-) -> list[Sample]:
+def _time_pair(pair: Transport, tier: Tier, seconds: float, progress: Progress) -> list[Sample]:
     return [
         *_time_messages(pair, "exchange", tier, seconds, progress),
         *_time_messages(pair, "allreduce", tier, seconds, progress),
@@ -244,7 +250,7 @@ def _repeat_together(wire: Transport, step: Step, seconds: float) -> list[float]
     start_s = perf_counter()
     for _ in range(5):
         step.run()
-    each_s = max(float(str(t)) for t in wire.gather_objects((perf_counter() - start_s) / 5))
+    each_s = max(wire.gather_objects((perf_counter() - start_s) / 5))
     block = max(1, int(1e-3 / each_s))
     times_s = []
     for _ in range(max(5, int(seconds / (each_s * block)))):

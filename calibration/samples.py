@@ -18,7 +18,8 @@ class _Record(BaseModel):
 
 class KernelSample(_Record):
     """The median time of ``kernel`` on a shape, inside training steps of a rank that holds
-    ``working_set`` bytes."""
+    ``working_set`` bytes.
+    """
 
     kind: Literal["kernel"] = "kernel"
     kernel: Kernel

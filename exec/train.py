@@ -31,7 +31,13 @@ from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.report import (
-    Breakdown, breakdown, cpu_model, gather_spans, is_oversubscribed, num_cores, software,
+    Breakdown,
+    breakdown,
+    cpu_model,
+    gather_spans,
+    is_oversubscribed,
+    num_cores,
+    software,
 )  # fmt: skip
 from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
 from exec.runtime.weights import load_weights, save_weights, scatter_weights
@@ -58,16 +64,16 @@ class _Source:
     def load(self, workload: Workload) -> Dataset:
         widths = workload.widths
         if self.name == "noise":
-            dataset = noise_dataset(
-                widths[0], widths[-1], self.num_train, self.num_test, self.seed
-            )
+            dataset = noise_dataset(widths[0], widths[-1], self.num_train, self.num_test, self.seed)
         else:
             dataset = load_dataset(
                 self.name, data_dir=self.data_dir, test_file=self.test_file, fold=self.fold,
                 seed=self.seed, num_train=self.num_train, num_test=self.num_test,
             )  # fmt: skip
         if (dataset.num_features, dataset.num_classes) != (widths[0], widths[-1]):
-            suggestion = "-".join(map(str, (dataset.num_features, *widths[1:-1], dataset.num_classes)))
+            suggestion = "-".join(
+                map(str, (dataset.num_features, *widths[1:-1], dataset.num_classes))
+            )
             raise UsageError(
                 f"net must start with the {dataset.num_features} features and end with the "
                 f"{dataset.num_classes} classes of {dataset.name}, got {workload.net}; "
@@ -181,13 +187,15 @@ def train(
     json
         Print one JSON record instead of text.
     """
-    name = choose_transport(transport, ranks)
+    name = choose_transport(transport)
     world_size = launched_ranks(os.environ) if name is TransportName.MPI else ranks or 1
     if world_size < 1:
         raise UsageError(f"ranks must be at least 1, got {world_size}")
     if strategy is None:
         mixed = any(factor is not None for factor in (dp, pp, tp))
-        strategy = Strategy.HYBRID if mixed else Strategy.DATA if world_size > 1 else Strategy.SERIAL
+        strategy = (
+            Strategy.HYBRID if mixed else Strategy.DATA if world_size > 1 else Strategy.SERIAL
+        )
     if batch is not None and batch_per_rank is not None:
         raise UsageError("batch and batch-per-rank must not both be given; the first is the sum of the second")  # fmt: skip
     for option, value in (("epochs", epochs), ("microbatches", microbatches), ("bucket-kib", bucket_kib),
@@ -250,7 +258,9 @@ def _run(
             task = bar.add_task(f"epoch {number}/{epochs}", total=num_steps)
             epoch = session.run_epoch(number, lambda step: bar.update(task, completed=step))  # noqa: B023  # called inside
         if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
-            raise AgreedError(f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate")
+            raise AgreedError(
+                f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
+            )
         done.append(epoch)
         if speaks:
             out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
@@ -313,7 +323,7 @@ def _record(
     times = session.step_times_s[5:] or session.step_times_s
     timed = sum(span.name.startswith("update") for span in session.spans)
     parts: Breakdown = breakdown(session.spans, timed, wire)
-    memory = [int(str(each)) for each in wire.gather_objects(session.buffers.nbytes)]
+    memory = wire.gather_objects(session.buffers.nbytes)
     step_time_s = statistics.median(times) if times else None
     deciles = statistics.quantiles(times, n=10) if len(times) > 1 else [step_time_s] * 9
     return {

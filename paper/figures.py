@@ -1,6 +1,7 @@
 """The report's figures, drawn from the committed measurements and nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from paper.results import RANKS_PER_NODE, Record, Scaling
 from sim.plot import COLOURS
 
 _NETWORK_COLOURS = {"ethernet-cluster": "#d55e00", "infiniband-cluster": "#0072b2"}
-_STYLE = {"svg.hashsalt": "stepcast", "font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+_STYLE: dict[Any, Any] = {"svg.hashsalt": "stepcast", "font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
 
 
 def speedup_figure(path: Path, found: list[Scaling]) -> None:

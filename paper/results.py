@@ -60,7 +60,9 @@ def scalings(checks: list[Record]) -> list[Scaling]:
     found = []
     for case in checks:
         key = (case["net"], case["batch"])
-        is_plain = case["strategy"] == "data" and case["algorithm"] == "library" and not case["overlap"]
+        is_plain = (
+            case["strategy"] == "data" and case["algorithm"] == "library" and not case["overlap"]
+        )
         if is_plain and key in serial_s:
             measured = {1: 1.0, case["ranks"]: serial_s[key] / case["measured_s"]}
             found += [_scaling(*key, network, measured) for network in NETWORKS]

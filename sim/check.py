@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -110,12 +110,18 @@ def check(
     records = []
     with console().status("running the trainer") as status:
         for number, (case, count) in enumerate(cases, 1):
-            status.update(f"running {number} of {len(cases)}: {case.net}, {case.strategy} on {count}")
+            status.update(
+                f"running {number} of {len(cases)}: {case.net}, {case.strategy} on {count}"
+            )
             records.append(_check(found, case, count, repeats))
-    provenance = {"kind": "provenance", "machine": found.name, "command": " ".join(["python", "-m", "sim.check", *sys.argv[1:]]), **records[0].pop("provenance")}  # type: ignore[arg-type]  # fmt: skip  # a dict
+    command = " ".join(["python", "-m", "sim.check", *sys.argv[1:]])
+    provenance = {"kind": "provenance", "machine": found.name, "command": command}
+    provenance |= dict(records[0]["provenance"])
     for record in records:
-        record.pop("provenance", None)
-    lines = "".join(json_format.dumps(each, allow_nan=False) + "\n" for each in [provenance, *records])
+        del record["provenance"]
+    lines = "".join(
+        json_format.dumps(each, allow_nan=False) + "\n" for each in [provenance, *records]
+    )
     if out is not None:
         out.write_text(lines, encoding="utf-8")
     if json:
@@ -124,7 +130,7 @@ def check(
         _print(found, records)
 
 
-def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, object]:
+def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, Any]:
     mesh = mesh_of(case.strategy, ranks)
     answers = {
         engine: forecast(machine, case.workload, mesh, case.options, ranks_per_node=ranks, engine=engine)
@@ -132,7 +138,7 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
     }  # fmt: skip
     solved = answers[Engine.SOLVE]
     runs = [_run(case, ranks, solved.step_time_s) for _ in range(repeats)]
-    times = sorted(float(str(run["step_time_s"])) for run in runs)
+    times = sorted(run["step_time_s"] for run in runs)
     measured_s = statistics.median(times)
     margin = 1.0 + INTERVAL_Z * solved.rel_sigma
     return {
@@ -157,10 +163,12 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
     }
 
 
-def _run(case: Case, ranks: int, expected_s: float) -> dict[str, object]:
+def _run(case: Case, ranks: int, expected_s: float) -> dict[str, Any]:
     """Return the trainer's own record of a run of about as many steps as fit the time."""
     steps = min(4000, max(30, int(_SECONDS / expected_s)))
-    num_train = case.batch * max(4, min(steps, _MAX_ELEMENTS // case.workload.widths[0] // case.batch))
+    num_train = case.batch * max(
+        4, min(steps, _MAX_ELEMENTS // case.workload.widths[0] // case.batch)
+    )
     epochs = max(1, round(steps * case.batch / num_train))
     command = [
         *_launcher(ranks), sys.executable, "-m", "exec.train", "--json", "--data", "noise", "--net", case.net,
@@ -168,10 +176,12 @@ def _run(case: Case, ranks: int, expected_s: float) -> dict[str, object]:
         "--algorithm", case.algorithm, "--epochs", str(epochs), "--num-train", str(num_train),
         "--num-test", "16", *(["--overlap"] if case.overlap else []),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         raise UsageError(f"the trainer failed: {' '.join(command)}\n{done.stderr.strip()}")
-    record: dict[str, object] = json_format.loads(done.stdout)
+    record: dict[str, Any] = json_format.loads(done.stdout)
     return record
 
 
@@ -185,7 +195,7 @@ def _launcher(ranks: int) -> list[str]:
     return [launcher, "-n", str(ranks)]
 
 
-def _print(machine: Machine, records: Sequence[dict[str, object]]) -> None:
+def _print(machine: Machine, records: Sequence[dict[str, Any]]) -> None:
     out = console(150)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("net", "batch", "strategy", "ranks", "measured us", "(runs)", "solved us", "simulated us", "error", "in 90 %", ""):  # fmt: skip
@@ -194,7 +204,7 @@ def _print(machine: Machine, records: Sequence[dict[str, object]]) -> None:
         table.add_row(*_cells(record))
     out.print(table)
     for label, chosen in _groups(records):
-        errors = sorted(abs(float(str(record["error"]))) for record in chosen)
+        errors = sorted(abs(record["error"]) for record in chosen)
         inside = sum(_is_inside(record) for record in chosen)
         out.print(f"{label}: median error {statistics.median(errors):.1%}, {errors[0]:.1%} to {errors[-1]:.1%}; "
                   f"{inside} of {len(chosen)} inside their 90 % interval")  # fmt: skip
@@ -205,7 +215,7 @@ def _print(machine: Machine, records: Sequence[dict[str, object]]) -> None:
     )  # fmt: skip
 
 
-def _groups(records: Sequence[dict[str, object]]) -> Iterator[tuple[str, list[dict[str, object]]]]:
+def _groups(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     real = [record for record in records if not record["oversubscribed"]]
     over = [record for record in records if record["oversubscribed"]]
     if real:
@@ -214,14 +224,14 @@ def _groups(records: Sequence[dict[str, object]]) -> Iterator[tuple[str, list[di
         yield f"{len(over)} oversubscribed runs", over
 
 
-def _is_inside(record: dict[str, object]) -> bool:
-    low, measured, high = (float(str(record[k])) for k in ("solved_low_s", "measured_s", "solved_high_s"))  # fmt: skip
-    return low <= measured <= high
+def _is_inside(record: dict[str, Any]) -> bool:
+    low, measured, high = (record[k] for k in ("solved_low_s", "measured_s", "solved_high_s"))  # fmt: skip
+    return bool(low <= measured <= high)
 
 
-def _cells(record: dict[str, object]) -> Iterator[str]:
+def _cells(record: dict[str, Any]) -> Iterator[str]:
     def us(key: str) -> str:
-        return f"{float(str(record[key])) * 1e6:.1f}"
+        return f"{record[key] * 1e6:.1f}"
 
     details = [str(record["algorithm"])] if record["algorithm"] != Algorithm.LIBRARY else []
     details += [f"{record['microbatches']} microbatches"] if record["microbatches"] != 1 else []
@@ -229,7 +239,7 @@ def _cells(record: dict[str, object]) -> Iterator[str]:
     details += ["oversubscribed"] if record["oversubscribed"] else []
     yield from (str(record[key]) for key in ("net", "batch", "strategy", "ranks"))
     yield from (us("measured_s"), f"{us('measured_low_s')}-{us('measured_high_s')}")
-    yield from (us("solved_s"), us("simulated_s"), f"{float(str(record['error'])):+.1%}")
+    yield from (us("solved_s"), us("simulated_s"), f"{record['error']:+.1%}")
     yield "yes" if _is_inside(record) else "no"
     yield ", ".join(details)
 

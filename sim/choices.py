@@ -65,7 +65,9 @@ def choices(
 
 
 def best(
-    options: PlanOptions, meshes: Sequence[Choice], step_time_s: Callable[[Mesh, PlanOptions], float]
+    options: PlanOptions,
+    meshes: Sequence[Choice],
+    step_time_s: Callable[[Mesh, PlanOptions], float],
 ) -> tuple[Mesh, PlanOptions]:
     """Return the mesh and the options with the shortest step.
 

@@ -100,7 +100,9 @@ class Costs:
                 if not link.allreduce_ranks.holds(count):
                     self.extrapolated.add(f"{op.kind} ranks ({tier}): {count}")
                 self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
-                total_s += _SHARES[op.kind] * library_allreduce_s(nbytes, count, link.allreduce, groups)
+                total_s += _SHARES[op.kind] * library_allreduce_s(
+                    nbytes, count, link.allreduce, groups
+                )
         return total_s
 
     def link(self, tier: Tier) -> Link:

@@ -100,7 +100,7 @@ def forecast(
     machine: Machine,
     workload: Workload,
     mesh: Mesh,
-    options: PlanOptions = PlanOptions(),  # noqa: B008  # frozen
+    options: PlanOptions = PlanOptions(),
     *,
     ranks_per_node: int = 1,
     engine: Engine = Engine.SOLVE,
@@ -142,32 +142,29 @@ def solved_step_s(
     return step_times(program, costs, Engine.SOLVE, options).step_time_s
 
 
-def step_times(
-    program: Program, costs: Costs, engine: Engine, options: PlanOptions
-) -> StepTimes:
+def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOptions) -> StepTimes:
     """Return the engine's times: between lanes that take turns and lanes that are independent.
 
     The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
     a rank does one thing at a time, at 1 its lanes are independent; between, times are
     interpolated.
     """
-    read = _ENGINES[engine]
     share = costs.machine.overlap_share
     # Without a pipeline or overlap, no op of one lane can go on beside one of the other.
     if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
-        return read(program, costs, False)
-    taking_turns = read(program, costs, True)
+        return _read(engine, program, costs, False)
+    taking_turns = _read(engine, program, costs, True)
     if share == 0.0:
         return taking_turns
-    free_lanes = read(program, costs, False)
+    free_lanes = _read(engine, program, costs, False)
     blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
     return replace(free_lanes, step_time_s=blended_s)
 
 
-_ENGINES = {
-    Engine.SOLVE: lambda program, costs, one: solve(program, costs, one_lane=one),
-    Engine.SIMULATE: lambda program, costs, one: simulate(expand(program), costs, one_lane=one),
-}
+def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
+    if engine is Engine.SOLVE:
+        return solve(program, costs, one_lane=one_lane)
+    return simulate(expand(program), costs, one_lane=one_lane)
 
 
 def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip

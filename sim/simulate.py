@@ -15,7 +15,18 @@ import simpy
 from calibration.machine import Tier
 from exec.program.mesh import Axis
 from exec.program.ops import (
-    Accumulate, Algorithm, Collective, Compute, Lane, Mark, Op, Receive, Repeat, Send, Wait, lane_of,
+    Accumulate,
+    Algorithm,
+    Collective,
+    Compute,
+    Lane,
+    Mark,
+    Op,
+    Receive,
+    Repeat,
+    Send,
+    Wait,
+    lane_of,
 )  # fmt: skip
 from exec.program.peers import AnyRank, Rank
 from exec.program.program import Program

@@ -16,8 +16,19 @@ from dataclasses import dataclass, field
 
 from exec.program.mesh import Axis
 from exec.program.ops import (
-    Accumulate, Algorithm, Collective, CollectiveKind, Compute, Lane, Mark, Op, Receive, Repeat,
-    Send, Wait, lane_of,
+    Accumulate,
+    Algorithm,
+    Collective,
+    CollectiveKind,
+    Compute,
+    Lane,
+    Mark,
+    Op,
+    Receive,
+    Repeat,
+    Send,
+    Wait,
+    lane_of,
 )  # fmt: skip
 from exec.program.peers import Rank, resolve_peer
 from exec.program.program import Program, Role
@@ -62,9 +73,7 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
             raise ValueError("the program deadlocks; check_program says where")
         solver.has_moved = False
         lanes = resting
-    return StepTimes(
-        max(walk.finish_s for walk in walks), max(walk.compute_s for walk in walks)
-    )
+    return StepTimes(max(walk.finish_s for walk in walks), max(walk.compute_s for walk in walks))
 
 
 _END = object()

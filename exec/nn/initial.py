@@ -1,12 +1,14 @@
 """Initial weights, seeded by (seed, layer), never by rank: every mesh starts from the same bits."""
 
+from typing import Any
+
 import numpy as np
 
 from exec.nn.backend import Array
 
 
 def initial_weights(
-    seed: int, layer: int, inputs: int, units: int, dtype: type[np.floating]
+    seed: int, layer: int, inputs: int, units: int, dtype: type[np.floating[Any]]
 ) -> Array:
     """Return the (units, inputs) weights of ``layer``; biases start at zero.
 

@@ -5,6 +5,7 @@ shared by all of them, and ``adds`` says whether its gradients are added to what
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from exec.nn.backend import Array, xp
 
@@ -68,8 +69,8 @@ class Sigmoid:
 
     scratch: Array
     _output: Array = field(init=False)
-    _half: Array = field(init=False)
-    _one: Array = field(init=False)
+    _half: Any = field(init=False)
+    _one: Any = field(init=False)
 
     def __post_init__(self) -> None:
         # Scalars of the arrays' own type spare NumPy a conversion at every call.
@@ -107,7 +108,7 @@ class SoftmaxCrossEntropy:
     _row: Array = field(init=False)
     _ones_row: Array = field(init=False)
     _ones: Array = field(init=False)
-    _scale: Array = field(init=False)
+    _scale: Any = field(init=False)
 
     def __post_init__(self) -> None:
         classes, samples = self.targets.shape
@@ -124,7 +125,7 @@ class SoftmaxCrossEntropy:
         xp.subtract(logits, row, out=logits)
         scaled_label_logits = float(xp.dot(logits.ravel(), targets.ravel()))
         xp.exp(logits, out=logits)
-        row = xp.dot(self._ones_row, logits, out=row)
+        xp.dot(self._ones_row, logits, out=row)
         log_sums = float(xp.dot(xp.log(row)[0], self._ones))
         self.total += self.scale * log_sums - scaled_label_logits
         xp.divide(self._scale, row, out=row)

@@ -12,11 +12,21 @@ the others copy it, or two partners add the same two numbers, which commutes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 
 from exec.program.mesh import Axis
 from exec.program.ops import (
-    Accumulate, Algorithm, Collective, CollectiveKind, Lane, Mark, Op, Receive, Repeat, Send, Wait,
+    Accumulate,
+    Algorithm,
+    Collective,
+    CollectiveKind,
+    Lane,
+    Mark,
+    Op,
+    Receive,
+    Repeat,
+    Send,
+    Wait,
 )  # fmt: skip
 from exec.program.peers import Anchor, Chunks, Part, Shift, Xor
 from exec.program.program import Program, Role
@@ -97,18 +107,32 @@ def _split(role: Role, program: Program) -> list[Role]:
         algorithms = {
             op.algorithm
             for op in role.ops
-            if isinstance(op, Collective) and op.axis is axis and op.kind is CollectiveKind.ALLREDUCE
+            if isinstance(op, Collective)
+            and op.axis is axis
+            and op.kind is CollectiveKind.ALLREDUCE
         }
         for algorithm in sorted(algorithms - {Algorithm.LIBRARY, Algorithm.RING}):
             size = program.mesh.size(axis)
             cuts = _CLASSES[algorithm](size)
             parts = [
-                replace(part, name=f"{part.name}.{axis}{span.start}", **{axis.value: span})
+                _narrowed(part, axis, span)
                 for part in parts
                 for cut in cuts
                 if (span := _intersect(cut, part.span(axis)))
             ]
     return parts
+
+
+def _narrowed(role: Role, axis: Axis, span: range) -> Role:
+    """Return what ``role`` is for the ranks of ``span`` along ``axis``."""
+    spans = {each: span if each is axis else role.span(each) for each in Axis}
+    return replace(
+        role,
+        name=f"{role.name}.{axis}{span.start}",
+        dp=spans[Axis.DP],
+        pp=spans[Axis.PP],
+        tp=spans[Axis.TP],
+    )
 
 
 def _intersect(cut: range, span: range) -> range:
@@ -136,7 +160,7 @@ def _expand_ops(role: Role, program: Program, tags: dict[str, int]) -> Iterator[
             yield op
 
 
-def _ring(group: _Group, rank: int) -> list[Op]:
+def _ring(group: _Group, _: int) -> list[Op]:
     """p - 1 steps add chunks round the ring, p - 1 more hand the sums round."""
     p, axis = group.size, group.op.axis
     out, into = (group.chunk(Shift(axis, -i, -1), p) for i in (0, 1))
@@ -226,7 +250,7 @@ def _tree_classes(p: int) -> list[range]:
     for lowest in _powers(2 * p):
         borders = sorted({max(lowest, p - d) for d in _powers(lowest)} | {lowest, p})
         members = range(lowest, p, 2 * lowest)
-        for low, high in zip(borders, borders[1:], strict=False):
+        for low, high in pairwise(borders):
             start = lowest + -(-max(0, low - lowest) // (2 * lowest)) * 2 * lowest
             classes.append(range(start, min(high, members.stop), 2 * lowest))
     return classes

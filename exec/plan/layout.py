@@ -10,6 +10,7 @@ layer follows gathers its units. The executor allocates exactly what a layout li
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import pairwise
 
 from exec.errors import UsageError
 from exec.program.mesh import Mesh
@@ -108,7 +109,9 @@ class Layout:
 
     def shared_elements(self, workload: Workload, rows: int) -> dict[str, int]:
         """Return the buffers that all slots share: the gradients inside the stage."""
-        return {f"g{shard.layer}": _held_units(workload, shard) * rows for shard in self.shards[:-1]}
+        return {
+            f"g{shard.layer}": _held_units(workload, shard) * rows for shard in self.shards[:-1]
+        }
 
 
 def held_elements(layout: Layout, workload: Workload, slots: int, rows: int) -> int:
@@ -174,7 +177,7 @@ def tensor_classes(widths: tuple[int, ...], mesh: Mesh, stage: int) -> list[rang
         elif shard.split is not Split.FULL:
             borders.add(widths[shard.layer + 1] % mesh.tp)
     ordered = sorted(borders)
-    return [range(low, high) for low, high in zip(ordered, ordered[1:], strict=False)]
+    return [range(low, high) for low, high in pairwise(ordered)]
 
 
 def _share(total: int, parts: int, index: int) -> tuple[int, int]:

@@ -5,14 +5,23 @@ Every strategy is a mesh: ``serial`` is 1x1x1, ``data`` px1x1, ``pipeline`` 1xpx
 order of microbatches comes from the schedule, the split of layers from the layout.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from exec.plan.layout import LayerShard, Layout, Split, held_elements, layout_of, tensor_classes
 from exec.plan.schedule import Schedule, microbatch_order, num_slots
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
-    Algorithm, Collective, CollectiveKind, Kernel, Lane, Op, Receive, Send, Shape, Wait,
+    Algorithm,
+    Collective,
+    CollectiveKind,
+    Kernel,
+    Lane,
+    Op,
+    Receive,
+    Send,
+    Shape,
+    Wait,
 )  # fmt: skip
 from exec.program.peers import At, Part, split_size
 from exec.program.program import Program, Role
@@ -70,7 +79,7 @@ class _Stage:
         return self.part(inner, microbatch, self.units(layer))
 
 
-def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions()) -> Program:  # noqa: B008  # frozen
+def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions()) -> Program:
     """Return the program of one training step of ``workload`` on ``mesh``.
 
     The batch is split over the replicas and then into microbatches, the first parts one sample
@@ -110,7 +119,7 @@ def _ops(stage: _Stage) -> Iterator[Op]:
         yield from _forward(stage, microbatch) if is_forward else _backward(stage, microbatch, last)
     synchronised = [] if stage.mesh.dp == 1 else [id for id, _, _ in buckets(stage)]
     if not options.overlap:
-        for id, lowest, part in buckets(stage) if stage.mesh.dp > 1 else ():
+        for id, _, part in buckets(stage) if stage.mesh.dp > 1 else ():
             if id == "bucket0":
                 yield Wait(Lane.COMM, _backward_id(layout.shards[0].layer, last))
             yield _allreduce(stage, id, part, Axis.DP)
@@ -166,7 +175,7 @@ def _forward(stage: _Stage, microbatch: int) -> Iterator[Op]:
         yield Send(f"send.a.{microbatch}", part, At(Axis.PP, layout.stage + 1), FORWARD_TAG)
 
 
-def _forward_layer(stage: _Stage, shard: LayerShard, microbatch: int) -> Iterator[Op]:
+def _forward_layer(stage: _Stage, shard: LayerShard, microbatch: int) -> Generator[Op, None, str]:
     """Yield the ops of one layer; return the id of the op after which its output is there."""
     layer, units = shard.layer, shard.num_units
     done = f"{Kernel.LINEAR}.{layer}.{microbatch}"

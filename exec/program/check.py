@@ -58,7 +58,9 @@ def check_program(program: Program) -> None:
     lanes = []
     for rank in range(program.mesh.world_size):
         ops = list(program.ops(rank))
-        lanes += [_LaneState(rank, lane, [op for op in ops if lane_of(op) is lane]) for lane in Lane]
+        lanes += [
+            _LaneState(rank, lane, [op for op in ops if lane_of(op) is lane]) for lane in Lane
+        ]
     state = _State(program, lanes)
     _check_ids(state)
     moving = True
@@ -182,7 +184,9 @@ def _describe_stuck(state: _State, stuck: list[_LaneState]) -> str:
         op = lane.head
         match op:
             case Receive():
-                reasons.append(f"rank {lane.rank} waits to receive {op.id} (tag {op.tag}) from {_peer(op)}")
+                reasons.append(
+                    f"rank {lane.rank} waits to receive {op.id} (tag {op.tag}) from {_peer(op)}"
+                )
             case Wait(_, id):
                 reasons.append(f"rank {lane.rank} ({lane.lane}) waits for {id}")
             case Collective():

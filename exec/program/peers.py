@@ -90,7 +90,9 @@ class Part:
         total = self.stop - self.start
         if self.chunks is None:
             return total
-        return split_start(total // self.unit, self.chunks.num_chunks, self.chunks.width) * self.unit
+        return (
+            split_start(total // self.unit, self.chunks.num_chunks, self.chunks.width) * self.unit
+        )
 
 
 def split_start(total: int, num_parts: int, index: int) -> int:

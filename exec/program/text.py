@@ -11,8 +11,21 @@ from collections.abc import Iterator
 from exec.errors import IllegalProgramError
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
-    Accumulate, Algorithm, Collective, CollectiveKind, Compute, Kernel, Lane, Mark, Op, Receive, Repeat,
-    Send, Shape, Wait, lane_of,
+    Accumulate,
+    Algorithm,
+    Collective,
+    CollectiveKind,
+    Compute,
+    Kernel,
+    Lane,
+    Mark,
+    Op,
+    Receive,
+    Repeat,
+    Send,
+    Shape,
+    Wait,
+    lane_of,
 )  # fmt: skip
 from exec.program.peers import AnyRank, At, Chunks, Part, Peer, Rank, Shift, Xor
 from exec.program.program import Program, Role
@@ -36,7 +49,9 @@ def format_op(op: Op, indent: str = "  ") -> list[str]:
             return [f"{indent}compute {kernel} layer={layer} mb={microbatch} shape={shape} "
                     f"flops={flops} nbytes={nbytes}"]  # fmt: skip
         case Send(id, part, peer, tag):
-            return [f"{indent}comm send {format_part(part)} to={format_peer(peer)} tag={tag} id={id}"]
+            return [
+                f"{indent}comm send {format_part(part)} to={format_peer(peer)} tag={tag} id={id}"
+            ]
         case Receive(id, part, peer, tag):
             return [
                 f"{indent}comm receive {format_part(part)} from={format_peer(peer)} tag={tag} id={id}"
@@ -90,8 +105,8 @@ _PART = rf"[\w.]+\[\d+:\d+(?::\d+)?\](?:/\d+@(?:{_PEER})(?:\*\d+)?)?"
 _ID = r"[\w.]+"
 _OP_PATTERNS = {
     "compute": re.compile(
-        rf"compute (?P<kernel>\w+) layer=(?P<layer>-?\d+) mb=(?P<mb>\d+) shape=(?P<n>\d+)x(?P<k>\d+)"
-        rf"x(?P<m>\d+) flops=(?P<flops>\d+) nbytes=(?P<nbytes>\d+)"
+        r"compute (?P<kernel>\w+) layer=(?P<layer>-?\d+) mb=(?P<mb>\d+) shape=(?P<n>\d+)x(?P<k>\d+)"
+        r"x(?P<m>\d+) flops=(?P<flops>\d+) nbytes=(?P<nbytes>\d+)"
     ),
     "send": re.compile(rf"comm send (?P<part>{_PART}) to=(?P<peer>{_PEER}) tag=(?P<tag>\d+) id=(?P<id>{_ID})"),
     "receive": re.compile(
@@ -107,7 +122,9 @@ _OP_PATTERNS = {
 }  # fmt: skip
 _HEADER = re.compile(r"program mesh=(\d+)x(\d+)x(\d+) itemsize=(\d+)")
 _RANGE = r"\d+(?::\d+(?::\d+)?)?"
-_ROLE = re.compile(rf"role (\S+) dp=({_RANGE}) pp=({_RANGE}) tp=({_RANGE}) slots=(\d+) nbytes=(\d+)")
+_ROLE = re.compile(
+    rf"role (\S+) dp=({_RANGE}) pp=({_RANGE}) tp=({_RANGE}) slots=(\d+) nbytes=(\d+)"
+)
 
 
 def parse_program(text: str) -> Program:
@@ -120,7 +137,9 @@ def parse_program(text: str) -> Program:
     number, first = next(lines, (1, ""))
     header = _HEADER.fullmatch(first)
     if header is None:
-        raise IllegalProgramError(f"line {number} must be 'program mesh=DxPxT itemsize=N', got {first!r}")
+        raise IllegalProgramError(
+            f"line {number} must be 'program mesh=DxPxT itemsize=N', got {first!r}"
+        )
     dp, pp, tp, itemsize = map(int, header.groups())
     if min(dp, pp, tp, itemsize) < 1:
         raise IllegalProgramError(f"line {number} must have sizes of at least 1, got {first!r}")
@@ -129,9 +148,9 @@ def parse_program(text: str) -> Program:
     for number, line in lines:
         role = _ROLE.fullmatch(line)
         if role is not None:
-            name, *spans, slots = role.groups()
+            name, *spans, slots, nbytes = role.groups()
             try:
-                heads.append((name, *map(_parse_range, spans), int(slots)))  # type: ignore[arg-type]  # three spans
+                heads.append((name, [_parse_range(span) for span in spans], int(slots), int(nbytes)))
             except ValueError as error:
                 raise IllegalProgramError(f"line {number}: {error}, got {line!r}") from error
             bodies.append([])
@@ -140,8 +159,10 @@ def parse_program(text: str) -> Program:
         else:
             bodies[-1].append(_parse_op(number, line, lines))
     roles = (
-        Role(name, *spans, ops=tuple(ops), slots=slots, nbytes=nbytes)
-        for (name, spans, slots, nbytes), ops in zip(heads, bodies, strict=True)
+        Role(name, dp_span, pp_span, tp_span, tuple(ops), slots, nbytes)
+        for (name, (dp_span, pp_span, tp_span), slots, nbytes), ops in zip(
+            heads, bodies, strict=True
+        )
     )
     return Program(Mesh(dp, pp, tp), itemsize, tuple(roles))
 
@@ -213,13 +234,15 @@ def _parse_peer(text: str) -> Peer:
 def _parse_part(text: str) -> Part:
     plain, _, chunked = text.partition("/")
     buffer, _, numbers = plain.rstrip("]").partition("[")
-    start, stop, *unit = map(int, numbers.split(":"))
+    start, stop, unit = map(int, (numbers + ":1").split(":")[:3])
     chunks = None
     if chunked:
         count, _, rest = chunked.partition("@")
         anchor_text, _, width = rest.partition("*")
         anchor = _parse_peer(anchor_text)
         if not isinstance(anchor, Shift | Xor):
-            raise ValueError(f"the anchor of a chunk must be a shift or a partner, got {anchor_text}")
+            raise ValueError(
+                f"the anchor of a chunk must be a shift or a partner, got {anchor_text}"
+            )
         chunks = Chunks(int(count), anchor, int(width or "1"))
-    return Part(buffer, start, stop, *unit, chunks=chunks)
+    return Part(buffer, start, stop, unit, chunks)

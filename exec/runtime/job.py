@@ -37,7 +37,7 @@ def together(transport: Transport, body: Callable[[], Result]) -> Result:
         result = body()
     except StepcastError as error:
         message = str(error)
-    messages = [str(each) for each in transport.gather_objects(message)]
+    messages = transport.gather_objects(message)
     failed = [rank for rank, each in enumerate(messages) if each]
     if failed:
         where = "" if len(failed) == transport.size else f"rank {failed[0]}: "
@@ -45,7 +45,7 @@ def together(transport: Transport, body: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]  # no message, so body returned
 
 
-def choose_transport(name: TransportName, ranks: int | None) -> TransportName:
+def choose_transport(name: TransportName) -> TransportName:
     """Return the transport that ``auto`` stands for here.
 
     Raises:
@@ -59,14 +59,12 @@ def choose_transport(name: TransportName, ranks: int | None) -> TransportName:
     return name
 
 
-def run_job(
-    name: TransportName, ranks: int | None, body: Callable[[Transport], Result]
-) -> Result:
+def run_job(name: TransportName, ranks: int | None, body: Callable[[Transport], Result]) -> Result:
     """Run ``body`` on every rank, and return rank 0's result, or under MPI this rank's.
 
     If a rank fails, all end, and the rank and the cause are named.
     """
-    if choose_transport(name, ranks) is TransportName.THREADS:
+    if choose_transport(name) is TransportName.THREADS:
         return run_threads(ranks or 1, body)[0]
     transport = connect()
     if ranks not in (None, transport.size):

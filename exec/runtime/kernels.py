@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exec.nn.backend import Array, xp
+from exec.nn.backend import Array, Indices, xp
 from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
 from exec.nn.optimiser import Sgd
 from exec.plan.layout import LayerShard, Split
@@ -21,8 +21,8 @@ class Feed:
     """
 
     images: Array
-    labels: Array
-    indices: Array
+    labels: Indices
+    indices: Indices
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ def breakdown(spans: Sequence[Span], num_steps: int, transport: Transport) -> Br
         if span.lane is Lane.COMPUTE:
             sums[span.name.startswith((WAITING, "poll"))] += span.duration_s
     gathered = transport.gather_objects((sums[False], sums[True]))
-    compute, held = zip(*gathered, strict=True)  # type: ignore[call-overload]  # pairs of floats
+    compute, held = zip(*gathered, strict=True)
     per_step = 1.0 / max(num_steps, 1)
     least = min(held)
     return Breakdown(
@@ -53,14 +53,14 @@ def gather_spans(spans: Sequence[Span], origin_s: float, transport: Transport) -
         for span in spans
     ]
     gathered = transport.gather_objects(moved)
-    return [span for theirs in gathered for span in theirs]  # type: ignore[attr-defined]  # lists
+    return [span for theirs in gathered for span in theirs]
 
 
 def is_oversubscribed(transport: Transport) -> bool:
     """Say whether some node runs more ranks than it has cores for them."""
     hosts = transport.gather_objects((socket.gethostname(), num_cores()))
-    names = [name for name, _ in hosts]  # type: ignore[misc]  # pairs
-    return any(names.count(name) > cores for name, cores in hosts)  # type: ignore[misc]  # pairs
+    names = [name for name, _ in hosts]
+    return any(names.count(name) > cores for name, cores in hosts)
 
 
 def num_cores() -> int:
@@ -82,7 +82,7 @@ def cpu_model() -> str:
 
 def software() -> dict[str, str]:
     """Return the versions on which times depend."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index,call-overload]  # a dict in this mode
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from exec.data.dataset import Dataset
-from exec.nn.backend import DTYPES
+from exec.nn.backend import DTYPES, Indices
 from exec.nn.optimiser import Sgd
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.layout import layout_of
@@ -113,7 +113,7 @@ class Session:
         binder = KernelBinder(self.buffers, self._feed, sgd, batch, starts)
         return _Bound(bind_step(program, wire, self.buffers, binder), binder, batch)
 
-    def batches(self, epoch: int) -> Iterator[np.ndarray]:  # type: ignore[type-arg]  # of indices
+    def batches(self, epoch: int) -> Iterator[Indices]:
         """Yield the sample indices of each global batch of ``epoch``: every sample once."""
         seeds = np.random.SeedSequence([self.plan.seed, 1 << 32, epoch])
         order = np.random.Generator(np.random.PCG64(seeds)).permutation(len(self._feed.labels))
@@ -121,7 +121,7 @@ class Session:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
-    def do_step(self, indices: np.ndarray, *, is_timed: bool = False) -> None:  # type: ignore[type-arg]
+    def do_step(self, indices: Indices, *, is_timed: bool = False) -> None:
         """Train on the samples ``indices``: a full batch, or an epoch's last."""
         bound = self._bound[len(indices) != self.plan.workload.global_batch]
         self._feed.indices = indices
@@ -155,7 +155,7 @@ class Session:
             bound.batch * loss.total for bound in self._bound for loss in bound.binder.losses
         )
         totals = self.transport.gather_objects(total if self.counts_loss else 0.0)
-        return float(sum(totals)) / len(self._feed.labels)  # type: ignore[arg-type]  # floats
+        return sum(totals) / len(self._feed.labels)
 
     def weights(self) -> Weights:
         """Return the whole network's weights, on every rank."""
@@ -168,7 +168,7 @@ class Session:
         correct = num_correct(
             self.weights(), self._test_images[start:stop], self.dataset.test_labels[start:stop]
         )
-        return float(sum(self.transport.gather_objects(correct))) / total  # type: ignore[arg-type]  # ints
+        return sum(self.transport.gather_objects(correct)) / total
 
 
 def sample_starts(mesh: Mesh, options: PlanOptions, batch: int, rank: int) -> tuple[int, ...]:

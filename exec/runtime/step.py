@@ -5,15 +5,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 
+from exec.nn.backend import xp
 from exec.program.mesh import Axis
 from exec.program.ops import (
-    Accumulate, Collective, CollectiveKind, Compute, Lane, Mark, Op, Receive, Repeat, Send, Wait,
+    Accumulate,
+    Collective,
+    CollectiveKind,
+    Compute,
+    Lane,
+    Mark,
+    Op,
+    Receive,
+    Repeat,
+    Send,
+    Wait,
     lane_of,
 )  # fmt: skip
 from exec.program.peers import Part, Rank, split_size
 from exec.program.program import Program
 from exec.program.timeline import Span
-from exec.nn.backend import xp
 from exec.runtime.buffers import Buffers
 from exec.runtime.kernels import Call, KernelBinder
 from exec.runtime.lane import CommLane, CommStep
@@ -67,9 +77,7 @@ class Wire:
     def connect(cls, transport: Transport, program: Program) -> "Wire":
         """Make the groups that ``program`` needs; all ranks must call it together."""
         mesh = program.mesh
-        used = {
-            op.axis for role in program.roles for op in role.ops if isinstance(op, Collective)
-        }
+        used = {op.axis for role in program.roles for op in role.ops if isinstance(op, Collective)}
         return cls(transport, {
             axis: transport.split(mesh.group(transport.rank, axis)[0])
             for axis in Axis

@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from exec.errors import ModelFileError
-from exec.nn.backend import DTYPES, Array
+from exec.nn.backend import DTYPES, Array, Indices
 from exec.nn.modules import Linear, Sigmoid
 from exec.program.ops import CollectiveKind
 from exec.runtime.buffers import Buffers
@@ -48,13 +48,15 @@ def scatter_weights(buffers: Buffers, weights: Weights) -> None:
     for shard in buffers.layout.shards:
         weight, bias = weights[shard.layer]
         rows = slice(shard.out_start, shard.out_stop)
-        buffers.weight(buffers.parameters, shard)[...] = weight[rows, shard.in_start : shard.in_stop]
+        buffers.weight(buffers.parameters, shard)[...] = weight[
+            rows, shard.in_start : shard.in_stop
+        ]
         own_bias = buffers.bias(buffers.parameters, shard)
         if own_bias is not None:
             own_bias[...] = bias[rows]
 
 
-def num_correct(weights: Weights, images: Array, labels: Array, chunk: int = 1024) -> int:
+def num_correct(weights: Weights, images: Array, labels: Indices, chunk: int = 1024) -> int:
     """Return for how many of ``images`` the network's likeliest class is the label."""
     correct = 0
     for start in range(0, len(images), chunk):
@@ -108,13 +110,17 @@ def load_weights(path: Path, workload: Workload, dtype: str) -> Weights:
 
 def _present(path: Path, name: str, names: set[str]) -> str:
     if name not in names:
-        raise ModelFileError(f"{path} must hold {name}, got {', '.join(sorted(names)) or 'nothing'}")
+        raise ModelFileError(
+            f"{path} must hold {name}, got {', '.join(sorted(names)) or 'nothing'}"
+        )
     return name
 
 
 def _read(found: Array, place: Array, where: str, workload: Workload) -> None:
     if found.shape != place.shape:
-        raise ModelFileError(f"{where} must be {place.shape} for net {workload.net}, got {found.shape}")
+        raise ModelFileError(
+            f"{where} must be {place.shape} for net {workload.net}, got {found.shape}"
+        )
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
         place[...] = found
     if found.dtype.kind != "f" or not np.isfinite(place).all():

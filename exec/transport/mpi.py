@@ -7,17 +7,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from exec.errors import TransportError
 from exec.launch import launched_ranks
 from exec.program.ops import CollectiveKind
-from exec.transport.protocol import Buffer, Request
+from exec.transport.protocol import Buffer, Request, Value
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
 
 def connect() -> "MpiTransport":
     """Return the transport over ``MPI_COMM_WORLD``.
@@ -69,7 +70,7 @@ class _Finish:
 class MpiTransport:
     """A :class:`~exec.transport.protocol.Transport` over an MPI communicator."""
 
-    def __init__(self, comm: "MPI.Intracomm", mpi: "type[MPI]") -> None:
+    def __init__(self, comm: "MPI.Intracomm", mpi: Any) -> None:
         self._comm, self._mpi = comm, mpi
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
 
@@ -119,9 +120,10 @@ class MpiTransport:
 
     def split(self, color: int) -> "MpiTransport":
         """Return the group of the ranks that name the same ``color``."""
-        return MpiTransport(self._comm.Split(color, self.rank), self._mpi)
+        group: MPI.Intracomm = self._comm.Split(color, self.rank)  # type: ignore[assignment]  # of one
+        return MpiTransport(group, self._mpi)
 
-    def gather_objects(self, value: object) -> list[object]:
+    def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
         return self._comm.allgather(value)
 

@@ -6,11 +6,13 @@ between two ranks with one tag arrive in the order in which they were sent.
 """
 
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
 from exec.program.ops import CollectiveKind
+
+Value = TypeVar("Value")
 
 Buffer = NDArray  # type: ignore[type-arg]  # any dtype; MPI infers it
 
@@ -64,7 +66,7 @@ class Transport(Protocol):
         """Return the group of the ranks that name the same ``color``, in the order of ranks."""
         ...
 
-    def gather_objects(self, value: object) -> list[object]:
+    def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank: for set-up and reports, not for steps."""
         ...
 

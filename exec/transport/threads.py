@@ -8,18 +8,18 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from exec.errors import TransportError
 from exec.program.ops import CollectiveKind
-from exec.transport.protocol import Buffer, Request
+from exec.transport.protocol import Buffer, Request, Value
 
 Result = TypeVar("Result")
 
 
-class _Failure(TransportError):
+class _PeerFailedError(TransportError):
     """Raised in the ranks that did not fail, when another did."""
 
 
@@ -28,7 +28,7 @@ class _Meeting:
     """One collective under way: what each rank brought, and then what came of it."""
 
     brought: dict[int, Buffer] = field(default_factory=dict)
-    objects: dict[int, object] = field(default_factory=dict)
+    objects: dict[int, Any] = field(default_factory=dict)
     result: Buffer | None = None
     num_left: int = 0
 
@@ -48,7 +48,7 @@ class _World:
         """Return when ``predicate`` holds; raise if a rank has failed. The lock must be held."""
         while not predicate():
             if self.failure:
-                raise _Failure(self.failure)
+                raise _PeerFailedError(self.failure)
             self.changed.wait()
 
     def fail(self, message: str) -> None:
@@ -78,7 +78,7 @@ class _Pending:
     def Test(self) -> bool:  # noqa: N802  # the protocol's name
         with self.world.changed:
             if self.world.failure:
-                raise _Failure(self.world.failure)
+                raise _PeerFailedError(self.world.failure)
             self.is_done = self.is_done or self.finish()
             return self.is_done
 
@@ -166,7 +166,7 @@ class ThreadTransport:
         group = (*self.group, self._num_meetings, color)
         return ThreadTransport(self.world, group, members.index(self.rank), len(members))
 
-    def gather_objects(self, value: object) -> list[object]:
+    def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
         key, meeting = self._meet()
         with self.world.changed:
@@ -177,7 +177,7 @@ class ThreadTransport:
             self._leave(key, meeting)
         return gathered
 
-    def abort(self, message: str, status: int) -> NoReturn:
+    def abort(self, message: str, status: int) -> NoReturn:  # noqa: ARG002  # processes have one
         """Make every other rank raise, and raise here."""
         self.world.fail(message)
         raise TransportError(message)
@@ -194,9 +194,7 @@ class ThreadTransport:
             del self.world.meetings[key]
 
 
-def _combine(
-    kind: CollectiveKind, brought: dict[int, Buffer], stops: Buffer, root: int
-) -> Buffer:
+def _combine(kind: CollectiveKind, brought: dict[int, Buffer], stops: Buffer, root: int) -> Buffer:
     if kind is CollectiveKind.BROADCAST:
         return brought[root].copy()
     result = brought[0].copy()
@@ -226,13 +224,15 @@ def run_threads(size: int, body: Callable[[ThreadTransport], Result]) -> list[Re
     def run(rank: int) -> None:
         try:
             results[rank] = body(ThreadTransport(world, (), rank, size))
-        except _Failure:
+        except _PeerFailedError:
             return
         except BaseException as error:  # noqa: BLE001  # handed on to the caller below
             errors[rank] = error
             world.fail(f"rank {rank} failed: {error}")
 
-    threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(size)]
+    threads = [
+        threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(size)
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -1,0 +1,253 @@
+"""Presets: the Machines that ship with Stepcast, built from published figures.
+
+``python -m calibration.presets`` writes them to ``calibration/machines``. Their links are fitted
+to what others published (:mod:`calibration.published`); nobody edits the JSON by hand.
+"""
+
+import math
+from pathlib import Path
+
+from calibration.assemble import assemble
+from calibration.features import features
+from calibration.fit import fit_allreduce, fit_curve
+from calibration.machine import (
+    Compute, Curve, KernelModel, Link, Machine, Range, Segment, Tier, write_machine,
+)  # fmt: skip
+from calibration.published import (
+    CUPY_CALL_US, ETHERNET_ALLREDUCE, ETHERNET_MESSAGE, H100_BYTES_PER_S, H100_FLOPS_PER_S,
+    H100_L2_NBYTES, H100_MEMORY_NBYTES, H100_SOURCE, INFINIBAND_ALLREDUCE, INFINIBAND_MESSAGE,
+    LAUNCH_SOURCE, NDR_LATENCY_US, NDR_NIC_BYTES_PER_S, NDR_NICS_PER_NODE, NDR_SOURCE,
+    NVLINK_ALLGATHER, NVLINK_ALLREDUCE, SHORT_KERNEL_US, Table,
+)  # fmt: skip
+from calibration.samples import MessageSample, read_samples
+from exec.program.ops import Kernel, Shape
+
+MACHINES = Path(__file__).parent / "machines"
+SAMPLES = Path(__file__).parents[1] / "paper" / "measurements" / "calibration-2core-epyc.jsonl"
+
+OTHER_SYSTEM_REL_SIGMA = 0.3
+"""Assumed, not measured: how far a system of the same kind is from the one that was published."""
+
+_CORES_PER_NODE, _MEMORY_NBYTES = 32, 128 << 30
+_GPUS_PER_NODE = 8
+_GPU_REL_SIGMA = 0.5  # half the gap between the two published launch costs, as a logarithm
+_ACHIEVED_FLOPS, _ACHIEVED_BYTES = 0.75, 0.85
+_GPU_OVERLAP_SHARE = 0.8
+_GPU_STEP_OVERHEAD_S, _GPU_NOISE = 20e-6, 0.05
+_ITEMSIZE = 4
+
+_NO_PROGRESS = (
+    "overlap_share is 0: on CPUs a pending non-blocking collective moves only inside MPI calls"
+)
+
+
+def presets() -> list[Machine]:
+    """Return the Machines that ship with Stepcast.
+
+    Raises:
+        MachineError: the committed samples of the CPU clusters' compute cannot be read.
+    """
+    return [ethernet_cluster(), infiniband_cluster(), h100_node()]
+
+
+def ethernet_cluster() -> Machine:
+    """Return CPU nodes joined by 10 Gbit/s Ethernet, with MPI over TCP."""
+    network = _network(ETHERNET_MESSAGE, ETHERNET_ALLREDUCE, fitted=8)
+    return _cpu_cluster("ethernet-cluster", "10 Gbit/s Ethernet, MPI over TCP", network)
+
+
+def infiniband_cluster() -> Machine:
+    """Return CPU nodes joined by EDR InfiniBand."""
+    network = _network(INFINIBAND_MESSAGE, INFINIBAND_ALLREDUCE, fitted=16)
+    return _cpu_cluster("infiniband-cluster", "EDR InfiniBand, 100 Gbit/s", network)
+
+
+def _cpu_cluster(name: str, network_is: str, network: Link) -> Machine:
+    provenance, samples = read_samples(SAMPLES)
+    measured = assemble(
+        name, provenance, samples, cores_per_node=_CORES_PER_NODE, memory_nbytes=_MEMORY_NBYTES
+    )
+    assert measured.compute is not None
+    source = (
+        f"measured by Stepcast on {provenance['cpu']} with {provenance['cores']} cores, "
+        f"{provenance['date'][:10]}: {SAMPLES.parent.parent.name}/{SAMPLES.parent.name}/{SAMPLES.name}"
+    )
+    compute = measured.compute.model_copy(update={"source": source})
+    node = measured.links[Tier.NODE]
+    node = node.model_copy(update={
+        "message": node.message.model_copy(update={"source": source}),
+        "allreduce": node.allreduce.model_copy(update={"source": source}),
+    })  # fmt: skip
+    return measured.model_copy(update={
+        "description": (
+            f"{_CORES_PER_NODE}-core nodes joined by {network_is}. No such cluster was measured by "
+            f"us: the network is as others published it, cores and their memory are those of one "
+            f"{provenance['cpu']} machine with {provenance['cores']} cores, and that a node has "
+            f"{_CORES_PER_NODE} of them is assumed. {_NO_PROGRESS}"
+        ),
+        "provenance": {
+            "built_by": "python -m calibration.presets",
+            **{key: provenance[key] for key in ("cpu", "cores", "date") if key in provenance},
+        },
+        "compute": compute,
+        "links": {Tier.NODE: node, Tier.NETWORK: network},
+        "overlap_share": 0.0,
+    })  # fmt: skip
+
+
+def _network(message: Table, allreduce: dict[int, Table], *, fitted: int) -> Link:
+    """Return the link that the tables make; the all-reduce is fitted to ``fitted`` ranks."""
+    table = allreduce[fitted]
+    counts = f"fitted to {fitted} ranks, published for {min(allreduce)} to {max(allreduce)}"
+    return Link(
+        message=_widened(fit_curve(message.sizes, message.times_s, message.source)),
+        allreduce=_widened(fit_allreduce(_samples(table, Tier.NETWORK), f"{table.source}; {counts}")),
+        allreduce_ranks=Range(low=min(allreduce), high=max(allreduce)),
+    )
+
+
+def _samples(table: Table, tier: Tier) -> list[MessageSample]:
+    return [
+        MessageSample(kind="allreduce", tier=tier, ranks=table.ranks, nbytes=nbytes, time_s=time_s)
+        for nbytes, time_s in zip(table.sizes, table.times_s, strict=True)
+    ]
+
+
+def _widened(curve: Curve) -> Curve:
+    """Return ``curve`` with the spread of the fit and that of other systems of its kind."""
+    rel_sigma = math.hypot(curve.rel_sigma, OTHER_SYSTEM_REL_SIGMA)
+    return curve.model_copy(update={"rel_sigma": rel_sigma})
+
+
+def h100_node() -> Machine:
+    """Return nodes of 8 H100 SXM with NVLink inside, and an NDR NIC a GPU between them."""
+    return Machine(
+        format="stepcast-machine-1",
+        name="h100-node",
+        description=(
+            "Nodes of 8 NVIDIA H100 SXM, one rank a GPU, with CuPy and NCCL. Unmeasured by us: "
+            "compute is a datasheet and an assumed achieved share, links are as others published "
+            "them or estimates that say so. Cores are GPUs. A message between nodes has one "
+            "400 Gbit/s NIC; an all-reduce has the node's eight, as NCCL uses them, and adds to "
+            "that inside the node, where NCCL overlaps the two: beyond 100 MiB it comes out up to "
+            f"half too slow. overlap_share {_GPU_OVERLAP_SHARE} is assumed: NCCL has its own "
+            "stream, but shares the multiprocessors and the memory with compute"
+        ),
+        provenance={"built_by": "python -m calibration.presets"},
+        compute=_h100_compute(),
+        links={Tier.NODE: _nvlink(), Tier.NETWORK: _ndr()},
+        overlap_share=_GPU_OVERLAP_SHARE,
+    )
+
+
+def _h100_compute() -> Compute:
+    call_us = math.sqrt(SHORT_KERNEL_US * CUPY_CALL_US)
+    return Compute(
+        source=(
+            f"{H100_SOURCE}; assumed: {_ACHIEVED_FLOPS:.0%} of these flops and "
+            f"{_ACHIEVED_BYTES:.0%} of these bytes are reached, and every array call costs "
+            f"{call_us:.1f} us, the geometric mean {LAUNCH_SOURCE}; step overhead and noise are "
+            f"assumed"
+        ),
+        dtype="float32",
+        cores_per_node=_GPUS_PER_NODE,
+        memory_nbytes=_GPUS_PER_NODE * H100_MEMORY_NBYTES,
+        cache_nbytes=(H100_L2_NBYTES, H100_MEMORY_NBYTES),
+        kernels={kernel: _h100_kernel(kernel, call_us * 1e-6) for kernel in Kernel},
+        step_overhead_s=_GPU_STEP_OVERHEAD_S,
+        busy_slowdown=1.0,
+        noise_rel_sigma=_GPU_NOISE,
+    )
+
+
+# What the executor's kernels do: array calls, multiply-adds for each nkm, and how often each of
+# the other features' elements crosses the memory bus.
+_ARRAY_CALLS = {
+    Kernel.LOAD: 6, Kernel.LINEAR: 2, Kernel.SIGMOID: 4, Kernel.LOSS: 12,
+    Kernel.LINEAR_BACKWARD: 3, Kernel.LINEAR_BACKWARD_FIRST: 2, Kernel.SIGMOID_BACKWARD: 3,
+    Kernel.UPDATE: 2, Kernel.ACCUMULATE: 1,
+}  # fmt: skip
+_PRODUCTS = {Kernel.LINEAR: 1, Kernel.LINEAR_BACKWARD: 2, Kernel.LINEAR_BACKWARD_FIRST: 1}
+_MOVES = {
+    Kernel.LOAD: {"nk": 2, "nm": 1, "n": 12},
+    Kernel.LINEAR: {"nk": 1, "km": 1, "nm": 3},
+    Kernel.SIGMOID: {"nm": 8},
+    Kernel.LOSS: {"nm": 13},
+    Kernel.LINEAR_BACKWARD: {"nk": 2, "km": 2, "nm": 3},
+    Kernel.LINEAR_BACKWARD_FIRST: {"nk": 1, "km": 1, "nm": 2},
+    Kernel.SIGMOID_BACKWARD: {"nm": 8},
+    Kernel.UPDATE: {"m": 5},
+    Kernel.ACCUMULATE: {"m": 3},
+}
+
+
+def _h100_kernel(kernel: Kernel, call_s: float) -> KernelModel:
+    """Return launches, plus flops at their rate, plus bytes at theirs: no overlap of the three.
+
+    The ranges are empty, for nothing was measured, so all that is asked counts as extrapolated.
+    """
+    flop_s = 1.0 / (_ACHIEVED_FLOPS * H100_FLOPS_PER_S)
+    move_s = _ITEMSIZE / (_ACHIEVED_BYTES * H100_BYTES_PER_S)
+    coefficients_s = dict.fromkeys(features(kernel, Shape(1, 1, 1), 1, (1, 1)), 0.0)
+    coefficients_s["fixed"] = _ARRAY_CALLS[kernel] * call_s
+    if kernel in _PRODUCTS:
+        coefficients_s["nkm"] = 2 * _PRODUCTS[kernel] * flop_s
+    for name, moves in _MOVES[kernel].items():
+        coefficients_s[name] = moves * move_s
+    nothing = Range(low=0, high=0)
+    return KernelModel(
+        coefficients_s=coefficients_s, n=nothing, k=nothing, m=nothing,
+        rel_sigma=_GPU_REL_SIGMA, num_samples=0,
+    )  # fmt: skip
+
+
+def _nvlink() -> Link:
+    """Return the link inside the node: a message is one of the steps of a ring all-gather.
+
+    An all-gather of n bytes over p ranks passes p - 1 messages of n / p on.
+    """
+    gather, steps = NVLINK_ALLGATHER, NVLINK_ALLGATHER.ranks - 1
+    message = fit_curve(
+        [nbytes / gather.ranks for nbytes in gather.sizes],
+        [time_s / steps for time_s in gather.times_s],
+        f"{gather.source}; a message is taken as one of its {steps} steps",
+    )
+    allreduce = fit_allreduce(_samples(NVLINK_ALLREDUCE, Tier.NODE), NVLINK_ALLREDUCE.source)
+    ranks = NVLINK_ALLREDUCE.ranks
+    return Link(
+        message=_widened(message),
+        allreduce=_widened(allreduce),
+        allreduce_ranks=Range(low=ranks, high=ranks),
+    )
+
+
+def _ndr() -> Link:
+    """Return the link between nodes: one NIC for a message, all of the node's for an all-reduce."""
+
+    def curve(nics: int) -> Curve:
+        segment = Segment(
+            up_to_nbytes=float(1 << 62),
+            alpha_s=NDR_LATENCY_US * 1e-6,
+            beta_s_per_byte=1.0 / (nics * NDR_NIC_BYTES_PER_S),
+        )
+        # Only its ends were published: the latency at 8 bytes, the bandwidth at gigabytes.
+        return Curve(segments=(segment,), nbytes=Range(low=8, high=1 << 33),
+                     rel_sigma=OTHER_SYSTEM_REL_SIGMA, source=NDR_SOURCE)  # fmt: skip
+
+    return Link(
+        message=curve(1),
+        allreduce=curve(NDR_NICS_PER_NODE),
+        allreduce_ranks=Range(low=2, high=2),
+    )
+
+
+def main() -> None:
+    """Write every preset to ``calibration/machines``."""
+    for machine in presets():
+        path = MACHINES / f"{machine.name}.json"
+        write_machine(machine, path)
+        print(f"{machine.name}: {path}")
+
+
+if __name__ == "__main__":
+    main()
