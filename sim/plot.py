@@ -35,28 +35,32 @@ def draw_forecast(path: Path, rows: Sequence[Forecast], serial: Forecast, title:
     with mpl.rc_context({"svg.hashsalt": "stepcast", "font.size": 9}):
         figure = Figure(figsize=(9, 3.8), layout="constrained")
         speedups, times = figure.subplots(1, 2)
-        for strategy, own in by_strategy.items():
+        for strategy in sorted(by_strategy, key=list(Strategy).index):
+            own = by_strategy[strategy]
             nodes = [row.nodes for row in own]
-            points = [row.speedup_over(serial) for row in own]
+            middle, low, high = zip(*(row.speedup_over(serial) for row in own), strict=True)
             colour = COLOURS[strategy]
-            speedups.plot(nodes, [p[0] for p in points], "o-", color=colour, label=strategy, ms=4)
-            speedups.fill_between(nodes, [p[1] for p in points], [p[2] for p in points],
-                                  color=colour, alpha=0.18, lw=0)  # fmt: skip
+            speedups.plot(nodes, middle, "o-", color=colour, label=strategy, ms=4)
+            if len(own) > 1:
+                speedups.fill_between(nodes, low, high, color=colour, alpha=0.18, lw=0)
+            else:
+                speedups.vlines(nodes, low, high, color=colour, alpha=0.4, lw=3)
             times.plot(nodes, [row.step_time_s * 1e3 for row in own], "o-", color=colour, ms=4)
-        most = [1, max(row.nodes for row in rows)]
+        ends = [1, max(row.nodes for row in rows)]
         per_node = max(row.ranks / row.nodes for row in rows)
-        ideal = [count * per_node for count in most]
-        speedups.plot(most, ideal, "--", color="#999999", lw=1, label="one per rank")
-        top = max(row.speedup_over(serial)[2] for row in rows)
-        speedups.set_ylim(bottom=min(0.5, *(row.speedup_over(serial)[1] for row in rows)), top=1.3 * top)  # fmt: skip
+        ideal = [count * per_node for count in ends]
+        speedups.plot(ends, ideal, "--", color="#999999", lw=1, label="one per rank")
+        bounds = [row.speedup_over(serial) for row in rows]
+        lowest, highest = min(each[1] for each in bounds), max(each[2] for each in bounds)
+        speedups.set_ylim(lowest / 1.2, highest * 1.3)
         for axes, label in ((speedups, "speedup over one rank"), (times, "step time, ms")):
             axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
+            axes.set_yscale("log", base=2)
             axes.set_xlabel("nodes")
             axes.set_ylabel(label)
             axes.set_xticks(sorted({row.nodes for row in rows}))
             axes.xaxis.set_major_formatter("{x:.0f}")
-            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_major_formatter("{x:.3g}")
             axes.grid(visible=True, alpha=0.25)
         speedups.legend(frameon=False, fontsize=8)
         figure.suptitle(f"{title} (bands: 90 %)", fontsize=10)
