@@ -7,18 +7,22 @@ to what others published (:mod:`calibration.published`); nobody edits the JSON b
 import math
 from pathlib import Path
 
+from calibration import published
 from calibration.assemble import assemble
 from calibration.features import features
 from calibration.fit import fit_allreduce, fit_curve
 from calibration.machine import (
-    Compute, Curve, KernelModel, Link, Machine, Range, Segment, Tier, write_machine,
-)  # fmt: skip
-from calibration.published import (
-    CUPY_CALL_US, ETHERNET_ALLREDUCE, ETHERNET_MESSAGE, H100_BYTES_PER_S, H100_FLOPS_PER_S,
-    H100_L2_NBYTES, H100_MEMORY_NBYTES, H100_SOURCE, INFINIBAND_ALLREDUCE, INFINIBAND_MESSAGE,
-    LAUNCH_SOURCE, NDR_LATENCY_US, NDR_NIC_BYTES_PER_S, NDR_NICS_PER_NODE, NDR_SOURCE,
-    NVLINK_ALLGATHER, NVLINK_ALLREDUCE, SHORT_KERNEL_US, Table,
-)  # fmt: skip
+    Compute,
+    Curve,
+    KernelModel,
+    Link,
+    Machine,
+    Range,
+    Segment,
+    Tier,
+    write_machine,
+)
+from calibration.published import Table
 from calibration.samples import MessageSample, read_samples
 from exec.program.ops import Kernel, Shape
 
@@ -28,9 +32,15 @@ SAMPLES = Path(__file__).parents[1] / "paper" / "measurements" / "calibration-2c
 OTHER_SYSTEM_REL_SIGMA = 0.3
 """Assumed, not measured: how far a system of the same kind is from the one that was published."""
 
+OTHER_COUNTS_REL_SIGMA = 0.35
+"""What a fit to one rank count leaves over all published counts, as MPI libraries change their
+algorithm with it: the root mean square of the logarithm, rounded up."""
+
 _CORES_PER_NODE, _MEMORY_NBYTES = 32, 128 << 30
 _GPUS_PER_NODE = 8
-_GPU_REL_SIGMA = 0.5  # half the gap between the two published launch costs, as a logarithm
+# The published launch costs are one standard deviation to either side of their geometric mean.
+_CALL_US = math.sqrt(published.SHORT_KERNEL_US * published.CUPY_CALL_US)
+_GPU_REL_SIGMA = math.log(published.CUPY_CALL_US / _CALL_US)
 _ACHIEVED_FLOPS, _ACHIEVED_BYTES = 0.75, 0.85
 _GPU_OVERLAP_SHARE = 0.8
 _GPU_STEP_OVERHEAD_S, _GPU_NOISE = 20e-6, 0.05
@@ -52,14 +62,14 @@ def presets() -> list[Machine]:
 
 def ethernet_cluster() -> Machine:
     """Return CPU nodes joined by 10 Gbit/s Ethernet, with MPI over TCP."""
-    network = _network(ETHERNET_MESSAGE, ETHERNET_ALLREDUCE, fitted=8)
+    network = _network(published.ETHERNET_MESSAGE, published.ETHERNET_ALLREDUCE, fitted=8)
     return _cpu_cluster("ethernet-cluster", "10 Gbit/s Ethernet, MPI over TCP", network)
 
 
 def infiniband_cluster() -> Machine:
     """Return CPU nodes joined by EDR InfiniBand."""
-    network = _network(INFINIBAND_MESSAGE, INFINIBAND_ALLREDUCE, fitted=16)
-    return _cpu_cluster("infiniband-cluster", "EDR InfiniBand, 100 Gbit/s", network)
+    network = _network(published.INFINIBAND_MESSAGE, published.INFINIBAND_ALLREDUCE, fitted=16)
+    return _cpu_cluster("infiniband-cluster", "100 Gbit/s EDR InfiniBand", network)
 
 
 def _cpu_cluster(name: str, network_is: str, network: Link) -> Machine:
@@ -80,10 +90,9 @@ def _cpu_cluster(name: str, network_is: str, network: Link) -> Machine:
     })  # fmt: skip
     return measured.model_copy(update={
         "description": (
-            f"{_CORES_PER_NODE}-core nodes joined by {network_is}. No such cluster was measured by "
-            f"us: the network is as others published it, cores and their memory are those of one "
-            f"{provenance['cpu']} machine with {provenance['cores']} cores, and that a node has "
-            f"{_CORES_PER_NODE} of them is assumed. {_NO_PROGRESS}"
+            f"{_CORES_PER_NODE}-core nodes (assumed) of {provenance['cpu']}, {network_is}; network "
+            f"published by others, not measured by us, cores measured on {provenance['cores']}; "
+            f"{_NO_PROGRESS}"
         ),
         "provenance": {
             "built_by": "python -m calibration.presets",
@@ -101,7 +110,10 @@ def _network(message: Table, allreduce: dict[int, Table], *, fitted: int) -> Lin
     counts = f"fitted to {fitted} ranks, published for {min(allreduce)} to {max(allreduce)}"
     return Link(
         message=_widened(fit_curve(message.sizes, message.times_s, message.source)),
-        allreduce=_widened(fit_allreduce(_samples(table, Tier.NETWORK), f"{table.source}; {counts}")),
+        allreduce=_widened(
+            fit_allreduce(_samples(table, Tier.NETWORK), f"{table.source}; {counts}"),
+            OTHER_COUNTS_REL_SIGMA,
+        ),
         allreduce_ranks=Range(low=min(allreduce), high=max(allreduce)),
     )
 
@@ -113,9 +125,9 @@ def _samples(table: Table, tier: Tier) -> list[MessageSample]:
     ]
 
 
-def _widened(curve: Curve) -> Curve:
-    """Return ``curve`` with the spread of the fit and that of other systems of its kind."""
-    rel_sigma = math.hypot(curve.rel_sigma, OTHER_SYSTEM_REL_SIGMA)
+def _widened(curve: Curve, *more_rel_sigmas: float) -> Curve:
+    """Return ``curve`` with the spread of the fit, of other systems of its kind, and more."""
+    rel_sigma = math.hypot(curve.rel_sigma, OTHER_SYSTEM_REL_SIGMA, *more_rel_sigmas)
     return curve.model_copy(update={"rel_sigma": rel_sigma})
 
 
@@ -125,13 +137,10 @@ def h100_node() -> Machine:
         format="stepcast-machine-1",
         name="h100-node",
         description=(
-            "Nodes of 8 NVIDIA H100 SXM, one rank a GPU, with CuPy and NCCL. Unmeasured by us: "
-            "compute is a datasheet and an assumed achieved share, links are as others published "
-            "them or estimates that say so. Cores are GPUs. A message between nodes has one "
-            "400 Gbit/s NIC; an all-reduce has the node's eight, as NCCL uses them, and adds to "
-            "that inside the node, where NCCL overlaps the two: beyond 100 MiB it comes out up to "
-            f"half too slow. overlap_share {_GPU_OVERLAP_SHARE} is assumed: NCCL has its own "
-            "stream, but shares the multiprocessors and the memory with compute"
+            f"nodes of {_GPUS_PER_NODE} NVIDIA H100 SXM, a rank a GPU, NVLink and NDR InfiniBand; "
+            "unmeasured by us: a datasheet, published NCCL figures and estimates; overlap_share "
+            f"{_GPU_OVERLAP_SHARE} is assumed, for NCCL has its own stream but shares the "
+            "multiprocessors"
         ),
         provenance={"built_by": "python -m calibration.presets"},
         compute=_h100_compute(),
@@ -141,19 +150,18 @@ def h100_node() -> Machine:
 
 
 def _h100_compute() -> Compute:
-    call_us = math.sqrt(SHORT_KERNEL_US * CUPY_CALL_US)
     return Compute(
         source=(
-            f"{H100_SOURCE}; assumed: {_ACHIEVED_FLOPS:.0%} of these flops and "
+            f"{published.H100_SOURCE}; assumed: {_ACHIEVED_FLOPS:.0%} of these flops and "
             f"{_ACHIEVED_BYTES:.0%} of these bytes are reached, and every array call costs "
-            f"{call_us:.1f} us, the geometric mean {LAUNCH_SOURCE}; step overhead and noise are "
+            f"{_CALL_US:.1f} us, the geometric mean {published.LAUNCH_SOURCE}; step overhead and noise are "
             f"assumed"
         ),
         dtype="float32",
         cores_per_node=_GPUS_PER_NODE,
-        memory_nbytes=_GPUS_PER_NODE * H100_MEMORY_NBYTES,
-        cache_nbytes=(H100_L2_NBYTES, H100_MEMORY_NBYTES),
-        kernels={kernel: _h100_kernel(kernel, call_us * 1e-6) for kernel in Kernel},
+        memory_nbytes=_GPUS_PER_NODE * published.H100_MEMORY_NBYTES,
+        cache_nbytes=(published.H100_L2_NBYTES, published.H100_MEMORY_NBYTES),
+        kernels={kernel: _h100_kernel(kernel, _CALL_US * 1e-6) for kernel in Kernel},
         step_overhead_s=_GPU_STEP_OVERHEAD_S,
         busy_slowdown=1.0,
         noise_rel_sigma=_GPU_NOISE,
@@ -186,8 +194,8 @@ def _h100_kernel(kernel: Kernel, call_s: float) -> KernelModel:
 
     The ranges are empty, for nothing was measured, so all that is asked counts as extrapolated.
     """
-    flop_s = 1.0 / (_ACHIEVED_FLOPS * H100_FLOPS_PER_S)
-    move_s = _ITEMSIZE / (_ACHIEVED_BYTES * H100_BYTES_PER_S)
+    flop_s = 1.0 / (_ACHIEVED_FLOPS * published.H100_FLOPS_PER_S)
+    move_s = _ITEMSIZE / (_ACHIEVED_BYTES * published.H100_BYTES_PER_S)
     coefficients_s = dict.fromkeys(features(kernel, Shape(1, 1, 1), 1, (1, 1)), 0.0)
     coefficients_s["fixed"] = _ARRAY_CALLS[kernel] * call_s
     if kernel in _PRODUCTS:
@@ -206,18 +214,18 @@ def _nvlink() -> Link:
 
     An all-gather of n bytes over p ranks passes p - 1 messages of n / p on.
     """
-    gather, steps = NVLINK_ALLGATHER, NVLINK_ALLGATHER.ranks - 1
+    gather, total = published.NVLINK_ALLGATHER, published.NVLINK_ALLREDUCE
+    steps = gather.ranks - 1
     message = fit_curve(
         [nbytes / gather.ranks for nbytes in gather.sizes],
         [time_s / steps for time_s in gather.times_s],
         f"{gather.source}; a message is taken as one of its {steps} steps",
     )
-    allreduce = fit_allreduce(_samples(NVLINK_ALLREDUCE, Tier.NODE), NVLINK_ALLREDUCE.source)
-    ranks = NVLINK_ALLREDUCE.ranks
+    allreduce = fit_allreduce(_samples(total, Tier.NODE), total.source)
     return Link(
         message=_widened(message),
         allreduce=_widened(allreduce),
-        allreduce_ranks=Range(low=ranks, high=ranks),
+        allreduce_ranks=Range(low=total.ranks, high=total.ranks),
     )
 
 
@@ -227,16 +235,16 @@ def _ndr() -> Link:
     def curve(nics: int) -> Curve:
         segment = Segment(
             up_to_nbytes=float(1 << 62),
-            alpha_s=NDR_LATENCY_US * 1e-6,
-            beta_s_per_byte=1.0 / (nics * NDR_NIC_BYTES_PER_S),
+            alpha_s=published.NDR_LATENCY_US * 1e-6,
+            beta_s_per_byte=1.0 / (nics * published.NDR_NIC_BYTES_PER_S),
         )
         # Only its ends were published: the latency at 8 bytes, the bandwidth at gigabytes.
         return Curve(segments=(segment,), nbytes=Range(low=8, high=1 << 33),
-                     rel_sigma=OTHER_SYSTEM_REL_SIGMA, source=NDR_SOURCE)  # fmt: skip
+                     rel_sigma=OTHER_SYSTEM_REL_SIGMA, source=published.NDR_SOURCE)  # fmt: skip
 
     return Link(
         message=curve(1),
-        allreduce=curve(NDR_NICS_PER_NODE),
+        allreduce=curve(published.NDR_NICS_PER_NODE),
         allreduce_ranks=Range(low=2, high=2),
     )
 

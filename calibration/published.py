@@ -58,7 +58,7 @@ ETHERNET_ALLREDUCE = {
 
 INFINIBAND_MESSAGE = Table(
     "osu_latency 5.6.2, Open MPI 4.0.3 with UCX, two nodes over Mellanox EDR InfiniBand "
-    "(100 Gbit/s), cluster alaska, 2020; GitHub ukri-excalibur/excalibur-tests, output/alaska/"
+    "(100 Gbit/s), cluster alaska; GitHub ukri-excalibur/excalibur-tests, output/alaska/"
     "ib-gcc9-openmpi4-ucx/omb/Osu_latency/rfm_Osu_latency_job.out, commit "
     "f7d6480fce93df87f4ebaadcd854c7b7f7b1565a",
     2,
@@ -73,7 +73,7 @@ INFINIBAND_MESSAGE = Table(
 # The all-reduces of the same cluster ran 32 ranks on each of two nodes (--ntasks=64
 # --ntasks-per-node=32 in its job script), so they tell of the nodes' memory, not of the link.
 _LASSEN = (
-    "osu_allreduce 5.8, IBM Spectrum MPI, one rank a node (jsrun -a 1 -r 1), EDR InfiniBand on "
+    "osu_allreduce 5.8, one rank a node (jsrun -a 1 -r 1), EDR InfiniBand on "
     "Lassen at LLNL, 2023, mean of 20 runs; GitHub converged-computing/"
     "metrics-operator-experiments, google/kubecon/hpc/lassen-run1/img/osu-benchmarks/"
     "osu_allreduce-groups-2-to-128.csv, commit 7578c6461c4a0dfa90235fad0c427d4ff06956eb"
@@ -121,8 +121,9 @@ NDR_NIC_BYTES_PER_S = 48e9
 NDR_NICS_PER_NODE = 8
 NDR_SOURCE = (
     "an estimate from two published figures. Bandwidth: 46 to 48 GB/s for each 400 Gbit/s NDR "
-    "NIC (AddyLaddy of NVIDIA, GitHub NVIDIA/nccl-tests issue 290, 2025-03-03), eight NICs a "
-    "node. Latency: 19 to 20 us, all_reduce_perf of 8 to 64 bytes on two GPUs in two nodes over "
+    "NIC (AddyLaddy of NVIDIA, GitHub NVIDIA/nccl-tests issue 290, 2025-03-03), one for a message, "
+    "the node's eight for an all-reduce, which adds to the one inside the node where NCCL overlaps "
+    "the two, so beyond 100 MiB it comes out up to half too slow. Latency: 19 to 20 us, all_reduce_perf of 8 to 64 bytes on two GPUs in two nodes over "
     "HDR InfiniBand (GitHub NVIDIA/nccl-tests issue 150, 2023-06-29)"
 )
 
@@ -144,10 +145,10 @@ H100_SOURCE = (
     "3.35 TB/s and 80 GB HBM3; 50 MB L2: NVIDIA H100 Tensor Core GPU Architecture whitepaper (2022)"
 )
 
-SHORT_KERNEL_US = 3.8
+SHORT_KERNEL_US = 3.25
 CUPY_CALL_US = 11.4
 LAUNCH_SOURCE = (
-    "between 3.8 us a short kernel launched back to back from C++ on V100 (A. Gray, Getting "
-    "Started with CUDA Graphs, NVIDIA Technical Blog, 2019) and 11.4 us of host time an "
-    "element-wise CuPy call (GitHub cupy/cupy pull request 3298, 2020, before it)"
+    "between 3.25 us a short kernel (80 broadcasts in 260 us: CUDA.jl documentation, Usage, "
+    "Graphs, 2026) and 11.4 us of host time an element-wise CuPy call (GitHub cupy/cupy pull "
+    "request 3298, 2020, before it)"
 )
