@@ -5,7 +5,7 @@ minute slows the whole round, and the drift cancels.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ class Spread:
 
 
 def interleave(
-    contenders: dict[str, Callable[[Input], Output]], inputs: Iterable[Input]
+    contenders: Mapping[str, Callable[[Input], Output]], inputs: Iterable[Input]
 ) -> dict[str, list[Output]]:
     """Return what each contender returned for each input: A B C, A B C, one round an input."""
     returned: dict[str, list[Output]] = {name: [] for name in contenders}

@@ -188,7 +188,8 @@ def train(
         Print one JSON record instead of text.
     """
     name = choose_transport(transport)
-    world_size = launched_ranks(os.environ) if name is TransportName.MPI else ranks or 1
+    threads = 1 if ranks is None else ranks
+    world_size = launched_ranks(os.environ) if name is TransportName.MPI else threads
     if world_size < 1:
         raise UsageError(f"ranks must be at least 1, got {world_size}")
     if strategy is None:

@@ -1,14 +1,46 @@
-"""The array module, chosen in this one place: NumPy today; CuPy offers the same names."""
+"""The array module, chosen in this one place: NumPy and BLAS today; CuPy offers the same."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy as xp  # noqa: ICN001  # the name by which the network knows its array module
 from numpy.typing import NDArray
+from scipy.linalg.blas import daxpy, dger, saxpy, sger
 
 Array = NDArray[np.floating[Any]]
 Indices = NDArray[np.integer[Any]]
+Call = Callable[[], object]
 
 DTYPES: dict[str, type[np.floating[Any]]] = {"float32": xp.float32, "float64": xp.float64}
 
-__all__ = ["DTYPES", "Array", "Indices", "xp"]
+__all__ = ["DTYPES", "Array", "Call", "Indices", "adder", "outer_adder", "xp"]
+
+_AXPY = {"float32": saxpy, "float64": daxpy}
+_GER = {"float32": sger, "float64": dger}
+
+
+def adder(alpha: float, x: Array, y: Array) -> Call:
+    """Return a call that does ``y += alpha x`` in place, in one pass over the flat arrays."""
+    axpy, size = _AXPY[y.dtype.name], y.size
+
+    def add() -> None:
+        axpy(x, y, size, alpha)
+
+    return add
+
+
+def outer_adder(alpha: float, column: Array, row: Array, matrix: Array) -> Call:
+    """Return a call that does ``matrix += alpha * column * row``, an outer product, in place.
+
+    ``column`` has an element for every row of the C-ordered ``matrix``, ``row`` one for every
+    column. NumPy's broadcasting would loop over the rows, in Python's time.
+    """
+    if not matrix.size:
+        return lambda: None
+    ger, transposed = _GER[matrix.dtype.name], matrix.T
+
+    def add() -> None:
+        ger(alpha, row, column, 1, 1, transposed, 1, 1, 1)  # increments, then what it overwrites
+
+    return add

@@ -7,7 +7,7 @@ shared by all of them, and ``adds`` says whether its gradients are added to what
 from dataclasses import dataclass, field
 from typing import Any
 
-from exec.nn.backend import Array, xp
+from exec.nn.backend import Array, Call, outer_adder, xp
 
 
 @dataclass(slots=True)
@@ -28,19 +28,21 @@ class Linear:
     scratch: Array | None = None
     adds: bool = False
     _input: Array = field(init=False)
-    _bias_column: Array | None = field(init=False)
+    _add_bias: Call | None = field(init=False)
     _ones: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self._bias_column = None if self.bias is None else self.bias[:, None]
         self._ones = xp.ones(self.output.shape[1], self.output.dtype)
+        self._add_bias = None
+        if self.bias is not None:
+            self._add_bias = outer_adder(1.0, self.bias, self._ones, self.output)
 
     def forward(self, a: Array) -> Array:
         """Return ``b``; ``a`` is kept for the backward pass."""
         self._input = a
         xp.dot(self.weight, a, out=self.output)
-        if self._bias_column is not None:
-            xp.add(self.output, self._bias_column, out=self.output)
+        if self._add_bias is not None:
+            self._add_bias()
         return self.output
 
     def backward(self, gb: Array) -> Array | None:
@@ -105,7 +107,9 @@ class SoftmaxCrossEntropy:
     scale: float
     targets: Array
     total: float = 0.0
+    _flat_targets: Array = field(init=False)
     _row: Array = field(init=False)
+    _logs: Array = field(init=False)
     _ones_row: Array = field(init=False)
     _ones: Array = field(init=False)
     _scale: Any = field(init=False)
@@ -113,22 +117,24 @@ class SoftmaxCrossEntropy:
     def __post_init__(self) -> None:
         classes, samples = self.targets.shape
         dtype = self.targets.dtype
+        self._flat_targets = self.targets.reshape(-1)
         self._row = xp.empty((1, samples), dtype)
+        self._logs = xp.empty((1, samples), dtype)
         self._ones_row = xp.ones((1, classes), dtype)
         self._ones = xp.ones(samples, dtype)
         self._scale = dtype.type(self.scale)
 
     def forward_backward(self, logits: Array) -> Array:
         """Return the gradient ``scale * (softmax(logits) - onehot)`` in the place of ``logits``."""
-        targets, row = self.targets, self._row
+        row, logs = self._row, self._logs
         xp.maximum.reduce(logits, axis=0, keepdims=True, out=row)
         xp.subtract(logits, row, out=logits)
-        scaled_label_logits = float(xp.dot(logits.ravel(), targets.ravel()))
+        scaled_label_logits = xp.dot(logits.reshape(-1), self._flat_targets)
         xp.exp(logits, out=logits)
         xp.dot(self._ones_row, logits, out=row)
-        log_sums = float(xp.dot(xp.log(row)[0], self._ones))
-        self.total += self.scale * log_sums - scaled_label_logits
+        xp.log(row, out=logs)
+        self.total += float(self.scale * xp.dot(logs, self._ones)[0] - scaled_label_logits)
         xp.divide(self._scale, row, out=row)
         xp.multiply(logits, row, out=logits)
-        xp.subtract(logits, targets, out=logits)
+        xp.subtract(logits, self.targets, out=logits)
         return logits

@@ -150,7 +150,9 @@ def parse_program(text: str) -> Program:
         if role is not None:
             name, *spans, slots, nbytes = role.groups()
             try:
-                heads.append((name, [_parse_range(span) for span in spans], int(slots), int(nbytes)))
+                heads.append(
+                    (name, [_parse_range(span) for span in spans], int(slots), int(nbytes))
+                )
             except ValueError as error:
                 raise IllegalProgramError(f"line {number}: {error}, got {line!r}") from error
             bodies.append([])

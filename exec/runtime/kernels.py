@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from exec.nn.backend import Array, Indices, xp
 from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
@@ -53,11 +54,11 @@ class KernelBinder:
             case Kernel.LINEAR_BACKWARD | Kernel.LINEAR_BACKWARD_FIRST:
                 module = self._linears[op.layer, op.microbatch]
                 gradient = self._gradient(self._shard(op.layer), op)
-                return lambda: module.backward(gradient)
+                return partial(module.backward, gradient)
             case Kernel.SIGMOID_BACKWARD:
                 sigmoid = self._sigmoids[op.layer, op.microbatch]
                 gradient = self._gradient(self._shard(op.layer), op)
-                return lambda: sigmoid.backward(gradient)
+                return partial(sigmoid.backward, gradient)
             case Kernel.UPDATE:
                 return self.sgd.update
             case Kernel.ACCUMULATE:
@@ -74,15 +75,14 @@ class KernelBinder:
                 feed.indices[start:stop], axis=0, out=images, mode="clip"
             )
         targets = self.buffers.matrix(f"t.{slot}", classes, n)
-        flat, scale = targets.reshape(-1), 1.0 / self.global_batch
-        columns, places = xp.arange(n), xp.empty(n, xp.int64)
+        flat, scale = targets.reshape(-1), targets.dtype.type(1.0 / self.global_batch)
+        rows, columns, places = feed.labels * n, xp.arange(n), xp.empty(n, feed.labels.dtype)
 
         def load() -> None:
             picked = feed.indices[start:stop]
             if images is not None:
                 feed.images.take(picked, axis=0, out=images, mode="clip")
-            feed.labels.take(picked, out=places, mode="clip")
-            xp.multiply(places, n, out=places)
+            rows.take(picked, out=places, mode="clip")
             xp.add(places, columns, out=places)
             targets.fill(0.0)
             flat[places] = scale
@@ -117,14 +117,14 @@ class KernelBinder:
         else:
             before = self._shard(layer - 1)
             source = self._output(before, op)
-        return lambda: module.forward(source)
+        return partial(module.forward, source)
 
     def _sigmoid(self, op: Compute) -> Call:
         shard = self._shard(op.layer)
         output = self._output(shard, op)
         module = Sigmoid(self._shared_scratch(output.shape))
         self._sigmoids[op.layer, op.microbatch] = module
-        return lambda: module.forward(output)
+        return partial(module.forward, output)
 
     def _loss(self, op: Compute) -> Call:
         n, classes, slot = op.shape.n, op.shape.m, op.microbatch % self.buffers.slots
@@ -132,7 +132,7 @@ class KernelBinder:
         module = SoftmaxCrossEntropy(1.0 / self.global_batch, targets)
         self.losses.append(module)
         logits = self.buffers.matrix(f"a{op.layer}.{slot}", classes, n)
-        return lambda: module.forward_backward(logits)
+        return partial(module.forward_backward, logits)
 
     def _shard(self, layer: int) -> LayerShard:
         shards = self.buffers.layout.shards

@@ -25,7 +25,7 @@ from exec.runtime.weights import Weights, gather_weights, num_correct
 from exec.transport.protocol import Transport
 from exec.workload import Workload
 
-TIMED_EVERY = 16  # one step in so many is done with a clock around every op
+TIMED_EVERY = 64  # one step in so many is done with a clock around every op
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,7 +238,7 @@ def run_threads(size: int, body: Callable[[ThreadTransport], Result]) -> list[Re
     try:
         for thread in threads:
             thread.join()
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C, or whatever else a signal handler raises
         world.fail("interrupted")
         for thread in threads:
             thread.join()
