@@ -21,8 +21,10 @@ _GER = {"float32": sger, "float64": dger}
 
 
 def adder(alpha: float, x: Array, y: Array) -> Call:
-    """Return a call that does ``y += alpha x`` in place, in one pass over the flat arrays."""
+    """Return a call that does ``y += alpha x`` in place, in one pass."""
+    _check_for_blas(y, x)
     axpy, size = _AXPY[y.dtype.name], y.size
+    x, y = x.reshape(-1), y.reshape(-1)
 
     def add() -> None:
         axpy(x, y, size, alpha)
@@ -36,6 +38,7 @@ def outer_adder(alpha: float, column: Array, row: Array, matrix: Array) -> Call:
     ``column`` has an element for every row of the C-ordered ``matrix``, ``row`` one for every
     column. NumPy's broadcasting would loop over the rows, in Python's time.
     """
+    _check_for_blas(matrix, row, column)
     if not matrix.size:
         return lambda: None
     ger, transposed = _GER[matrix.dtype.name], matrix.T
@@ -44,3 +47,12 @@ def outer_adder(alpha: float, column: Array, row: Array, matrix: Array) -> Call:
         ger(alpha, row, column, 1, 1, transposed, 1, 1, 1)  # increments, then what it overwrites
 
     return add
+
+
+def _check_for_blas(changed: Array, *others: Array) -> None:
+    """Raise unless BLAS can work in place: it would silently change a copy otherwise."""
+    for array in (changed, *others):
+        if not array.flags.c_contiguous or array.dtype != changed.dtype:
+            raise ValueError(
+                f"arrays must be contiguous and of type {changed.dtype}, got {array.dtype} with strides {array.strides}"
+            )
