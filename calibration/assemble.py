@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from calibration.fit import fit_allreduce, fit_curve, fit_kernels
 from calibration.machine import Compute, Link, Machine, Range, Tier
 from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
+from exec.errors import MachineError
 
 
 def assemble(
@@ -49,6 +50,8 @@ def _compute(
     kernels, caches = fit_kernels([s for s in samples if isinstance(s, KernelSample)])
     steps = [sample for sample in samples if isinstance(sample, StepSample)]
     alone = {(s.net, s.batch): s for s in steps if not s.is_neighbour_busy}
+    if not alone:
+        raise MachineError("kernel samples must come with steps without a busy neighbour, got none")
     ratios = [
         s.time_s / alone[s.net, s.batch].time_s
         for s in steps

@@ -151,7 +151,12 @@ def fit_allreduce(samples: Sequence[MessageSample], source: str) -> Curve:
 
     Inverts the two terms of :func:`sim.collectives.library_allreduce_s`: small messages cost
     ``log2 p`` latencies, and large ones ``2 (p - 1) / p`` transfers, of the two-rank curve.
+
+    Raises:
+        MachineError: fewer than two sizes, or a time that is not positive.
     """
+    if not samples:
+        raise MachineError("a link needs times of all-reduces too, got none")
     by_ranks: dict[int, list[MessageSample]] = defaultdict(list)
     for sample in samples:
         by_ranks[sample.ranks].append(sample)

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from calibration.machine import Tier
+from calibration.machine import Positive, Tier
 from exec.errors import MachineError
 from exec.program.ops import Kernel
 
@@ -37,7 +37,7 @@ class StepSample(_Record):
     net: str
     batch: int
     is_neighbour_busy: bool
-    time_s: float
+    time_s: Positive
     ops_s: float
     rel_sigma: float
 
@@ -47,7 +47,7 @@ class MessageSample(_Record):
 
     kind: Literal["exchange", "allreduce"]
     tier: Tier
-    ranks: int
+    ranks: Annotated[int, Field(ge=2)]
     nbytes: int
     time_s: float
 
@@ -58,7 +58,7 @@ class OverlapSample(_Record):
     kind: Literal["overlap"] = "overlap"
     tier: Tier
     nbytes: int
-    blocking_s: float
+    blocking_s: Positive
     left_s: float
 
 
@@ -85,9 +85,9 @@ def read_samples(path: Path) -> tuple[dict[str, str], list[Sample]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         provenance = json.loads(lines[0]) if lines else {}
-        if provenance.pop("kind", "") != "provenance":
+        if not isinstance(provenance, dict) or provenance.pop("kind", "") != "provenance":
             raise MachineError(f"{path}, line 1 must be the provenance record")
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise MachineError(f"samples file {path} cannot be read: {error}") from error
     samples = []
     for number, line in enumerate(lines[1:], 2):

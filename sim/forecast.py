@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from calibration.machine import Machine, Tier
+from exec.errors import MachineError
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.step import PlanOptions, plan_step
 from exec.plan.strategy import Strategy, strategy_of
@@ -108,13 +109,19 @@ def forecast(
     """Return what a step of ``workload`` on ``mesh`` will take on ``machine``.
 
     Raises:
-        MachineError: the machine lacks a section that this plan needs.
+        MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
     program = plan_step(workload, mesh, options)
     costs = Costs(machine, mesh, ranks_per_node)
     times = step_times(program, costs, engine, options)
     overhead_s = costs.step_overhead_s
     wait_s = straggler_factor(mesh.world_size) * _noise(machine) * times.compute_s
+    total_s = times.step_time_s + wait_s + overhead_s
+    if not 0 < total_s < math.inf:
+        raise MachineError(
+            f"a step of {workload.net} must take a finite time above 0, got {total_s} s on machine "
+            f"{machine.name}; its numbers are out of scale, make a new one with python -m calibration"
+        )
     bubble_s = 0.0
     if mesh.pp > 1:
         free = replace(costs, is_comm_free=True, extrapolated=set())
@@ -128,7 +135,7 @@ def forecast(
         engine=engine,
         breakdown=Breakdown(times.compute_s, exposed_s, bubble_s, wait_s, overhead_s),
         memory_bytes=memory_nbytes(program, options),
-        rel_sigma=_rel_sigma(machine, program, costs, exposed_s, times.step_time_s + wait_s + overhead_s),
+        rel_sigma=_rel_sigma(machine, program, costs, exposed_s, total_s),
         extrapolated=tuple(sorted(costs.extrapolated)),
     )  # fmt: skip
 

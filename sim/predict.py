@@ -107,7 +107,8 @@ def predict(
     """
     start_s = perf_counter()
     for option, value in (("nodes", nodes), ("ranks-per-node", ranks_per_node), ("bucket-kib", bucket_kib),
-                          ("epoch-samples", epoch_samples), ("microbatches", microbatches or 1)):  # fmt: skip
+                          ("epoch-samples", epoch_samples),
+                          ("microbatches", 1 if microbatches is None else microbatches)):  # fmt: skip
         positive(option, value)
     if nodes * ranks_per_node > 1 << 24:
         raise UsageError(f"nodes x ranks-per-node must be at most 16,777,216, got {nodes * ranks_per_node}")  # fmt: skip

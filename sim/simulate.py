@@ -58,7 +58,8 @@ def simulate(
     world.env.run()
     if any(process.is_alive for process in processes):
         raise ValueError("the program deadlocks; check_program says where")
-    return StepTimes(world.env.now, max(world.compute_s.values()), tuple(world.spans))
+    compute_s = max(world.compute_s.values(), default=0.0)
+    return StepTimes(world.env.now, compute_s, tuple(world.spans))
 
 
 @dataclass(slots=True)

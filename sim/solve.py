@@ -4,7 +4,8 @@ A program without *any*-source receives is a max-plus system: every op ends a kn
 the latest of what it waits for. So each role's lanes are walked once, a lane resting where what
 it waits for is not known yet, and collectives are closed forms. 65,536 ranks cost no more than
 64. Contention between messages of different ranks is left out, but for the ranks that share a
-node's link in a collective step: :mod:`sim.simulate` has it, and is never faster.
+node's link in a collective step: :mod:`sim.simulate` has it, and is never faster where the parts
+of a plan are equal (else the largest chunk and the last rank count here; see tests/agreement).
 
 Source: F. Baccelli, G. Cohen, G. J. Olsder and J.-P. Quadrat, "Synchronization and Linearity",
 Wiley 1992, chapter 2.

@@ -1,0 +1,220 @@
+"""Where the closed form is exact, the simulator finds the same time.
+
+It is exact where the parts of a plan are equal, collectives start together, and no two messages
+meet at a port. Off powers of two, folded ranks and ragged trees have no such form: see
+``test_bounds``.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibration.machine import Machine
+from exec.plan.collectives import expand
+from exec.plan.schedule import Schedule
+from exec.plan.step import PlanOptions, plan_step
+from exec.program.mesh import Axis, Mesh
+from exec.program.ops import (
+    Algorithm,
+    Collective,
+    CollectiveKind,
+    Compute,
+    Kernel,
+    Lane,
+    Shape,
+    Wait,
+)  # fmt: skip
+from exec.program.peers import Part
+from exec.program.program import Program, Role
+from exec.workload import Workload
+from sim.costs import Costs
+from sim.simulate import simulate
+from sim.solve import solve
+from tests.agreement.hand_made import ALPHA_S, BETA_S_PER_BYTE, links, machine, machines
+from tests.agreement.readers import ROUND, SAME, Plan, even_widths
+
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
+POWERS = (2, 4, 8, 16)
+ANY_SIZE = (2, 3, 5, 6, 7, 12)
+WIDTHS = (64, 8, 48, 16, 40)  # layers of unequal cost, so stages of unequal cost
+
+
+def assert_same(plan: Plan, on: Machine = ROUND) -> None:
+    assert plan.simulated_s(on) == pytest.approx(plan.solved_s(on), rel=SAME), plan
+
+
+@SETTINGS
+@given(on=machines(), momentum=st.booleans(), batch=st.integers(1, 64))
+def test_serial_is_the_sum_of_its_ops(on: Machine, momentum: bool, batch: int) -> None:
+    plan = Plan(Workload((20, 10, 5), batch, 8, momentum), Mesh())
+    assert_same(plan, on)
+    assert plan.solved_s(on) == pytest.approx(sum(plan.busy_s(on)), rel=SAME)
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("ranks", POWERS)
+def test_data_parallel_on_a_power_of_two_agrees(
+    ranks: int, algorithm: Algorithm, overlap: bool, one_lane: bool
+) -> None:
+    options = PlanOptions(bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
+    widths = even_widths(Mesh(ranks), 3)
+    assert_same(Plan(Workload(widths, 3 * ranks, 8), Mesh(ranks), options, one_lane))
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("algorithm", [Algorithm.LIBRARY, Algorithm.RING])
+@pytest.mark.parametrize("ranks", ANY_SIZE)
+def test_rings_and_the_library_agree_on_any_number_of_ranks(
+    ranks: int, algorithm: Algorithm, overlap: bool, one_lane: bool
+) -> None:
+    options = PlanOptions(bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
+    widths = even_widths(Mesh(ranks), 3)
+    assert_same(Plan(Workload(widths, 3 * ranks, 8), Mesh(ranks), options, one_lane))
+
+
+@SETTINGS
+@given(
+    on=machines(),
+    ranks=st.sampled_from((3, *POWERS)),
+    overlap=st.booleans(),
+    bucket=st.sampled_from([1, 1 << 20]),
+)
+def test_the_library_agrees_on_any_machine_even_with_uneven_replicas(
+    on: Machine, ranks: int, overlap: bool, bucket: int
+) -> None:
+    options = PlanOptions(bucket_nbytes=bucket, overlap=overlap)
+    assert_same(Plan(Workload((11, 7, 5), 3 * ranks + 1, 8), Mesh(ranks), options), on)
+
+
+@SETTINGS
+@given(
+    on=machines(), ranks=st.sampled_from(POWERS), algorithm=st.sampled_from(Algorithm), overlap=st.booleans(),
+    one_lane=st.booleans(),
+)  # fmt: skip
+def test_data_parallel_agrees_on_any_machine(
+    on: Machine, ranks: int, algorithm: Algorithm, overlap: bool, one_lane: bool
+) -> None:
+    options = PlanOptions(bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
+    widths = even_widths(Mesh(ranks), 3)
+    assert_same(Plan(Workload(widths, 2 * ranks, 8), Mesh(ranks), options, one_lane), on)
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_tensor_parallel_of_equal_shards_agrees(
+    ranks: int, algorithm: Algorithm, num_layers: int, one_lane: bool
+) -> None:
+    mesh = Mesh(tp=ranks)
+    widths = even_widths(mesh, num_layers)
+    assert_same(Plan(Workload(widths, 16, 8), mesh, PlanOptions(2, algorithm=algorithm), one_lane))
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("schedule", Schedule)
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("microbatches", range(1, 9))
+def test_pipelines_of_up_to_two_stages_agree(
+    stages: int, schedule: Schedule, microbatches: int, one_lane: bool
+) -> None:
+    for batch in (microbatches, 3 * microbatches, 3 * microbatches + 1):
+        options = PlanOptions(microbatches, schedule)
+        assert_same(Plan(Workload(WIDTHS, batch, 8), Mesh(pp=stages), options, one_lane))
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("stages", [3, 4])
+@pytest.mark.parametrize("microbatches", range(1, 9))
+def test_gpipe_of_any_number_of_stages_agrees(
+    stages: int, microbatches: int, one_lane: bool
+) -> None:
+    # All messages go forward, then all go backward: no two ever meet at a port.
+    for batch in (microbatches, 3 * microbatches, 3 * microbatches + 1):
+        options = PlanOptions(microbatches, Schedule.GPIPE)
+        assert_same(Plan(Workload(WIDTHS, batch, 8), Mesh(pp=stages), options, one_lane))
+
+
+@SETTINGS
+@given(
+    on=machines(), stages=st.integers(1, 4), microbatches=st.integers(1, 8), rows=st.integers(1, 4),
+    one_lane=st.booleans(),
+)  # fmt: skip
+def test_gpipe_agrees_on_any_machine(
+    on: Machine, stages: int, microbatches: int, rows: int, one_lane: bool
+) -> None:
+    options = PlanOptions(microbatches, Schedule.GPIPE)
+    assert_same(
+        Plan(Workload(WIDTHS, rows * microbatches, 8), Mesh(pp=stages), options, one_lane), on
+    )
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize(
+    "mesh", [Mesh(2, 2, 1), Mesh(2, 1, 2), Mesh(1, 2, 2), Mesh(2, 2, 2), Mesh(4, 2, 2)], ids=str
+)
+@pytest.mark.parametrize("schedule", Schedule)
+def test_hybrids_of_two_stages_with_the_library_agree(
+    mesh: Mesh, schedule: Schedule, overlap: bool, one_lane: bool
+) -> None:
+    for microbatches in (1, 2, 3):
+        batch = 2 * mesh.dp * microbatches
+        options = PlanOptions(microbatches, schedule, 1, overlap)
+        assert_same(Plan(Workload((24, 16, 24, 16, 8), batch, 8), mesh, options, one_lane))
+
+
+@pytest.mark.parametrize(
+    "algorithm", [Algorithm.RING, Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING]
+)
+@pytest.mark.parametrize("mesh", [Mesh(2, 1, 2), Mesh(4, 1, 2), Mesh(2, 1, 4)], ids=str)
+def test_hybrids_without_stages_agree_for_expanded_algorithms_too(
+    mesh: Mesh, algorithm: Algorithm
+) -> None:
+    widths = even_widths(mesh, 3)
+    for overlap in (False, True):
+        options = PlanOptions(2, bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
+        plan = Plan(Workload(widths, 4 * mesh.dp, 8), mesh, options, one_lane=True)
+        assert_same(plan)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_ranks_of_one_node_agree_as_those_of_many_do(algorithm: Algorithm) -> None:
+    mesh, options = Mesh(8), PlanOptions(algorithm=algorithm)
+    program = plan_step(Workload(even_widths(mesh, 2), 8, 8), mesh, options)
+    costs = Costs(ROUND, mesh, 8)
+    simulated = simulate(expand(program), costs, one_lane=False).step_time_s
+    assert simulated == pytest.approx(solve(program, costs, one_lane=False).step_time_s, rel=SAME)
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+def test_a_collective_of_unequal_ranks_begins_with_the_last_of_them(one_lane: bool) -> None:
+    # One rank is slow before the all-reduce and the other after it: 4 + 4 multiply-adds in a row.
+    def works(name: str, before: int, after: int, span: range) -> Role:
+        def linear(units: int, layer: int) -> Compute:
+            return Compute(Kernel.LINEAR, layer, 0, Shape(1, 1, units), 0, 0)
+
+        first, last = linear(before, 0), linear(after, 1)
+        summed = Collective("sum", CollectiveKind.ALLREDUCE, Part("grad", 0, 100), Axis.DP)
+        ops = (first, Wait(Lane.COMM, first.id), summed, Wait(Lane.COMPUTE, "sum"), last)
+        return Role(name, span, range(1), range(1), ops)
+
+    roles = (works("early", 4000, 1000, range(1)), works("late", 1000, 4000, range(1, 2)))
+    program = Program(Mesh(2), 8, roles)
+    # A fixed millisecond and 4 ms of compute, twice; between them 1 ms and 800 bytes at 1 MB/s.
+    expected_s = 5e-3 + 1.8e-3 + 5e-3
+    for read in (simulate, solve):
+        times = read(program, Costs(ROUND, program.mesh, 1), one_lane=one_lane)
+        assert times.step_time_s == pytest.approx(expected_s, rel=SAME)
+
+
+def test_messages_of_one_rank_take_turns_at_its_port_in_both_engines() -> None:
+    # Transfers of 48 ms and compute of 4 ms or less: the link is what the first stage waits for.
+    options = PlanOptions(6, Schedule.GPIPE)
+    plan = Plan(Workload((2, 100, 2), 60, 8), Mesh(pp=2), options)
+    on = machine(links=links(ALPHA_S, 6 * BETA_S_PER_BYTE))
+    assert plan.solved_s(on) > 12 * 48e-3
+    assert_same(plan, on)

@@ -1,0 +1,89 @@
+"""Samples made from coefficients that a test knows, with the noise it asks for."""
+
+import numpy as np
+
+from calibration.features import features
+from calibration.ladder import ladder
+from calibration.machine import Tier
+from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
+from exec.plan.step import plan_step
+from exec.program.mesh import Mesh
+from exec.program.ops import Compute, Kernel, Shape
+
+CACHES = (1 << 20, 1 << 24)
+PROVENANCE = {"cpu": "made up", "command": "none", "date": "2026-11-21"}
+# Seconds for each feature: what this kind of machine costs, to the order of magnitude.
+TRUTH = {
+    "fixed": 2e-6, "nkm": 2.5e-11, "nk": 1e-10, "km": 2e-10, "nm": 4e-10, "n": 3e-9, "k": 2e-9, "m": 5e-10,
+    "km_inner_miss": 1e-10, "km_outer_miss": 3e-10, "nm_inner_miss": 1e-10, "m_inner_miss": 1e-10, "m_outer_miss": 3e-10,
+}  # fmt: skip
+SUMS = tuple(1 << power for power in range(6, 23, 2))
+
+
+def true_time_s(kernel: Kernel, shape: Shape, working_set: int) -> float:
+    """Return what the known coefficients make of ``kernel`` on ``shape``."""
+    return sum(
+        TRUTH[name] * value for name, value in features(kernel, shape, working_set, CACHES).items()
+    )
+
+
+def kernel_samples(
+    num_rungs: int = 56, noise: float = 0.0, outliers: float = 0.0
+) -> list[KernelSample]:
+    """Return a sample of every kernel on a ladder, with log-normal ``noise``.
+
+    A share ``outliers`` of them is five times as slow, as when another process took the core.
+    """
+    generator = np.random.Generator(np.random.PCG64(7))
+    found = []
+
+    def add(kernel: Kernel, shape: Shape, working_set: int) -> None:
+        spoilt = 5.0 if generator.random() < outliers else 1.0
+        time_s = (
+            true_time_s(kernel, shape, working_set)
+            * spoilt
+            * float(np.exp(noise * generator.standard_normal()))
+        )
+        found.append(
+            KernelSample(
+                kernel=kernel,
+                n=shape.n,
+                k=shape.k,
+                m=shape.m,
+                working_set=working_set,
+                time_s=time_s,
+            )
+        )
+
+    for workload in ladder(num_rungs):
+        role = plan_step(workload, Mesh()).roles[0]
+        for op in role.ops:
+            if isinstance(op, Compute):
+                add(op.kernel, op.shape, role.nbytes)
+    for elements in SUMS:
+        add(Kernel.ACCUMULATE, Shape(0, 0, elements), 8 * elements)
+    return found
+
+
+def all_samples() -> list[Sample]:
+    """Return samples of every kind."""
+    found: list[Sample] = list(kernel_samples(16))
+    for is_busy, factor in ((False, 1.0), (True, 1.3)):
+        found += [
+            StepSample(net=f"{width}-4", batch=8, is_neighbour_busy=is_busy, time_s=factor * (1e-3 + 2e-5),
+                       ops_s=1e-3, rel_sigma=0.03)
+            for width in (8, 16, 32)
+        ]  # fmt: skip
+    for tier, alpha_s in ((Tier.NODE, 1e-6), (Tier.NETWORK, 2e-5)):
+        for kind in ("exchange", "allreduce"):
+            found += [
+                MessageSample(
+                    kind=kind,
+                    tier=tier,
+                    ranks=2,
+                    nbytes=1 << power,
+                    time_s=alpha_s + 1e-9 * (1 << power),
+                )  # type: ignore[arg-type]
+                for power in range(2, 24)
+            ]
+    return [*found, OverlapSample(tier=Tier.NODE, nbytes=1 << 22, blocking_s=1e-2, left_s=7e-3)]

@@ -1,0 +1,131 @@
+"""The probe on this computer, as short as it goes: that it measures what the fit needs. No times."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from calibration.assemble import assemble
+from calibration.machine import Tier, read_machine
+from calibration.probe import probe_kernels, probe_messages, probe_neighbour
+from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
+from exec.program.ops import Kernel
+from exec.transport.threads import run_threads
+from tests.calibration.synthetic import PROVENANCE
+from tests.conftest import run_process
+
+RUNGS, SECONDS = 2, 0.02
+
+
+@pytest.fixture(scope="module")
+def kernels() -> list[Sample]:
+    """Return what a ladder of two rungs gives."""
+    return probe_kernels(RUNGS, SECONDS, lambda _: None)
+
+
+def test_a_ladder_measures_every_kernel_and_a_step_of_every_rung(kernels: list[Sample]) -> None:
+    measured = {sample.kernel for sample in kernels if isinstance(sample, KernelSample)}
+    assert measured == set(Kernel)
+    steps = [sample for sample in kernels if isinstance(sample, StepSample)]
+    assert len(steps) == RUNGS
+    assert not any(step.is_neighbour_busy for step in steps)
+
+
+def test_every_sample_of_a_kernel_is_positive_and_says_what_was_held(kernels: list[Sample]) -> None:
+    for sample in kernels:
+        assert sample.time_s > 0  # type: ignore[union-attr]  # no overlap is measured here
+        if isinstance(sample, KernelSample):
+            assert sample.m > 0
+            assert sample.working_set >= 4 * sample.m
+
+
+def test_the_sum_of_the_ops_is_the_sum_of_the_kernel_samples(kernels: list[Sample]) -> None:
+    ops_s = sum(step.ops_s for step in kernels if isinstance(step, StepSample))
+    sums = [s for s in kernels if isinstance(s, KernelSample) and s.kernel is not Kernel.ACCUMULATE]
+    assert ops_s == pytest.approx(
+        sum(sample.time_s for sample in sums), rel=1e-9
+    )  # in another order
+
+
+def test_a_neighbour_is_measured_in_whole_steps() -> None:
+    found = probe_neighbour(1, SECONDS, lambda _: None)
+    assert [(type(sample), sample.is_neighbour_busy) for sample in found] == [(StepSample, True)]  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def messages(request: pytest.FixtureRequest) -> tuple[int, list[list[Sample]]]:
+    """Return how many ranks exchanged messages, and what each of them was told."""
+    ranks: int = request.param
+    return ranks, run_threads(ranks, lambda wire: probe_messages(wire, 0.001, lambda _: None))
+
+
+def test_two_ranks_of_a_node_measure_exchanges_allreduces_and_overlap(
+    messages: tuple[int, list[list[Sample]]],
+) -> None:
+    ranks, told = messages
+    assert all(each == told[0] for each in told)
+    found = [sample for sample in told[0] if isinstance(sample, MessageSample)]
+    counts = Counter((sample.kind, sample.tier, sample.ranks) for sample in found)
+    expected = {("exchange", Tier.NODE, 2), ("allreduce", Tier.NODE, 2)}
+    expected |= {("allreduce", Tier.NODE, ranks)}
+    assert set(counts) == expected
+    assert len(set(counts.values())) == 1
+    sizes = sorted({sample.nbytes for sample in found})
+    assert sizes[0] <= 8
+    assert sizes[-1] >= 1 << 20
+    assert all(sample.time_s > 0 for sample in found)
+    assert [type(sample) for sample in told[0] if not isinstance(sample, MessageSample)] == [
+        OverlapSample
+    ]
+
+
+def test_what_is_probed_can_be_assembled(
+    kernels: list[Sample], messages: tuple[int, list[list[Sample]]]
+) -> None:
+    more = probe_kernels(6, 0.005, lambda _: None)
+    found = assemble(
+        "here", PROVENANCE, [*kernels, *more, *messages[1][0]], cores_per_node=2, memory_nbytes=1
+    )
+    assert found.compute is not None
+    assert set(found.links) == {Tier.NODE}
+    assert found.links[Tier.NODE].allreduce_ranks.high == messages[0]
+    assert all(model.rel_sigma >= 0 for model in found.compute.kernels.values())
+
+
+def test_calibration_refuses_before_it_measures(tmp_path: Path) -> None:
+    for arguments in (
+        ["--out", "/no/such/folder/m.json"],
+        ["--samples", str(tmp_path)],
+        ["--blas-threads", "0"],
+        ["--quik"],
+    ):
+        finished = run_process(
+            [sys.executable, "-m", "calibration", *arguments], STEPCAST_CACHE=str(tmp_path)
+        )
+        assert finished.returncode == 2
+        assert finished.stderr.startswith("error: ")
+        assert "Traceback" not in finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.mpi
+def test_two_ranks_leave_a_profile_with_links(mpiexec: str, tmp_path: Path) -> None:
+    path = tmp_path / "here.json"
+    command = [
+        mpiexec,
+        "-n",
+        "2",
+        sys.executable,
+        "-m",
+        "calibration",
+        "--quick",
+        "--out",
+        str(path),
+    ]
+    finished = run_process(command, timeout_s=120)
+    assert finished.returncode == 0, finished.stderr
+    found = read_machine(path)
+    assert found.compute is not None
+    assert set(found.links) == {Tier.NODE}
+    assert "us and more with size" in finished.stdout

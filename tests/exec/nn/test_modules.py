@@ -1,0 +1,184 @@
+"""The modules against finite differences, and at the ends of the number range."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
+from tests.exec.nn.finite_differences import ABS, Array, gradient_of
+from tests.exec.nn.plain_net import random_net
+
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)
+WIDTHS, SAMPLES, SEEDS = st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32)
+
+
+def normal(seed: int, *shape: int) -> Array:
+    """Return standard normal numbers."""
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+
+
+def linear_of(k: int, m: int, n: int, seed: int, *, adds: bool = False) -> Linear:
+    """Return a layer with random weights and room for everything."""
+    weight = normal(seed, m, k)
+    return Linear(
+        weight, normal(seed + 1, m), np.zeros((m, k)), np.zeros(m), np.empty((m, n)),
+        np.empty((k, n)), np.empty((m, k)) if adds else None, adds,
+    )  # fmt: skip
+
+
+@SETTINGS
+@given(WIDTHS, WIDTHS, SAMPLES, SEEDS)
+def test_linear_gradients_are_the_finite_differences(k: int, m: int, n: int, seed: int) -> None:
+    module, a, direction = linear_of(k, m, n, seed), normal(seed + 2, k, n), normal(seed + 3, m, n)
+
+    def f() -> float:
+        return float((module.forward(a) * direction).sum())
+
+    f()
+    grad_input = module.backward(direction)
+    assert module.bias is not None
+    for found, x in (
+        (grad_input, a),
+        (module.grad_weight, module.weight),
+        (module.grad_bias, module.bias),
+    ):
+        np.testing.assert_allclose(found, gradient_of(f, x), rtol=0, atol=ABS)
+
+
+@SETTINGS
+@given(WIDTHS, WIDTHS, SAMPLES, SEEDS)
+def test_linear_that_adds_gives_the_sum_of_both_gradients(
+    k: int, m: int, n: int, seed: int
+) -> None:
+    sets, adds = linear_of(k, m, n, seed), linear_of(k, m, n, seed, adds=True)
+    a, gb = normal(seed + 2, k, n), normal(seed + 3, m, n)
+    for module in (sets, adds):
+        module.forward(a)
+        module.backward(gb)
+        module.backward(gb)
+    # Doubling is exact in binary.
+    np.testing.assert_array_equal(adds.grad_weight, 2 * sets.grad_weight)
+    np.testing.assert_array_equal(adds.grad_bias, 2 * sets.grad_bias)  # type: ignore[operator]  # not None
+
+
+def test_linear_without_bias_or_input_gradient_is_the_product_alone() -> None:
+    weight, a = normal(0, 3, 4), normal(1, 4, 2)
+    module = Linear(weight, None, np.empty((3, 4)), None, np.empty((3, 2)))
+    np.testing.assert_array_equal(module.forward(a), weight @ a)
+    assert module.backward(normal(2, 3, 2)) is None
+
+
+@SETTINGS
+@given(WIDTHS, SAMPLES, SEEDS)
+def test_sigmoid_gradient_is_the_finite_difference(m: int, n: int, seed: int) -> None:
+    module, a, direction = Sigmoid(np.empty((m, n))), normal(seed, m, n), normal(seed + 1, m, n)
+
+    def f() -> float:
+        return float((module.forward(a.copy()) * direction).sum())
+
+    f()
+    found = module.backward(direction.copy())
+    np.testing.assert_allclose(found, gradient_of(f, a), rtol=0, atol=ABS)
+
+
+@SETTINGS
+@given(WIDTHS, SAMPLES, SEEDS)
+def test_sigmoid_is_one_over_one_plus_exp(m: int, n: int, seed: int) -> None:
+    a = normal(seed, m, n)
+    # tanh is good to 2 ulp, and (1 + tanh) / 2 loses the bits that cancel: absolute, not relative.
+    np.testing.assert_allclose(
+        Sigmoid(np.empty((m, n))).forward(a.copy()), 1 / (1 + np.exp(-a)), rtol=0, atol=4 * 2.3e-16
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_saturates_without_a_warning(dtype: type[np.floating]) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        module = Sigmoid(np.empty((1, 4), dtype))
+        out = module.forward(np.array([[-1e4, 1e4, -np.inf, np.inf]], dtype))
+        assert out.tolist() == [[0.0, 1.0, 0.0, 1.0]]
+        assert module.backward(np.ones((1, 4), dtype)).tolist() == [[0.0] * 4]
+
+
+def loss_of(labels: list[int], classes: int, scale: float) -> SoftmaxCrossEntropy:
+    """Return the loss of ``labels``."""
+    targets = np.zeros((classes, len(labels)))
+    targets[labels, np.arange(len(labels))] = scale
+    return SoftmaxCrossEntropy(scale, targets)
+
+
+@SETTINGS
+@given(st.integers(2, 6), st.lists(st.integers(0, 1), min_size=1, max_size=5), SEEDS)
+def test_loss_is_minus_the_log_of_the_label_s_probability(
+    classes: int, labels: list[int], seed: int
+) -> None:
+    logits = normal(seed, classes, len(labels))
+    p = np.exp(logits) / np.exp(logits).sum(axis=0)
+    expected = -sum(np.log(p[label, i]) for i, label in enumerate(labels)) / 8
+    loss = loss_of(labels, classes, 1 / 8)
+    loss.forward_backward(logits)
+    # Logits below 5 in size, at most 6 classes and 5 samples: fewer than 60 roundings of numbers
+    # below 10, each of 1.1e-16 relative: 7e-14 at the very most.
+    assert loss.total == pytest.approx(expected, rel=0, abs=7e-14)
+
+
+@SETTINGS
+@given(st.integers(2, 6), st.lists(st.integers(0, 1), min_size=1, max_size=5), SEEDS)
+def test_loss_gradient_is_the_finite_difference(classes: int, labels: list[int], seed: int) -> None:
+    logits, loss = normal(seed, classes, len(labels)), loss_of(labels, classes, 1 / 8)
+
+    def f() -> float:
+        loss.total = 0.0
+        loss.forward_backward(logits.copy())
+        return loss.total
+
+    found = loss.forward_backward(logits.copy())
+    np.testing.assert_allclose(found, gradient_of(f, logits), rtol=0, atol=ABS)
+    # Probabilities add to one, so the gradient of each sample to zero: 6 roundings of 1/8.
+    np.testing.assert_allclose(found.sum(axis=0), 0, rtol=0, atol=6 * 2.3e-16 / 8)
+
+
+def test_loss_of_huge_logits_is_finite_and_right() -> None:
+    with np.errstate(all="raise", under="ignore"):
+        loss = loss_of([0, 1], 2, 1.0)
+        gradient = loss.forward_backward(np.array([[1e4, 1e4], [-1e4, -1e4]]))
+    # The first sample is certain and right; the second is certain and wrong by 2e4 nats.
+    assert loss.total == 2e4
+    assert gradient.tolist() == [[0.0, 1.0], [0.0, -1.0]]
+
+
+def test_loss_adds_up_over_batches() -> None:
+    loss = loss_of([0], 2, 1.0)
+    for _ in range(3):
+        loss.forward_backward(np.zeros((2, 1)))
+    # Three times log 2, each rounded once and added twice.
+    assert loss.total == pytest.approx(3 * np.log(2), rel=4 * 2.3e-16, abs=0)
+
+
+@SETTINGS
+@given(st.lists(WIDTHS, min_size=1, max_size=4), st.integers(2, 5), SAMPLES, SEEDS)
+def test_whole_net_s_gradients_are_the_finite_differences(
+    widths: list[int], classes: int, samples: int, seed: int
+) -> None:
+    net = random_net((*widths, classes), samples, seed)
+    net.forward_backward()
+    found = [g.copy() for g in (*net.grad_weights, *net.grad_biases)]
+    for gradient, parameter in zip(found, (*net.weights, *net.biases), strict=True):
+        np.testing.assert_allclose(
+            gradient, gradient_of(net.forward_backward, parameter), rtol=0, atol=ABS
+        )
+
+
+def test_empty_microbatch_adds_nothing() -> None:
+    net = random_net((4, 3, 2), 1, 0)
+    empty = np.empty((4, 0))
+    linear = Linear(
+        net.weights[0], net.biases[0], net.grad_weights[0], net.grad_biases[0], np.empty((3, 0))
+    )
+    sigmoid, loss = Sigmoid(np.empty((3, 0))), SoftmaxCrossEntropy(1.0, np.empty((3, 0)))
+    gb = loss.forward_backward(sigmoid.forward(linear.forward(empty)))
+    linear.backward(sigmoid.backward(gb))
+    assert loss.total == 0.0
+    assert not net.grad_weights[0].any()
+    assert not net.grad_biases[0].any()

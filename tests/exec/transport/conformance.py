@@ -1,0 +1,338 @@
+"""What every transport must do: plain functions that all ranks call together.
+
+The tests run them on threads; ``mpiexec -n P python -m tests.exec.transport.conformance`` runs them
+on MPI. Sums are of small integers, so they are exact in any order, unless a case says otherwise.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from exec.program.ops import CollectiveKind
+from exec.runtime.job import TransportName, run_job
+from exec.transport.protocol import Buffer, Transport
+
+Case = Callable[[Transport], None]
+LARGE = 1 << 17  # float64: 1 MiB, beyond any eager limit
+
+
+def own(wire: Transport, size: int) -> Buffer:
+    """Return what this rank brings to a sum: whole numbers that tell ranks and places apart."""
+    return np.arange(size, dtype=np.float64) * (wire.rank + 1) + wire.rank
+
+
+def total(wire: Transport, size: int) -> Buffer:
+    """Return the sum of what all ranks bring."""
+    p = wire.size
+    return np.arange(size, dtype=np.float64) * (p * (p + 1) // 2) + p * (p - 1) // 2
+
+
+def uneven(wire: Transport) -> list[int]:
+    """Return shares that differ, the first of which is empty if there are several."""
+    return [3 * rank if wire.size > 1 else 3 for rank in range(wire.size)]
+
+
+def neighbours(wire: Transport) -> tuple[int, int]:
+    """Return the rank before and the rank after this one."""
+    return (wire.rank - 1) % wire.size, (wire.rank + 1) % wire.size
+
+
+def do(
+    wire: Transport, kind: CollectiveKind, array: Buffer, counts: list[int], root: int = 0
+) -> tuple[Buffer, Buffer]:
+    """Return the results of the blocking and of the non-blocking form on copies of ``array``."""
+    blocking, pending = array.copy(), array.copy()
+    wire.run_collective(kind, blocking, counts, root)
+    wire.start_collective(kind, pending, counts, root).Wait()
+    return blocking, pending
+
+
+def messages_of_one_tag_keep_their_order(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    out = [np.full(1 + i % 3, 100.0 * wire.rank + i) for i in range(20)]
+    sent = [wire.send(array, after, 5) for array in out]
+    for i in range(20):
+        into = np.empty(1 + i % 3)
+        wire.receive(into, before, 5).Wait()
+        np.testing.assert_array_equal(into, 100.0 * before + i)
+    for request in sent:
+        request.Wait()
+
+
+def tags_are_told_apart(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    out = [np.array([10.0 * tag + wire.rank]) for tag in (1, 2, 3)]
+    sent = [wire.send(array, after, tag) for tag, array in zip((1, 2, 3), out, strict=True)]
+    for tag in (3, 1, 2):
+        into = np.empty(1)
+        wire.receive(into, before, tag).Wait()
+        assert into[0] == 10.0 * tag + before
+    for request in sent:
+        request.Wait()
+
+
+def receive_may_come_before_its_send(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    into, out = np.empty(4), np.full(4, 1.0 + wire.rank)
+    receiving = wire.receive(into, before, 6)
+    wire.run_collective(CollectiveKind.BARRIER, np.empty(0), [], 0)
+    sending = wire.send(out, after, 6)
+    receiving.Wait()
+    sending.Wait()
+    np.testing.assert_array_equal(into, 1.0 + before)
+
+
+def sources_are_told_apart(wire: Transport) -> None:
+    out = [np.array([10.0 * wire.rank + i]) for i in range(2)]
+    sent = [wire.send(array, 0, 7) for array in out] if wire.rank else []
+    wire.run_collective(CollectiveKind.BARRIER, np.empty(0), [], 0)
+    if wire.rank == 0:
+        # The last rank's messages first, while the others' wait.
+        for source in reversed(range(1, wire.size)):
+            for i in range(2):
+                into = np.empty(1)
+                wire.receive(into, source, 7).Wait()
+                assert into[0] == 10.0 * source + i
+    for request in sent:
+        request.Wait()
+
+
+def any_source_takes_each_message_once(wire: Transport) -> None:
+    if wire.rank:
+        wire.send(np.array([7.0 * wire.rank]), 0, 8).Wait()
+        return
+    found = []
+    for _ in range(wire.size - 1):
+        into = np.empty(1)
+        wire.receive(into, None, 8).Wait()
+        found.append(into[0])
+    assert sorted(found) == [7.0 * rank for rank in range(1, wire.size)]
+
+
+def message_may_be_empty(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    sending = wire.send(np.empty(0), after, 9)
+    wire.receive(np.empty(0), before, 9).Wait()
+    sending.Wait()
+
+
+def message_may_be_large(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    out, into = own(wire, LARGE), np.empty(LARGE)
+    sending = wire.send(out, after, 10)
+    wire.receive(into, before, 10).Wait()
+    sending.Wait()
+    np.testing.assert_array_equal(into, np.arange(LARGE) * (before + 1.0) + before)
+
+
+def message_may_be_part_of_an_array(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    out, into = np.arange(10.0) + wire.rank, np.full(10, -1.0)
+    sending = wire.send(out[2:5], after, 11)
+    wire.receive(into[6:9], before, 11).Wait()
+    sending.Wait()
+    np.testing.assert_array_equal(into, [-1] * 6 + [2.0 + before, 3.0 + before, 4.0 + before, -1])
+
+
+def sent_array_is_free_once_its_request_is_done(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    array, into = np.empty(8), np.empty(8)
+    for i in range(10):
+        array.fill(i)
+        sending = wire.send(array, after, 12)
+        wire.receive(into, before, 12).Wait()
+        sending.Wait()
+        np.testing.assert_array_equal(into, i)
+
+
+def test_comes_true_without_wait(wire: Transport) -> None:
+    before, after = neighbours(wire)
+    into, array = np.empty(LARGE), own(wire, 5)
+    requests = [wire.start_collective(CollectiveKind.ALLREDUCE, array, [], 0)]
+    if wire.size > 1:
+        requests += [wire.send(np.zeros(LARGE), after, 13), wire.receive(into, before, 13)]
+    done = [False]
+    while not all(done):
+        done = [request.Test() for request in requests]  # each is helped along every time
+    np.testing.assert_array_equal(array, total(wire, 5))
+    # Waiting for what is done changes nothing.
+    requests[0].Wait()
+    np.testing.assert_array_equal(array, total(wire, 5))
+
+
+def dtypes_pass_through(wire: Transport) -> None:
+    for dtype in (np.float32, np.float64, np.int64):
+        array = own(wire, 5).astype(dtype)
+        for found in do(wire, CollectiveKind.ALLREDUCE, array, []):
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, total(wire, 5))
+
+
+def allreduce_adds(wire: Transport) -> None:
+    for size in (0, 1, 7, LARGE):
+        for found in do(wire, CollectiveKind.ALLREDUCE, own(wire, size), []):
+            np.testing.assert_array_equal(found, total(wire, size))
+
+
+def allreduce_leaves_the_same_bits_on_all_ranks(wire: Transport) -> None:
+    generator = np.random.Generator(np.random.PCG64(wire.rank))
+    for size in (1, 100, 5000):
+        array = generator.standard_normal(size) * 10.0 ** generator.integers(-8, 8, size)
+        for found in do(wire, CollectiveKind.ALLREDUCE, array, []):
+            assert len(set(map(str, wire.gather_objects(found.tobytes().hex())))) == 1
+
+
+def allgather_collects_the_shares(wire: Transport) -> None:
+    for counts in ([2] * wire.size, uneven(wire)):
+        stops = np.cumsum(counts)
+        owners = np.repeat(np.arange(wire.size, dtype=np.float64), counts)
+        array = np.full(stops[-1], -1.0)
+        mine = slice(stops[wire.rank] - counts[wire.rank], stops[wire.rank])
+        array[mine] = wire.rank
+        for found in do(wire, CollectiveKind.ALLGATHER, array, counts):
+            np.testing.assert_array_equal(found, owners)
+
+
+def reduce_scatter_adds_and_keeps_the_share(wire: Transport) -> None:
+    for counts in ([2] * wire.size, uneven(wire)):
+        stop = sum(counts[: wire.rank + 1])
+        mine = slice(stop - counts[wire.rank], stop)
+        size = sum(counts)
+        for found in do(wire, CollectiveKind.REDUCE_SCATTER, own(wire, size), counts):
+            np.testing.assert_array_equal(found[mine], total(wire, size)[mine])
+
+
+def broadcast_copies_the_root_s(wire: Transport) -> None:
+    for root in range(wire.size):
+        for size in (0, 3, LARGE):
+            for found in do(wire, CollectiveKind.BROADCAST, own(wire, size), [], root):
+                np.testing.assert_array_equal(found, np.arange(size) * (root + 1.0) + root)
+
+
+def reduce_adds_at_the_root(wire: Transport) -> None:
+    for root in range(wire.size):
+        for found in do(wire, CollectiveKind.REDUCE, own(wire, 6), [], root):
+            if wire.rank == root:
+                np.testing.assert_array_equal(found, total(wire, 6))
+
+
+def barrier_ends_and_touches_nothing(wire: Transport) -> None:
+    for found in do(wire, CollectiveKind.BARRIER, own(wire, 3), []):
+        np.testing.assert_array_equal(found, own(wire, 3))
+
+
+def starting_a_collective_does_not_block(wire: Transport) -> None:
+    # Rank 0 starts, and only then sends what the others need before they start.
+    array = own(wire, LARGE)
+    into = np.empty(1)
+    if wire.rank:
+        wire.receive(into, 0, 14).Wait()
+    request = wire.start_collective(CollectiveKind.ALLREDUCE, array, [], 0)
+    if not wire.rank:
+        for sending in [wire.send(np.ones(1), rank, 14) for rank in range(1, wire.size)]:
+            sending.Wait()
+    request.Wait()
+    np.testing.assert_array_equal(array, total(wire, LARGE))
+
+
+def collectives_under_way_may_end_in_any_order(wire: Transport) -> None:
+    arrays = [own(wire, size) for size in (4, 5, 6)]
+    requests = [wire.start_collective(CollectiveKind.ALLREDUCE, array, [], 0) for array in arrays]
+    for request in requests[:: 1 if wire.rank % 2 else -1]:
+        request.Wait()
+    for array in arrays:
+        np.testing.assert_array_equal(array, total(wire, len(array)))
+
+
+def split_keeps_the_order_of_ranks(wire: Transport) -> None:
+    part = wire.split(wire.rank % 2)
+    members = list(range(wire.rank % 2, wire.size, 2))
+    assert (part.size, members[part.rank]) == (len(members), wire.rank)
+    assert part.gather_objects(wire.rank) == members
+    array = np.array([float(wire.rank)])
+    part.run_collective(CollectiveKind.ALLREDUCE, array, [], 0)
+    assert array[0] == sum(members)
+
+
+def split_of_a_split_is_a_group_of_its_own(wire: Transport) -> None:
+    half = wire.split(int(wire.rank >= wire.size // 2))
+    alone = half.split(half.rank)
+    assert (alone.rank, alone.size) == (0, 1)
+    assert alone.gather_objects(wire.rank) == [wire.rank]
+    assert sum(map(int, half.gather_objects(1))) == half.size  # type: ignore[call-overload]  # ints
+
+
+def groups_do_not_hear_one_another(wire: Transport) -> None:
+    if wire.size == 1:
+        return
+    before, after = neighbours(wire)
+    same = wire.split(0)
+    assert (same.rank, same.size) == (wire.rank, wire.size)
+    into = np.empty(2)
+    sent = [same.send(np.array([1.0]), after, 15), wire.send(np.array([2.0]), after, 15)]
+    wire.receive(into[1:], before, 15).Wait()
+    same.receive(into[:1], before, 15).Wait()
+    for request in sent:
+        request.Wait()
+    np.testing.assert_array_equal(into, [1.0, 2.0])
+
+
+def gather_objects_gives_every_rank_every_value(wire: Transport) -> None:
+    found = wire.gather_objects({"rank": wire.rank, "name": "x" * wire.rank})
+    assert found == [{"rank": rank, "name": "x" * rank} for rank in range(wire.size)]
+    assert wire.gather_objects(None) == [None] * wire.size
+
+
+CASES: tuple[Case, ...] = (
+    messages_of_one_tag_keep_their_order,
+    tags_are_told_apart,
+    sources_are_told_apart,
+    receive_may_come_before_its_send,
+    any_source_takes_each_message_once,
+    message_may_be_empty,
+    message_may_be_large,
+    message_may_be_part_of_an_array,
+    sent_array_is_free_once_its_request_is_done,
+    test_comes_true_without_wait,
+    dtypes_pass_through,
+    allreduce_adds,
+    allreduce_leaves_the_same_bits_on_all_ranks,
+    allgather_collects_the_shares,
+    reduce_scatter_adds_and_keeps_the_share,
+    broadcast_copies_the_root_s,
+    reduce_adds_at_the_root,
+    barrier_ends_and_touches_nothing,
+    starting_a_collective_does_not_block,
+    collectives_under_way_may_end_in_any_order,
+    split_keeps_the_order_of_ranks,
+    split_of_a_split_is_a_group_of_its_own,
+    groups_do_not_hear_one_another,
+    gather_objects_gives_every_rank_every_value,
+)
+
+
+def conform(wire: Transport) -> None:
+    """Do all cases; rank 0 says which are done, so that the last one named is before the fault."""
+    for case in CASES:
+        case(wire)
+        wire.gather_objects(None)
+        if wire.rank == 0:
+            print("conforms:", case.__name__, flush=True)
+
+
+if __name__ == "__main__":
+    run_job(TransportName.MPI, None, conform)

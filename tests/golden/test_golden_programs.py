@@ -1,0 +1,71 @@
+"""Golden programs: the text of a few plans, to be reviewed like prose.
+
+After a change that is meant to change them, write them anew and read the diff:
+
+    python tests/golden/test_golden_programs.py
+"""
+
+from pathlib import Path
+
+import pytest
+
+from exec.plan.collectives import expand
+from exec.plan.schedule import Schedule
+from exec.plan.step import PlanOptions, plan_step
+from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
+from exec.program.program import Program
+from exec.program.text import format_program, parse_program
+from exec.workload import Workload
+
+FOLDER = Path(__file__).parent
+
+
+def plan(net: str, batch: int, mesh: Mesh, **options: object) -> Program:
+    """Return the expanded program of ``net`` on ``mesh``."""
+    widths = tuple(map(int, net.split("-")))
+    return expand(plan_step(Workload(widths, batch), mesh, PlanOptions(**options)))  # type: ignore[arg-type]  # by name
+
+
+def golden_programs() -> dict[str, Program]:
+    """Return every golden program by the name of its file."""
+    return {
+        "serial": plan("6-5-4", 8, Mesh()),
+        "data_4_ranks_ring": plan("6-5-4", 10, Mesh(dp=4), algorithm=Algorithm.RING),
+        "data_2_ranks_overlapped_buckets": plan(
+            "6-5-4", 8, Mesh(dp=2), overlap=True, bucket_nbytes=1
+        ),
+        "data_5_ranks_recursive_doubling": plan(
+            "6-4", 5, Mesh(dp=5), algorithm=Algorithm.RECURSIVE_DOUBLING
+        ),
+        "data_6_ranks_binomial_tree": plan("6-4", 6, Mesh(dp=6), algorithm=Algorithm.BINOMIAL_TREE),
+        "pipeline_2_stages_1f1b": plan("6-5-4", 7, Mesh(pp=2), num_microbatches=3),
+        "pipeline_2_stages_gpipe": plan(
+            "6-5-4", 4, Mesh(pp=2), num_microbatches=2, schedule=Schedule.GPIPE
+        ),
+        "tensor_2_ranks": plan("6-5-4-3", 4, Mesh(tp=2)),
+        "hybrid_2x2x2_halving_doubling": plan(
+            "6-5-4", 8, Mesh(2, 2, 2), num_microbatches=2, algorithm=Algorithm.HALVING_DOUBLING
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", golden_programs())
+def test_program_reads_as_its_golden_file(name: str) -> None:
+    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    assert format_program(golden_programs()[name]) == text
+
+
+@pytest.mark.parametrize("name", golden_programs())
+def test_golden_file_parses_to_its_program(name: str) -> None:
+    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    assert parse_program(text) == golden_programs()[name]
+
+
+def test_every_golden_file_has_its_program() -> None:
+    assert {path.stem for path in FOLDER.glob("*.txt")} == set(golden_programs())
+
+
+if __name__ == "__main__":
+    for stem, program in golden_programs().items():
+        (FOLDER / f"{stem}.txt").write_text(format_program(program), encoding="utf-8")

@@ -1,0 +1,117 @@
+"""Laws of the choices: all plans that fit, no other, and the best of them."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibration.machine import Machine
+from exec.errors import UsageError
+from exec.plan.layout import check_mesh
+from exec.plan.schedule import Schedule
+from exec.plan.step import PlanOptions
+from exec.plan.strategy import Strategy, strategy_of
+from exec.program.mesh import Mesh
+from exec.workload import Workload
+from sim.choices import Choice, best, choices, factorisations, node_counts
+from sim.forecast import solved_step_s
+from tests.agreement.hand_made import machines
+
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=15)
+
+
+@pytest.mark.parametrize("ranks", [*range(1, 37), 64])
+def test_factorisations_are_all_and_only_the_meshes_of_so_many_ranks(ranks: int) -> None:
+    every = itertools.product(range(1, ranks + 1), repeat=2)
+    expected = {Mesh(dp, pp, ranks // (dp * pp)) for dp, pp in every if ranks % (dp * pp) == 0}
+    found = list(factorisations(ranks))
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+
+
+@given(most=st.integers(1, 1 << 24))
+@SETTINGS
+def test_node_counts_are_the_powers_of_two_and_the_last(most: int) -> None:
+    counts = node_counts(most)
+    assert counts == sorted({*(1 << i for i in range(25) if 1 << i <= most), most})
+
+
+@SETTINGS
+@given(
+    ranks=st.integers(1, 24), batch=st.integers(1, 40), widths=st.lists(st.integers(2, 12), min_size=2, max_size=5),
+    microbatches=st.sampled_from([None, 1, 2, 3]),
+)  # fmt: skip
+def test_every_choice_fits_and_every_mesh_that_fits_is_a_choice(
+    ranks: int, batch: int, widths: list[int], microbatches: int | None
+) -> None:
+    workload = Workload(tuple(widths), batch)
+    found = choices(ranks, workload, list(Strategy), None, microbatches)
+    chosen = {choice.mesh for each in found.values() for choice in each}
+    for strategy, each in found.items():
+        assert all(strategy_of(choice.mesh) is strategy for choice in each)
+        for choice in each:
+            for count in choice.microbatches:
+                check_mesh(workload, choice.mesh, count)  # raises unless it fits
+    for mesh in factorisations(ranks):
+        if fits(workload, mesh, microbatches or 1):
+            assert mesh in chosen
+
+
+def fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:
+    try:
+        check_mesh(workload, mesh, microbatches)
+    except UsageError:
+        return False
+    return True
+
+
+def test_only_the_wanted_strategies_and_the_fixed_mesh_are_choices() -> None:
+    workload = Workload((8, 8, 8), 64)
+    assert set(choices(8, workload, [Strategy.DATA], None, None)) == {Strategy.DATA}
+    assert choices(8, workload, list(Strategy), Mesh(2, 2, 2), 4) == {
+        Strategy.HYBRID: [Choice(Mesh(2, 2, 2), (4,))]
+    }
+
+
+WORKLOAD = Workload((24, 16, 32, 8), 96, 8)
+
+
+@SETTINGS
+@given(on=machines(), ranks=st.sampled_from([2, 4, 6, 8]), schedule=st.sampled_from(Schedule))
+def test_best_is_within_a_fiftieth_of_trying_everything(
+    on: Machine, ranks: int, schedule: Schedule
+) -> None:
+    # Along the number of microbatches the search stops where the step first gets longer, which may
+    # miss a later minimum where microbatches do not divide the batch.
+    options = PlanOptions(schedule=schedule)
+
+    def step_s(mesh: Mesh, tried: PlanOptions) -> float:
+        return solved_step_s(on, WORKLOAD, mesh, tried, 1)
+
+    for meshes in choices(ranks, WORKLOAD, list(Strategy), None, None).values():
+        every = [
+            step_s(choice.mesh, replace(options, num_microbatches=count))
+            for choice in meshes
+            for count in choice.microbatches
+        ]
+        found_s = step_s(*best(options, meshes, step_s))
+        assert min(every) <= found_s <= 1.02 * min(every)
+
+
+@given(times=st.lists(st.integers(1, 50), min_size=1, max_size=6))
+@SETTINGS
+def test_best_finds_the_minimum_of_what_falls_and_then_rises(times: list[int]) -> None:
+    lowest = times.index(min(times))
+    valley = [*sorted(times[:lowest], reverse=True), min(times), *sorted(times[lowest + 1 :])]
+    counts = tuple(range(1, len(valley) + 1))
+    _, options = best(
+        PlanOptions(), [Choice(Mesh(), counts)], lambda _, tried: valley[tried.num_microbatches - 1]
+    )
+    assert valley[options.num_microbatches - 1] == min(valley)
+
+
+def test_there_must_be_something_to_choose_from() -> None:
+    with pytest.raises(ValueError, match="must be a mesh"):
+        best(PlanOptions(), [], lambda mesh, tried: 1.0)

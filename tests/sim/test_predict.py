@@ -1,0 +1,299 @@
+"""The command line of forecasts: what it prints, and how it refuses."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from calibration.machine import write_machine
+from exec.cli import run_app
+from sim.predict import app
+from tests.agreement.hand_made import compute, machine
+from tests.conftest import run_process
+
+SAME = 1e-9  # roundings only
+ROW = {
+    "nodes", "ranks", "strategy", "engine", "step_time_s", "speedup", "speedup_low", "speedup_high",
+    "efficiency", "memory_bytes", "breakdown", "extrapolated", "mesh", "microbatches", "schedule",
+    "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s",
+}  # fmt: skip
+PARTS = {"compute_s", "exposed_comm_s", "bubble_s", "wait_s", "overhead_s"}
+Finished = subprocess.CompletedProcess[str]
+Predict = Callable[..., Finished]
+
+
+@pytest.fixture
+def machine_file(tmp_path: Path) -> Path:
+    """Return a Machine file that this test wrote."""
+    path = tmp_path / "round.json"
+    write_machine(machine(compute=compute(noise_rel_sigma=0.02, step_overhead_s=1e-4)), path)
+    return path
+
+
+@pytest.fixture
+def predict(tmp_path: Path, machine_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Predict:  # fmt: skip
+    """Return a function that runs the command in this process, on the machine file unless told."""
+    # No profile of the computer that runs the tests may leak in.
+    monkeypatch.setenv("STEPCAST_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: str) -> Finished:
+        on = () if "--machine" in arguments else ("--machine", str(machine_file))
+        status = 0
+        try:
+            run_app(app, [*arguments, *on])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return Finished(list(arguments), status, out, err)
+
+    return run
+
+
+def rows(finished: Finished) -> list[dict]:  # type: ignore[type-arg]  # of JSON
+    """Return the forecasts of a run with --json."""
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout, parse_constant=pytest.fail)["rows"]
+
+
+def refused(finished: Finished, message: str) -> None:
+    """Assert that the user is told, in one message without a traceback."""
+    assert finished.returncode == 2, finished
+    lines = finished.stderr.splitlines()
+    assert lines[0].startswith("error: ")
+    assert all(line.startswith("Try: ") for line in lines[1:])
+    assert "Traceback" not in finished.stderr + finished.stdout
+    assert finished.stdout == ""
+    assert message in finished.stderr
+
+
+def test_it_answers_as_a_command(machine_file: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sim.predict",
+        "--nodes",
+        "64",
+        "--json",
+        "--machine",
+        str(machine_file),
+    ]
+    finished = run_process(command, STEPCAST_CACHE=str(tmp_path))
+    assert finished.stderr == ""
+    assert {row["nodes"] for row in rows(finished)} == {1, 2, 4, 8, 16, 32, 64}
+
+
+def test_it_refuses_as_a_command(tmp_path: Path) -> None:
+    finished = run_process([sys.executable, "-m", "sim.predict"], STEPCAST_CACHE=str(tmp_path))
+    refused(finished, "this machine has no profile yet")
+    assert "python -m calibration" in finished.stderr
+
+
+def test_predicting_imports_no_array_backend_wire_plot_or_fit() -> None:
+    # One statement per line would be lost in -c; the modules loaded by the command are the point.
+    code = "import sys, sim.predict; print(*sys.modules)"
+    finished = run_process([sys.executable, "-c", code])
+    loaded = set(finished.stdout.split())
+    assert "sim.predict" in loaded
+    unwanted = {
+        "mpi4py", "cupy", "matplotlib", "scipy", "exec.runtime", "exec.nn", "exec.transport", "exec.data",
+        "calibration.fit", "calibration.probe",
+    }  # fmt: skip
+    assert not loaded & unwanted
+
+
+@pytest.mark.parametrize("engine", ["solve", "simulate"])
+def test_a_row_has_the_documented_keys_and_finite_numbers(predict: Predict, engine: str) -> None:
+    found = rows(predict("--nodes", "8", "--engine", engine, "--json"))
+    for row in found:
+        assert set(row) == ROW
+        assert set(row["breakdown"]) == PARTS
+        assert sum(row["breakdown"].values()) == pytest.approx(row["step_time_s"], rel=SAME)
+        assert all(math.isfinite(value) and value >= 0 for value in row["breakdown"].values())
+        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+        assert row["efficiency"] == pytest.approx(row["speedup"] / row["ranks"], rel=SAME)
+        assert row["engine"] == engine
+        assert row["mesh"]["dp"] * row["mesh"]["pp"] * row["mesh"]["tp"] == row["ranks"]
+        assert 0 < row["efficiency"] <= 1 + SAME
+        assert row["memory_bytes"] > 0
+        assert row["extrapolated"] == []  # the machine was measured everywhere
+    serial = [row for row in found if row["strategy"] == "serial"]
+    assert [row["speedup"] for row in serial] == [1.0]
+    assert {row["strategy"] for row in found} == {"serial", "data", "pipeline", "tensor", "hybrid"}
+
+
+def test_both_engines_agree_where_no_messages_meet(predict: Predict) -> None:
+    solved, simulated = (
+        rows(predict("--nodes", "8", "--strategy", "data", "--engine", engine, "--json"))
+        for engine in ("solve", "simulate")
+    )
+    assert [row["nodes"] for row in solved] == [2, 4, 8]  # one rank alone is serial
+    for one, other in zip(solved, simulated, strict=True):
+        assert one["step_time_s"] == pytest.approx(other["step_time_s"], rel=SAME)
+
+
+def test_the_same_command_prints_the_same(predict: Predict) -> None:
+    one, two = (predict("--nodes", "16", "--json").stdout for _ in range(2))
+    assert one == two
+
+
+def test_weak_scaling_keeps_the_batch_of_a_rank(predict: Predict) -> None:
+    found = rows(predict("--nodes", "8", "--batch-per-rank", "32", "--strategy", "data", "--json"))
+    assert [row["batch"] for row in found] == [32 * row["ranks"] for row in found]
+    # Every rank computes the same as ever, so a speedup is a ratio of samples per second.
+    compute_s = [row["breakdown"]["compute_s"] for row in found]
+    assert compute_s == pytest.approx([compute_s[0]] * 3, rel=SAME)
+    assert all(1 < row["speedup"] <= row["ranks"] for row in found)
+
+
+def test_strong_scaling_keeps_the_global_batch(predict: Predict) -> None:
+    found = rows(predict("--nodes", "8", "--batch", "512", "--json"))
+    assert {row["batch"] for row in found} == {512}
+
+
+def test_the_factors_fix_the_mesh_and_the_nodes(predict: Predict) -> None:
+    (row,) = rows(
+        predict(
+            "--dp",
+            "2",
+            "--pp",
+            "2",
+            "--tp",
+            "2",
+            "--ranks-per-node",
+            "4",
+            "--microbatches",
+            "4",
+            "--json",
+        )
+    )
+    assert row["mesh"] == {"dp": 2, "pp": 2, "tp": 2}
+    assert row["efficiency"] == pytest.approx(row["speedup"] / 8, rel=SAME)
+    assert (row["nodes"], row["ranks"], row["microbatches"], row["strategy"]) == (2, 8, 4, "hybrid")
+
+
+def test_one_missing_factor_is_what_the_nodes_leave(predict: Predict) -> None:
+    (row,) = rows(predict("--nodes", "8", "--pp", "2", "--tp", "1", "--json"))
+    assert row["mesh"] == {"dp": 4, "pp": 2, "tp": 1}
+
+
+def test_a_trace_is_chromes_and_as_long_as_the_step(predict: Predict, tmp_path: Path) -> None:
+    path = tmp_path / "step.json"
+    arguments = (
+        "--dp",
+        "2",
+        "--pp",
+        "2",
+        "--tp",
+        "1",
+        "--engine",
+        "simulate",
+        "--microbatches",
+        "2",
+    )
+    (row,) = rows(predict(*arguments, "--trace", str(path), "--json"))
+    events = [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == "X"]
+    assert {event["pid"] for event in events} == set(range(4))
+    parts = row["breakdown"]
+    step_us = (row["step_time_s"] - parts["wait_s"] - parts["overhead_s"]) * 1e6
+    # Times in a trace are rounded to a nanosecond.
+    assert max(event["ts"] + event["dur"] for event in events) == pytest.approx(step_us, abs=0.002)
+
+
+def test_the_table_says_who_wins_and_holds_every_row(predict: Predict) -> None:
+    finished = predict("--nodes", "4")
+    assert finished.returncode == 0
+    assert "fastest by nodes: serial at 1" in finished.stdout
+    assert "forecasts in" in finished.stdout
+    assert finished.stdout.count("fastest\n") + finished.stdout.count("fastest \n") >= 1
+    for strategy in ("serial", "data", "pipeline", "tensor", "hybrid"):
+        assert f" {strategy} " in finished.stdout
+
+
+REFUSALS = {
+    "no nodes": (["--nodes", "0"], "nodes must be a finite number greater than 0, got 0"),
+    "nodes less than none": (["--nodes", "-4"], "nodes must be"),
+    "nodes not a number": (["--nodes", "nan"], "nan"),
+    "too many nodes": (["--nodes", "99999999"], "at most 16,777,216"),
+    "no ranks on a node": (["--ranks-per-node", "0"], "ranks-per-node must be"),
+    "negative batch": (["--batch", "-1"], "batch must be at least 1, got -1"),
+    "no batch": (["--batch", "0"], "batch must be at least 1, got 0"),
+    "no batch on a rank": (["--batch-per-rank", "0"], "batch"),
+    "two batches": (["--batch", "8", "--batch-per-rank", "2"], "must not both be given"),
+    "no microbatches": (["--microbatches", "0"], "microbatches must be"),
+    "no buckets": (["--bucket-kib", "0"], "bucket-kib must be"),
+    "no samples": (["--epoch-samples", "0"], "epoch-samples must be"),
+    "unknown machine": (["--machine", "ethernet-clutser"], "did you mean 'ethernet-cluster'?"),
+    "absent file": (["--machine", "./absent.json"], "cannot be read"),
+    "unknown flag": (["--nodez", "4"], "nodez"),
+    "unknown strategy": (["--strategy", "pipelin"], "pipelin"),
+    "unknown engine": (["--engine", "guess"], "guess"),
+    "a net of words": (["--net", "a-b"], "net must be widths joined by '-'"),
+    "a net of one layer of units": (["--net", "128"], "net must be widths"),
+    "a net with no units": (["--net", "128-0-26"], "widths of at least 1"),
+    "a mesh larger than the batch": (["--dp", "64", "--pp", "1", "--tp", "1", "--batch", "32"], "batch must be at least dp x microbatches"),
+    "more replicas than samples": (["--nodes", "64", "--strategy", "data", "--batch", "1"], "batch must be at least"),
+    "more stages than layers": (["--dp", "1", "--pp", "3", "--tp", "1"], "pp must be at most the 2 layers"),
+    "more shards than units": (["--dp", "1", "--pp", "1", "--tp", "200"], "tp must be at most the 100 units"),
+    "factors of something else": (["--nodes", "8", "--pp", "3", "--tp", "1"], "must be the number of ranks"),
+    "a factor of none": (["--dp", "0", "--pp", "1", "--tp", "1"], "dp must be at least 1"),
+    "too many to simulate": (["--nodes", "1024", "--engine", "simulate", "--batch", "2048"], "takes at most 512 ranks"),
+    "a plot of no kind": (["--plot", "x.docx"], "plot must end in .svg, .png or .pdf"),
+    "a plot nowhere": (["--plot", "/no/such/folder/x.svg"], "plot must be a file in a folder that exists"),
+    "a trace nowhere": (["--trace", "/no/such/folder/x.json"], "trace must be a file in a folder that exists"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments, message", REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_cannot_be_is_refused_in_one_message(
+    predict: Predict, arguments: list[str], message: str
+) -> None:
+    refused(predict(*arguments), message)
+
+
+def damaged(change: Callable[[dict], object]) -> Callable[[str], str]:  # type: ignore[type-arg]  # of JSON
+    """Return a function from a Machine's text to that of one with ``change`` made to it."""
+
+    def apply(text: str) -> str:
+        document = json.loads(text)
+        change(document)
+        return json.dumps(document)
+
+    return apply
+
+
+def no_cost(document: dict) -> None:  # type: ignore[type-arg]  # of JSON
+    document["compute"]["step_overhead_s"] = 0
+    for model in document["compute"]["kernels"].values():
+        model["coefficients_s"] = dict.fromkeys(model["coefficients_s"], 0)
+
+
+DAMAGES: dict[str, tuple[Callable[[str], str], str]] = {
+    "empty": (lambda text: "", "the file"),
+    "truncated": (lambda text: text[: len(text) // 2], "the file"),
+    "not JSON": (lambda text: "machine = yes", "the file"),
+    "another format": (damaged(lambda d: d.update(format="stepcast-machine-9")), "format"),
+    "no format": (damaged(lambda d: d.pop("format")), "format"),
+    "an extra key": (damaged(lambda d: d.update(colour="blue")), "colour"),
+    "NaN": (damaged(lambda d: d["links"]["network"]["message"].update(rel_sigma=math.nan)), "links.network.message.rel_sigma"),
+    "infinite": (damaged(lambda d: d["compute"].update(step_overhead_s=math.inf)), "compute.step_overhead_s"),
+    "a negative latency": (damaged(lambda d: d["links"]["node"]["message"]["segments"][0].update(alpha_s=-1e-6)), "links.node.message.segments.0.alpha_s"),
+    "a missing kernel": (damaged(lambda d: d["compute"]["kernels"].pop("loss")), "lacks loss"),
+    "an unknown kernel": (damaged(lambda d: d["compute"]["kernels"].update(convolution={})), "compute.kernels.convolution"),
+    "a kernel's unknown feature": (damaged(lambda d: d["compute"]["kernels"]["loss"]["coefficients_s"].update(cubed=1.0)), "cubed"),
+    "numbers as text": (damaged(lambda d: d["compute"].update(cores_per_node="2")), "compute.cores_per_node"),
+    "half a machine": (damaged(lambda d: d.pop("compute")), "says nothing of compute; combine it"),
+    "no links": (damaged(lambda d: d.update(links={})), "no link between nodes; measure it"),
+    "all costs zero": (damaged(no_cost), "must take a finite time above 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage, key", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_machine_file_is_refused_by_the_key(
+    predict: Predict, machine_file: Path, damage: Callable[[str], str], key: str
+) -> None:
+    machine_file.write_text(damage(machine_file.read_text()))
+    refused(predict("--nodes", "4"), key)

@@ -1,0 +1,80 @@
+"""Laws of the closed form."""
+
+import sys
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+
+from calibration.machine import Machine
+from exec.plan.collectives import expand
+from exec.plan.step import PlanOptions, plan_step
+from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
+from exec.workload import Workload
+from sim.costs import Costs
+from sim.solve import solve
+from tests.agreement.hand_made import machines
+from tests.agreement.readers import ROUND
+from tests.exec.random_plans import Case, cases
+
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def num_calls(function: Callable[[], object]) -> int:
+    """Return how many calls ``function`` makes, itself included."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.LIBRARY, Algorithm.RING])
+@pytest.mark.parametrize("pp, tp", [(1, 1), (2, 2)])
+def test_65536_ranks_cost_no_more_calls_than_64(algorithm: Algorithm, pp: int, tp: int) -> None:
+    options = PlanOptions(2, algorithm=algorithm)
+
+    def solved(ranks: int) -> Callable[[], object]:
+        mesh = Mesh(ranks // pp // tp, pp, tp)
+        # The same batch for both, which is what a replica's share depends on.
+        return lambda: solve(plan_step(Workload((32, 16, 8), 1 << 17), mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
+
+    solved(64)()  # layouts are remembered between plans, and this test is not about that
+    solved(65_536)()
+    assert num_calls(solved(65_536)) == num_calls(solved(64))
+
+
+@pytest.mark.parametrize(
+    "algorithm", [Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING, Algorithm.BINOMIAL_TREE]
+)
+def test_the_doubling_algorithms_cost_calls_in_the_logarithm_of_ranks(algorithm: Algorithm) -> None:
+    def solved(ranks: int) -> Callable[[], object]:
+        mesh, options = Mesh(ranks), PlanOptions(algorithm=algorithm)
+        return lambda: solve(plan_step(Workload((32, 16), 1 << 17), mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
+
+    calls = [num_calls(solved(1 << power)) for power in (4, 4, 8, 16)][1:]
+    # Each doubling of ranks adds one step of the algorithm, and a rank adds nothing: 8 doublings cost
+    # twice what 4 do, and a little for the sizes that are new.
+    assert calls[2] - calls[1] <= 2.5 * (calls[1] - calls[0])
+
+
+@SETTINGS
+@given(case=cases(), on=machines())
+def test_the_same_input_gives_the_same_time(case: Case, on: Machine) -> None:
+    one, two = (solve(case.program, Costs(on, case.mesh, 1), one_lane=False) for _ in range(2))
+    assert one == two
+
+
+def test_a_solved_program_must_not_be_expanded() -> None:
+    program = expand(plan_step(Workload((4, 4), 8), Mesh(4), PlanOptions(algorithm=Algorithm.RING)))
+    with pytest.raises(ValueError, match="before its collectives are expanded"):
+        solve(program, Costs(ROUND, program.mesh, 1), one_lane=False)
