@@ -38,9 +38,10 @@ from exec.program.ops import (
 from exec.program.peers import Part, Shift
 from exec.program.program import Program, Role
 from exec.runtime.buffers import Buffers
+from exec.runtime.comm import Wire
 from exec.runtime.kernels import Feed, KernelBinder
 from exec.runtime.session import Session, TrainingPlan
-from exec.runtime.step import Step, Wire, bind_step
+from exec.runtime.step import Step, bind_step
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload

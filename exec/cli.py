@@ -1,10 +1,12 @@
 """How every command line ends: one clear message and status 2 for what the user can mend."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 from rich.console import Console
 
 from exec.errors import StepcastError
@@ -16,7 +18,15 @@ USAGE_STATUS, INTERRUPTED_STATUS = 2, 130
 def make_app(name: str, help: str) -> App:
     """Return a cyclopts application whose errors :func:`run_app` reports."""
     return App(name=name, help=help, help_format="plaintext", version_flags=[],
-               suppress_keyboard_interrupt=False)  # fmt: skip  # run_app says how it ends
+               suppress_keyboard_interrupt=False,  # run_app says how it ends
+               default_parameter=Parameter(converter=_convert))  # fmt: skip
+
+
+def _convert(type_: Any, tokens: Sequence[Token]) -> Any:
+    """Convert as cyclopts does, but for numbers that are not whole, which it would round."""
+    if type_ is int and not re.fullmatch(r"[+-]?[0-9]+", tokens[0].value):
+        raise ValueError(f'"{tokens[0].value}" is not a whole number')
+    return convert(type_, tokens)
 
 
 def run_app(app: App, arguments: Sequence[str] | None = None) -> None:

@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 from calibration.machine import Curve
 from exec.program.ops import Algorithm
+from sim.fabric import Pattern
 
-Hop = Callable[[int, int, bool], float]
-"""Time of a message: ``(elements, distance, wraps)``."""
+Hop = Callable[[int, int, Pattern], float]
+"""Time of a message: ``(elements, distance, pattern)``."""
 Sum = Callable[[int], float]
 """Time to add so many elements."""
 
@@ -55,18 +56,20 @@ def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: 
 
 def allgather_s(elements: int, unit: int, ranks: int, hop: Hop) -> float:
     """Return the time of a ring all-gather: p - 1 steps of the largest share."""
-    return (ranks - 1) * hop(_largest(elements, ranks, unit), 1, True)
+    return (ranks - 1) * hop(_largest(elements, ranks, unit), 1, Pattern.SHIFT)
 
 
 def _ring_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
     """``(p - 1) (2 (alpha + beta n / p) + gamma n / p)``."""
     chunk = _largest(elements, ranks)
-    return (ranks - 1) * (2.0 * hop(chunk, 1, True) + add(chunk))
+    return (ranks - 1) * (2.0 * hop(chunk, 1, Pattern.SHIFT) + add(chunk))
 
 
 def _doubling_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
     """``log2 p (alpha + beta n + gamma n)``."""
-    return sum(hop(elements, distance, False) + add(elements) for distance in _distances(ranks))
+    return sum(
+        hop(elements, distance, Pattern.PAIRS) + add(elements) for distance in _distances(ranks)
+    )
 
 
 def _halving_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
@@ -74,14 +77,15 @@ def _halving_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
     total_s = 0.0
     for distance in _distances(ranks):
         block = _largest(elements, ranks) * distance
-        total_s += 2.0 * hop(block, distance, False) + add(block)
+        total_s += 2.0 * hop(block, distance, Pattern.PAIRS) + add(block)
     return total_s
 
 
 def _tree_s(elements: int, ranks: int, hop: Hop, add: Sum) -> float:
     """``ceil(log2 p) (2 (alpha + beta n) + gamma n)``."""
     return sum(
-        2.0 * hop(elements, distance, False) + add(elements) for distance in _distances(ranks)
+        2.0 * hop(elements, distance, Pattern.TREE) + add(elements)
+        for distance in _distances(ranks)
     )
 
 
@@ -92,7 +96,7 @@ def _folded_s(
     size = 1 << (ranks.bit_length() - 1)
     total_s = core(elements, size, hop, add)
     if size < ranks:
-        total_s += 2.0 * hop(elements, size, True) + add(elements)
+        total_s += 2.0 * hop(elements, size, Pattern.SHIFT) + add(elements)
     return total_s
 
 

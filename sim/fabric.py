@@ -1,9 +1,18 @@
 """The fabric: which ranks share a node, and through which tier two ranks meet."""
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from calibration.machine import Tier
 from exec.program.mesh import Axis, Mesh
+
+
+class Pattern(Enum):
+    """Who sends in a step: all to the next one round, both of each pair, or one of each pair."""
+
+    SHIFT = auto()
+    PAIRS = auto()
+    TREE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +41,18 @@ class Fabric:
         fits = self.ranks_per_node % block == 0 or self.num_nodes == 1
         return Tier.NODE if fits else Tier.NETWORK
 
-    def hop(self, axis: Axis, distance: int, *, wraps: bool) -> tuple[Tier, int]:
+    def hop(self, axis: Axis, distance: int, pattern: Pattern) -> tuple[Tier, int]:
         """Return the tier of the slowest of all hops by ``distance`` along ``axis`` at once.
 
-        With it comes how many ranks of a node then share its network link. ``wraps`` tells a
-        rotation of the whole group from an exchange within pairs.
+        With it comes how many ranks of a node then share its network link.
         """
         if self.group_tier(axis) is Tier.NODE:
             return Tier.NODE, 1
         stride = distance * self.mesh.stride(axis)
-        if not wraps and self.ranks_per_node % (2 * stride) == 0:
+        if pattern is not Pattern.SHIFT and self.ranks_per_node % (2 * stride) == 0:
             return Tier.NODE, 1
+        if pattern is Pattern.TREE:
+            return Tier.NETWORK, min(self.ranks_per_node, self.mesh.stride(axis))
         return Tier.NETWORK, min(self.ranks_per_node, stride)
 
     def group_nodes(self, axis: Axis) -> tuple[int, int, int]:

@@ -35,6 +35,7 @@ from exec.program.peers import Rank, resolve_peer
 from exec.program.program import Program, Role
 from sim.collectives import allgather_s, allreduce_s
 from sim.costs import Costs
+from sim.fabric import Pattern
 from sim.result import StepTimes
 
 
@@ -166,8 +167,8 @@ class _Solver:
             return self.costs.library_s(op, self.program.itemsize)
         elements = op.part.stop - op.part.start
 
-        def hop(count: int, distance: int, wraps: bool) -> float:
-            tier, sharers = self.costs.fabric.hop(op.axis, distance, wraps=wraps)
+        def hop(count: int, distance: int, pattern: Pattern) -> float:
+            tier, sharers = self.costs.fabric.hop(op.axis, distance, pattern)
             latency_s, transfer_s = self.costs.message(count * self.program.itemsize, tier)
             return latency_s + transfer_s * sharers
 

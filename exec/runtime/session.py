@@ -19,8 +19,9 @@ from exec.program.peers import split_size, split_start
 from exec.program.program import Program
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
+from exec.runtime.comm import Wire
 from exec.runtime.kernels import Feed, KernelBinder
-from exec.runtime.step import Step, Wire, bind_step
+from exec.runtime.step import Step, bind_step
 from exec.runtime.weights import Weights, gather_weights, num_correct
 from exec.transport.protocol import Transport
 from exec.workload import Workload

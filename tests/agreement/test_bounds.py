@@ -215,4 +215,4 @@ def test_the_closed_form_of_ranks_that_share_a_node_is_mostly_on_the_safe_side(
     costs = Costs(ROUND, mesh, ranks_per_node)
     simulated_s = simulate(expand(plan.program), costs, one_lane=True).step_time_s
     ratio = simulated_s / solve(plan.program, costs, one_lane=True).step_time_s
-    assert (0.25 if algorithm is Algorithm.BINOMIAL_TREE else 0.85) <= ratio <= 1.1
+    assert 0.85 <= ratio <= 1.1
