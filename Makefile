@@ -32,8 +32,12 @@ paper: $(VENV)/installed-paper
 MEASURED := paper/measurements
 DATA_DIR ?=
 measure: $(VENV)/installed-bench
-	$(VENV)/bin/mpiexec -n 2 $(RUN) -m calibration --name measured \
-	    --out $(MEASURED)/machine-2core-epyc.json --samples $(MEASURED)/calibration-2core-epyc.jsonl
+	mkdir -p build
+	for run in 1 2 3; do $(VENV)/bin/mpiexec -n 2 $(RUN) -m calibration --out build/machine.json \
+	    --samples $(MEASURED)/calibration-2core-epyc-$$run.jsonl || exit; done
+	$(RUN) -m calibration --name measured --out $(MEASURED)/machine-2core-epyc.json \
+	    $(foreach run,1 2 3,--fit $(MEASURED)/calibration-2core-epyc-$(run).jsonl)
+	$(RUN) -m calibration.presets
 	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 5 \
 	    --out $(MEASURED)/check-2core-epyc.jsonl
 	$(RUN) benchmarks/trainer.py --json $(MEASURED)/trainer-2core-epyc.jsonl

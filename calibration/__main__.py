@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 from calibration.assemble import assemble
 from calibration.find import local_profile
 from calibration.machine import Machine, read_machine, write_machine
-from calibration.probe import idle, probe_kernels, probe_messages, probe_neighbour
-from calibration.samples import Sample, write_samples
+from calibration.probe import PASSES, idle, probe_kernels, probe_messages, probe_neighbour
+from calibration.samples import Sample, read_samples, write_samples
 from exec.cli import console, make_app, run_app
-from exec.errors import UsageError
+from exec.errors import MachineError, UsageError
 from exec.launch import launched_ranks
 from exec.runtime.job import TransportName, run_job
 from exec.runtime.report import cpu_model, num_cores, software
@@ -29,7 +29,8 @@ from exec.transport.protocol import Transport
 app = make_app("python -m calibration", "Measure what compute and messages cost on this machine.")
 Flag = Annotated[bool, Parameter(negative=())]
 
-_FULL, _QUICK = (160, 0.25), (56, 0.15)  # rungs, and seconds on each
+_FULL, _QUICK = (96, 0.36), (48, 0.15)  # rungs, and seconds on each
+_MESSAGES = {1: 0, 2: 22, 3: 33}  # sizes measured in a pass, by ranks
 _NEIGHBOUR_SHARE = 8  # one rung in so many is measured again with a busy neighbour
 
 
@@ -41,6 +42,7 @@ def calibrate(
     quick: Flag = False,
     if_missing: Flag = False,
     samples: Path | None = None,
+    fit: list[Path] | None = None,
     blas_threads: int = 1,
 ) -> None:
     """Measure what compute and messages cost on this machine, and write its Machine file.
@@ -60,6 +62,8 @@ def calibrate(
         Do nothing if the file is there already.
     samples
         Write the single measurements here too (JSON lines).
+    fit
+        Measure nothing, but fit the measurements in these files: several runs make one Machine.
     blas_threads
         Threads of each rank's matrix products.
     """
@@ -73,6 +77,10 @@ def calibrate(
     if blas_threads < 1:
         raise UsageError(f"blas-threads must be at least 1, got {blas_threads}")
 
+    if fit:
+        _fit(fit, name, path)
+        return
+
     def body(wire: Transport) -> None:
         with threadpool_limits(blas_threads):
             found = _measure(wire, *(_QUICK if quick else _FULL))
@@ -81,20 +89,35 @@ def calibrate(
         provenance = _provenance(wire)
         if samples is not None:
             write_samples(samples, provenance, found)
-        machine = assemble(
-            name, provenance, found, cores_per_node=num_cores(), memory_nbytes=_memory_nbytes()
-        )
-        write_machine(machine, path)
-        console().print(_summary(machine, path, wire.size))
+        _finish(name, path, provenance, found)
 
     launched = launched_ranks(os.environ) > 1
     run_job(TransportName.MPI if launched else TransportName.THREADS, None, body)
 
 
+def _fit(files: list[Path], name: str, path: Path) -> None:
+    found: list[Sample] = []
+    for file in files:
+        provenance, own = read_samples(file)
+        found += own
+    if missing := {"cpu", "cores", "memory_nbytes", "command", "date"} - provenance.keys():
+        raise MachineError(f"{file}, line 1 must name {', '.join(sorted(missing))}")
+    _finish(name, path, provenance | {"runs": str(len(files))}, found)
+
+
+def _finish(name: str, path: Path, provenance: dict[str, str], found: list[Sample]) -> None:
+    machine = assemble(
+        name, provenance, found,
+        cores_per_node=int(provenance["cores"]), memory_nbytes=int(provenance["memory_nbytes"]),
+    )  # fmt: skip
+    write_machine(machine, path)
+    console().print(_summary(machine, path))
+
+
 def _measure(wire: Transport, num_rungs: int, seconds_each: float) -> list[Sample]:
     found: list[Sample] = []
     num_busy = num_rungs // _NEIGHBOUR_SHARE
-    total = num_rungs + 1 + num_busy + (23 if wire.size > 1 else 0) + (11 if wire.size > 2 else 0)
+    total = PASSES * (num_rungs + num_busy + _MESSAGES[min(wire.size, 3)]) + 2
     with _progress(total, shown=wire.rank == 0) as progress:
         if wire.rank == 0:
             found += probe_kernels(num_rungs, seconds_each, progress)
@@ -133,6 +156,7 @@ def _provenance(wire: Transport) -> dict[str, str]:
     return {
         "cpu": cpu_model(),
         "cores": str(num_cores()),
+        "memory_nbytes": str(_memory_nbytes()),
         **software(),
         "transport": str(getattr(wire, "library", "none")),
         "command": prefix + command,
@@ -144,7 +168,7 @@ def _memory_nbytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _summary(machine: Machine, path: Path, ranks: int) -> str:
+def _summary(machine: Machine, path: Path) -> str:
     compute = machine.compute
     assert compute is not None
     lines = [f"{machine.name}: {machine.description}, written to {path}"]
@@ -160,7 +184,7 @@ def _summary(machine: Machine, path: Path, ranks: int) -> str:
         beta = link.message.at(1 << 23)[1]
         lines.append(f"  {tier}: {alpha_s * 1e6:.2f} us and {1e-9 / beta:.2f} GB/s a message, "
                      f"+-{link.message.rel_sigma:.0%}")  # fmt: skip
-    if ranks == 1:
+    if not machine.links:
         lines.append("  no links measured: run mpiexec -n 2 python -m calibration for those")
     else:
         lines.append(f"  overlap of communication with compute: {machine.overlap_share:.0%}")

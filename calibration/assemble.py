@@ -1,7 +1,7 @@
 """Assemble a Machine from samples: every section fitted, with its range, spread and source."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from calibration.fit import fit_allreduce, fit_curve, fit_kernels
 from calibration.machine import Compute, Link, Machine, Range, Tier
@@ -49,14 +49,11 @@ def _compute(
 ) -> Compute:
     kernels, caches = fit_kernels([s for s in samples if isinstance(s, KernelSample)])
     steps = [sample for sample in samples if isinstance(sample, StepSample)]
-    alone = {(s.net, s.batch): s for s in steps if not s.is_neighbour_busy}
+    alone = _calmest(s for s in steps if not s.is_neighbour_busy)
     if not alone:
         raise MachineError("kernel samples must come with steps without a busy neighbour, got none")
-    ratios = [
-        s.time_s / alone[s.net, s.batch].time_s
-        for s in steps
-        if s.is_neighbour_busy and (s.net, s.batch) in alone
-    ]
+    beside = _calmest(s for s in steps if s.is_neighbour_busy)
+    ratios = [beside[key].time_s / alone[key].time_s for key in beside if key in alone]
     return Compute(
         source=source,
         dtype="float32",
@@ -68,6 +65,16 @@ def _compute(
         busy_slowdown=max(1.0, statistics.median(ratios)) if ratios else 1.0,
         noise_rel_sigma=statistics.median(s.rel_sigma for s in alone.values()),
     )
+
+
+def _calmest(steps: Iterable[StepSample]) -> dict[tuple[str, int], StepSample]:
+    """Return the fastest sample of each network and batch."""
+    found: dict[tuple[str, int], StepSample] = {}
+    for step in steps:
+        key = (step.net, step.batch)
+        if key not in found or step.time_s < found[key].time_s:
+            found[key] = step
+    return found
 
 
 def _link(messages: Sequence[MessageSample], source: str) -> Link:

@@ -15,7 +15,7 @@ def features(
 ) -> dict[str, float]:
     """Return the features of ``kernel`` on ``shape``, for a rank that holds ``working_set`` bytes.
 
-    >>> features(Kernel.UPDATE, Shape(0, 0, 10), 1000, (500, 2000))
+    >>> features(Kernel.ACCUMULATE, Shape(0, 0, 10), 1000, (500, 2000))
     {'fixed': 1.0, 'm': 10, 'm_inner_miss': 5.0, 'm_outer_miss': 0.0}
     """
     n, k, m = shape.n, shape.k, shape.m
@@ -33,8 +33,11 @@ def features(
         case Kernel.LOSS:
             return {"fixed": 1.0, "n": n, "m": m, "nm": n * m}
         case Kernel.UPDATE:
-            passes = m * (2 if k else 1)
-            return {"fixed": 1.0 + bool(k), "m": passes, "m_inner_miss": passes * inner,
-                    "m_outer_miss": passes * outer}  # fmt: skip
+            velocity = m if k else 0
+            return {
+                "fixed": 1.0, "m": m, "m_inner_miss": m * inner, "m_outer_miss": m * outer,
+                "momentum": float(bool(k)), "velocity": velocity,
+                "velocity_inner_miss": velocity * inner, "velocity_outer_miss": velocity * outer,
+            }  # fmt: skip
         case Kernel.ACCUMULATE:
             return {"fixed": 1.0, "m": m, "m_inner_miss": m * inner, "m_outer_miss": m * outer}

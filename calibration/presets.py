@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 
 from calibration import published
-from calibration.assemble import assemble
 from calibration.features import features
 from calibration.fit import fit_allreduce, fit_curve
 from calibration.machine import (
@@ -20,14 +19,15 @@ from calibration.machine import (
     Range,
     Segment,
     Tier,
+    read_machine,
     write_machine,
 )
 from calibration.published import Table
-from calibration.samples import MessageSample, read_samples
+from calibration.samples import MessageSample
 from exec.program.ops import Kernel, Shape
 
 MACHINES = Path(__file__).parent / "machines"
-SAMPLES = Path(__file__).parents[1] / "paper" / "measurements" / "calibration-2core-epyc.jsonl"
+MEASURED = Path(__file__).parents[1] / "paper" / "measurements" / "machine-2core-epyc.json"
 
 OTHER_SYSTEM_REL_SIGMA = 0.3
 """Assumed, not measured: how far a system of the same kind is from the one that was published."""
@@ -73,22 +73,23 @@ def infiniband_cluster() -> Machine:
 
 
 def _cpu_cluster(name: str, network_is: str, network: Link) -> Machine:
-    provenance, samples = read_samples(SAMPLES)
-    measured = assemble(
-        name, provenance, samples, cores_per_node=_CORES_PER_NODE, memory_nbytes=_MEMORY_NBYTES
-    )
+    measured = read_machine(MEASURED)
+    provenance = measured.provenance
     assert measured.compute is not None
     source = (
         f"measured by Stepcast on {provenance['cpu']} with {provenance['cores']} cores, "
-        f"{provenance['date'][:10]}: {SAMPLES.parent.parent.name}/{SAMPLES.parent.name}/{SAMPLES.name}"
+        f"{provenance['date'][:10]}: paper/measurements/{MEASURED.name}"
     )
-    compute = measured.compute.model_copy(update={"source": source})
+    compute = measured.compute.model_copy(update={
+        "source": source, "cores_per_node": _CORES_PER_NODE, "memory_nbytes": _MEMORY_NBYTES,
+    })  # fmt: skip
     node = measured.links[Tier.NODE]
     node = node.model_copy(update={
         "message": node.message.model_copy(update={"source": source}),
         "allreduce": node.allreduce.model_copy(update={"source": source}),
     })  # fmt: skip
     return measured.model_copy(update={
+        "name": name,
         "description": (
             f"{_CORES_PER_NODE}-core nodes (assumed) of {provenance['cpu']}, {network_is}; network "
             f"published by others, not measured by us, cores measured on {provenance['cores']}; "

@@ -48,6 +48,7 @@ from exec.workload import Workload
 
 Progress = Callable[[str], None]
 
+PASSES = 3
 _MAX_SAMPLES, _MAX_ELEMENTS = 20_000, 8_000_000
 _ACCUMULATED = (64, 512, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 22)
 _MESSAGE_ELEMENTS = (1, 16, 128, 512, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 21)
@@ -56,11 +57,15 @@ _SLEEP_S = 0.005
 
 
 def probe_kernels(num_rungs: int, seconds_each: float, progress: Progress) -> list[Sample]:
-    """Return samples of every kernel, alone on the machine, from a ladder of training steps."""
+    """Return samples of every kernel, alone on the machine, from a ladder of training steps.
+
+    The ladder is climbed ``PASSES`` times, so that a disturbance that lasts does not spoil all that
+    is known of a shape.
+    """
     found: list[Sample] = []
-    for workload in ladder(num_rungs):
+    for workload in ladder(num_rungs) * PASSES:
         progress(f"kernels of {workload.net}, batch {workload.global_batch}")
-        found += time_step(workload, seconds_each, is_neighbour_busy=False)
+        found += time_step(workload, seconds_each / PASSES, is_neighbour_busy=False)
     progress("sums")
     found += _time_accumulate(seconds_each)
     return found
@@ -70,9 +75,9 @@ def probe_neighbour(num_rungs: int, seconds_each: float, progress: Progress) -> 
     """Return whole steps of the first rungs while a second process trains beside this one."""
     found: list[Sample] = []
     with _busy_neighbour():
-        for workload in ladder(num_rungs):
+        for workload in ladder(num_rungs) * PASSES:
             progress(f"{workload.net} with a busy neighbour")
-            samples = time_step(workload, seconds_each, is_neighbour_busy=True)
+            samples = time_step(workload, seconds_each / PASSES, is_neighbour_busy=True)
             found += [sample for sample in samples if isinstance(sample, StepSample)]
     return found
 
@@ -202,7 +207,8 @@ def probe_messages(wire: Transport, seconds_each: float, progress: Progress) -> 
         idle(wire)
     if wire.size > 2:
         tier = Tier.NETWORK if len(set(hosts)) > 1 else Tier.NODE
-        found += _time_messages(wire, "allreduce", tier, seconds_each, progress)
+        for _ in range(PASSES):
+            found += _time_messages(wire, "allreduce", tier, seconds_each / PASSES, progress)
     return wire.gather_objects(found)[0]
 
 
@@ -215,11 +221,11 @@ def _pairs(hosts: list[str]) -> dict[Tier, tuple[int, int]]:
 
 
 def _time_pair(pair: Transport, tier: Tier, seconds: float, progress: Progress) -> list[Sample]:
-    return [
-        *_time_messages(pair, "exchange", tier, seconds, progress),
-        *_time_messages(pair, "allreduce", tier, seconds, progress),
-        _time_overlap(pair, tier, progress),
-    ]
+    found: list[Sample] = []
+    for _ in range(PASSES):
+        found += _time_messages(pair, "exchange", tier, seconds / PASSES, progress)
+        found += _time_messages(pair, "allreduce", tier, seconds / PASSES, progress)
+    return [*found, _time_overlap(pair, tier, progress)]
 
 
 def _time_messages(

@@ -16,7 +16,9 @@ class Linear:
 
     ``weight`` is (units, inputs), ``bias`` (units,) or None; their gradients have the same
     shapes. ``output`` is (units, samples); ``grad_input`` (inputs, samples), or None where nobody
-    needs it. ``scratch`` is another ``grad_weight``, needed if ``adds``.
+    needs it. ``scratch`` is another ``grad_weight``, needed if ``adds``. ``row_major``, if given, is
+    room for a copy of an input that is not in row order: the kernels that BLAS has for small
+    products are fast only for operands that are.
     """
 
     weight: Array
@@ -27,6 +29,7 @@ class Linear:
     grad_input: Array | None = None
     scratch: Array | None = None
     adds: bool = False
+    row_major: Array | None = None
     _input: Array = field(init=False)
     _add_bias: Call | None = field(init=False)
     _ones: Array = field(init=False)
@@ -40,6 +43,9 @@ class Linear:
     def forward(self, a: Array) -> Array:
         """Return ``b``; ``a`` is kept for the backward pass."""
         self._input = a
+        if self.row_major is not None:
+            xp.copyto(self.row_major, a)
+            a = self.row_major
         xp.dot(self.weight, a, out=self.output)
         if self._add_bias is not None:
             self._add_bias()
@@ -113,6 +119,9 @@ class SoftmaxCrossEntropy:
     _ones_row: Array = field(init=False)
     _ones: Array = field(init=False)
     _scale: Any = field(init=False)
+    _logits: Array | None = field(init=False, default=None)
+    _flat_logits: Array = field(init=False)
+    _subtract_row: Call = field(init=False)
 
     def __post_init__(self) -> None:
         classes, samples = self.targets.shape
@@ -124,12 +133,20 @@ class SoftmaxCrossEntropy:
         self._ones = xp.ones(samples, dtype)
         self._scale = dtype.type(self.scale)
 
+    def _bind(self, logits: Array) -> None:
+        """Prepare for ``logits``, which are in the same place in every step."""
+        self._logits, self._flat_logits = logits, logits.reshape(-1)
+        ones_column = xp.ones(len(logits), logits.dtype)
+        self._subtract_row = outer_adder(-1.0, ones_column, self._row[0], logits)
+
     def forward_backward(self, logits: Array) -> Array:
         """Return the gradient ``scale * (softmax(logits) - onehot)`` in the place of ``logits``."""
+        if logits is not self._logits:
+            self._bind(logits)
         row, logs = self._row, self._logs
         xp.maximum.reduce(logits, axis=0, keepdims=True, out=row)
-        xp.subtract(logits, row, out=logits)
-        scaled_label_logits = xp.dot(logits.reshape(-1), self._flat_targets)
+        self._subtract_row()
+        scaled_label_logits = xp.dot(self._flat_logits, self._flat_targets)
         xp.exp(logits, out=logits)
         xp.dot(self._ones_row, logits, out=row)
         xp.log(row, out=logs)

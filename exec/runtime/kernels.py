@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from exec.nn.backend import Array, Indices, xp
+from exec.nn.backend import SMALL_PRODUCT, Array, Indices, xp
 from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
 from exec.nn.optimiser import Sgd
 from exec.plan.layout import LayerShard, Split
@@ -99,6 +99,8 @@ class KernelBinder:
             name = f"g{layer - 1}" + (f".{slot}" if shard is layout.shards[0] else "")
             grad_input = buffers.matrix(name, shard.num_inputs, n)
         grad_weight = buffers.weight(buffers.gradient, shard)
+        is_small = n * shard.num_inputs * shard.num_units <= SMALL_PRODUCT
+        copied = layer == 0 and is_small
         module = Linear(
             weight=buffers.weight(buffers.parameters, shard),
             bias=buffers.bias(buffers.parameters, shard),
@@ -108,6 +110,7 @@ class KernelBinder:
             grad_input=grad_input,
             scratch=self._shared_scratch(grad_weight.shape) if adds else None,
             adds=adds,
+            row_major=self._shared_scratch((shard.num_inputs, n)) if copied else None,
         )
         self._linears[layer, op.microbatch] = module
         if layer == 0:

@@ -16,6 +16,7 @@ PROVENANCE = {"cpu": "made up", "command": "none", "date": "2026-11-21"}
 TRUTH = {
     "fixed": 2e-6, "nkm": 2.5e-11, "nk": 1e-10, "km": 2e-10, "nm": 4e-10, "n": 3e-9, "k": 2e-9, "m": 5e-10,
     "km_inner_miss": 1e-10, "km_outer_miss": 3e-10, "nm_inner_miss": 1e-10, "m_inner_miss": 1e-10, "m_outer_miss": 3e-10,
+    "momentum": 1e-6, "velocity": 5e-10, "velocity_inner_miss": 1e-10, "velocity_outer_miss": 3e-10,
 }  # fmt: skip
 SUMS = tuple(1 << power for power in range(6, 23, 2))
 

@@ -8,7 +8,7 @@ import pytest
 
 from calibration.assemble import assemble
 from calibration.machine import Tier, read_machine
-from calibration.probe import probe_kernels, probe_messages, probe_neighbour
+from calibration.probe import PASSES, probe_kernels, probe_messages, probe_neighbour
 from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
 from exec.program.ops import Kernel
 from exec.transport.threads import run_threads
@@ -28,7 +28,7 @@ def test_a_ladder_measures_every_kernel_and_a_step_of_every_rung(kernels: list[S
     measured = {sample.kernel for sample in kernels if isinstance(sample, KernelSample)}
     assert measured == set(Kernel)
     steps = [sample for sample in kernels if isinstance(sample, StepSample)]
-    assert len(steps) == RUNGS
+    assert len(steps) == RUNGS * PASSES
     assert not any(step.is_neighbour_busy for step in steps)
 
 
@@ -50,7 +50,9 @@ def test_the_sum_of_the_ops_is_the_sum_of_the_kernel_samples(kernels: list[Sampl
 
 def test_a_neighbour_is_measured_in_whole_steps() -> None:
     found = probe_neighbour(1, SECONDS, lambda _: None)
-    assert [(type(sample), sample.is_neighbour_busy) for sample in found] == [(StepSample, True)]  # type: ignore[union-attr]
+    assert [(type(sample), sample.is_neighbour_busy) for sample in found] == PASSES * [
+        (StepSample, True)
+    ]  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module", params=[2, 3])
