@@ -40,7 +40,7 @@ def assemble(
         provenance=provenance,
         compute=compute,
         links=links,
-        overlap_share=min(1.0, max(0.0, shares[-1])) if shares else 0.0,
+        overlap_share=min(1.0, max(0.0, statistics.median(shares))) if shares else 0.0,
     )
 
 
