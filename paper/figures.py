@@ -47,7 +47,8 @@ def _speedup_panel(axes: Axes, own: list[Scaling]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     top = max(f.speedup_over(s.serial)[2] for s in own for f in s.forecasts)
-    axes.set_ylim(0.7, 1.5 * top)
+    lowest = min(f.speedup_over(s.serial)[0] for s in own for f in s.forecasts)
+    axes.set_ylim(max(0.1, lowest / 1.5), 1.5 * top)
     axes.set_xlim(0.85, most * 1.2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
@@ -90,7 +91,7 @@ def _error_panel(axes: Axes, checks: list[Record]) -> None:
         axes.plot(100 * (check["simulated_s"] / measured - 1), row, "+", color=colour, ms=5)
     axes.axvline(0, color="#999999", lw=0.8)
     axes.set_yticks(range(len(ordered)), [_label(check) for check in ordered], fontsize=6.2)
-    axes.set_xlabel("error of the forecast, % (bar: 90 % interval)")
+    axes.set_xlabel("forecast error, % (bar: 90 %)")
     axes.grid(visible=True, axis="x", alpha=0.25)
 
 
