@@ -158,7 +158,7 @@ def _provenance(wire: Transport) -> dict[str, str]:
         "cores": str(num_cores()),
         "memory_nbytes": str(_memory_nbytes()),
         **software(),
-        "transport": str(getattr(wire, "library", "none")),
+        "transport": wire.library,
         "command": prefix + command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -3,9 +3,7 @@
 import json as json_format
 import math
 import os
-import statistics
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -30,16 +28,13 @@ from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.record import headline, summary, training_record
 from exec.runtime.report import (
-    Breakdown,
-    breakdown,
-    cpu_model,
     gather_spans,
     is_oversubscribed,
     num_cores,
-    software,
 )  # fmt: skip
-from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
+from exec.runtime.session import Epoch, Session, TrainingPlan
 from exec.runtime.weights import load_weights, save_weights, scatter_weights
 from exec.transport.protocol import Transport
 from exec.workload import Workload, parse_net, positive
@@ -247,7 +242,7 @@ def _run(
     speaks = wire.rank == 0
     out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
     if speaks:
-        out.print(_headline(plan, dataset, strategy, wire.size))
+        out.print(headline(plan, dataset, strategy, wire.size))
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
     wire.gather_objects(None)
@@ -268,14 +263,14 @@ def _run(
                       f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s")  # fmt: skip
         if save is not None:
             _save(session, save, dataset, epoch, wire)
-    record = _record(session, dataset, strategy, done, is_oversubscribed=is_over)
+    record = training_record(session, dataset, strategy, done, is_oversubscribed=is_over)
     if trace is not None:
         spans = gather_spans(session.spans, origin_s, wire)
         together(wire, lambda: _write(trace, chrome_trace(spans)) if speaks else None)
     if speaks and is_json:
         print(json_format.dumps(record, allow_nan=False))
     elif speaks:
-        out.print(_summary(record))
+        out.print(summary(record))
 
 
 def _progress(*, shown: bool) -> Progress:
@@ -302,76 +297,6 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error}") from error
-
-
-def _headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: int) -> str:
-    workload, options = plan.workload, plan.options
-    return (
-        f"{workload.net} on {dataset.name} ({len(dataset.train_labels)} training, "
-        f"{len(dataset.test_labels)} test samples; {dataset.source})\n"
-        f"strategy {strategy} on {ranks} rank{'s' * (ranks > 1)} (dp x pp x tp = {plan.mesh}), batch "
-        f"{workload.global_batch}, {options.num_microbatches} microbatch"
-        f"{'es' * (options.num_microbatches > 1)}, {plan.dtype}, all-reduce {options.algorithm}"
-        f"{', overlapped' * options.overlap}"
-    )
-
-
-def _record(
-    session: Session, dataset: Dataset, strategy: Strategy, epochs: list[Epoch], *,
-    is_oversubscribed: bool,
-) -> dict[str, object]:  # fmt: skip
-    plan, wire = session.plan, session.transport
-    times = session.step_times_s[5:] or session.step_times_s
-    timed = sum(span.name.startswith("update") for span in session.spans)
-    parts: Breakdown = breakdown(session.spans, timed, wire)
-    memory = wire.gather_objects(session.buffers.nbytes)
-    step_time_s = statistics.median(times) if times else None
-    deciles = statistics.quantiles(times, n=10) if len(times) > 1 else [step_time_s] * 9
-    return {
-        "strategy": strategy,
-        "ranks": wire.size,
-        "mesh": {"dp": plan.mesh.dp, "pp": plan.mesh.pp, "tp": plan.mesh.tp},
-        "net": plan.workload.net,
-        "batch": plan.workload.global_batch,
-        "data": dataset.name,
-        "dtype": plan.dtype,
-        "algorithm": plan.options.algorithm,
-        "schedule": plan.options.schedule,
-        "microbatches": plan.options.num_microbatches,
-        "overlap": plan.options.overlap,
-        "step_time_s": step_time_s,
-        "step_time_p10_s": deciles[0],
-        "step_time_p90_s": deciles[-1],
-        "samples_per_s": plan.workload.global_batch / step_time_s if step_time_s else None,
-        "epochs": [asdict(epoch) for epoch in epochs],
-        "timed_step": asdict(parts) | {"count": timed, "one_in": TIMED_EVERY},
-        "memory_bytes": max(memory),
-        "oversubscribed": is_oversubscribed,
-        "provenance": {
-            "cpu": cpu_model(),
-            "cores": num_cores(),
-            **software(),
-            "transport": getattr(wire, "library", "threads"),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    }
-
-
-def _summary(record: dict[str, object]) -> str:
-    parts: dict[str, float] = record["timed_step"]  # type: ignore[assignment]  # made above
-    total = (parts["compute_s"] + parts["exposed_comm_s"] + parts["waiting_s"]) or 1.0
-    step_s = record["step_time_s"]
-    if not isinstance(step_s, float):
-        return "no full batch was trained on"
-    return (
-        f"{step_s * 1e6:.1f} us a step (median; one in ten below "
-        f"{float(str(record['step_time_p10_s'])) * 1e6:.1f}, one in ten above "
-        f"{float(str(record['step_time_p90_s'])) * 1e6:.1f}), "
-        f"{float(str(record['samples_per_s'])):,.0f} samples/s, "
-        f"{int(str(record['memory_bytes'])) / 2**20:.2f} MiB a rank\n"
-        f"a step's time: compute {parts['compute_s'] / total:.0%}, exposed communication "
-        f"{parts['exposed_comm_s'] / total:.0%}, waiting for others {parts['waiting_s'] / total:.0%}"
-    )
 
 
 if __name__ == "__main__":

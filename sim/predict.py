@@ -2,14 +2,12 @@
 
 import json as json_format
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
 
 from calibration.find import find_machine
 from calibration.machine import Machine
@@ -25,12 +23,12 @@ from exec.program.timeline import chrome_trace
 from exec.workload import Workload, parse_net, positive
 from sim.choices import Choice, best, choices, node_counts
 from sim.forecast import Engine, Forecast, forecast, simulated_spans, solved_step_s
+from sim.table import TABLE_WIDTH, forecast_record, print_forecasts
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _MAX_SIMULATED_RANKS = 512
-_TABLE_WIDTH = 150  # what the table needs; a narrower terminal wraps its lines
 
 
 @app.default
@@ -156,9 +154,9 @@ def predict(
         draw_forecast(plot, rows, serial, f"{net} on {found.name}")
     took_s = perf_counter() - start_s
     if json:
-        print(json_format.dumps(_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
+        print(json_format.dumps(forecast_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
     else:
-        _print(console(_TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
+        print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
 
 
 def _fixed_mesh(
@@ -188,125 +186,6 @@ def _answer(
     if not is_only_one:
         mesh, chosen = best(options, meshes, solved_s)
     return forecast(machine, workload, mesh, chosen, ranks_per_node=ranks_per_node, engine=engine)
-
-
-def _record(
-    machine: Machine, net: str, rows: list[Forecast], serial: Forecast, epoch_samples: int
-) -> dict[str, object]:
-    return {
-        "machine": {"name": machine.name, "description": machine.description, "provenance": machine.provenance},
-        "net": net,
-        "rows": [_row(row, serial, epoch_samples) for row in rows],
-        "fastest": [
-            {"nodes": nodes, "strategy": row.strategy, "mesh": str(row.mesh)}
-            for nodes, row in _fastest(rows).items()
-        ],
-    }  # fmt: skip
-
-
-def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, object]:
-    speedup, low, high = row.speedup_over(serial)
-    return {
-        "nodes": row.nodes,
-        "ranks": row.ranks,
-        "strategy": row.strategy,
-        "mesh": {"dp": row.mesh.dp, "pp": row.mesh.pp, "tp": row.mesh.tp},
-        "microbatches": row.options.num_microbatches,
-        "schedule": row.options.schedule,
-        "algorithm": row.options.algorithm,
-        "overlap": row.options.overlap,
-        "batch": row.global_batch,
-        "engine": row.engine,
-        "step_time_s": row.step_time_s,
-        "epoch_time_s": epoch_samples / row.samples_per_s,
-        "samples_per_s": row.samples_per_s,
-        "speedup": speedup,
-        "speedup_low": low,
-        "speedup_high": high,
-        "efficiency": speedup / row.ranks,
-        "memory_bytes": row.memory_bytes,
-        "breakdown": asdict(row.breakdown),
-        "extrapolated": list(row.extrapolated),
-    }
-
-
-def _fastest(rows: list[Forecast]) -> dict[int, Forecast]:
-    found: dict[int, Forecast] = {}
-    for row in rows:
-        if row.nodes not in found or row.samples_per_s > found[row.nodes].samples_per_s:
-            found[row.nodes] = row
-    return found
-
-
-def _print(
-    out: Console, machine: Machine, net: str, rows: list[Forecast], serial: Forecast,
-    epoch_samples: int, took_s: float,
-) -> None:  # fmt: skip
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("nodes", "strategy", "dpxppxtp", "micro", "batch", "step", "epoch", "speedup", "(90 %)",
-                    "effic.", "compute", "comm", "bubble", "wait", "over", "memory", ""):  # fmt: skip
-        is_text = heading in ("strategy", "(90 %)", "")
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
-    fastest = _fastest(rows)
-    for row in rows:
-        speedup, low, high = row.speedup_over(serial)
-        parts = asdict(row.breakdown).values()
-        wins = fastest[row.nodes] is row
-        table.add_row(
-            str(row.nodes), row.strategy, str(row.mesh), str(row.options.num_microbatches), str(row.global_batch),
-            _time(row.step_time_s), _time(epoch_samples / row.samples_per_s), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
-            f"{speedup / row.ranks:.0%}", *(f"{part / row.step_time_s:.0%}" for part in parts),
-            _memory(row.memory_bytes), ("fastest" if wins else "") + (" ~" if row.extrapolated else ""),
-            style="bold" if wins else None,
-        )  # fmt: skip
-    out.print(f"{net} on {machine.name}: {machine.description}\nspeedup over one rank at "
-              f"{_time(serial.step_time_s)} a step of {serial.global_batch} samples\n")  # fmt: skip
-    out.print(table)
-    out.print()
-    out.print(_advice(fastest, serial))
-    flags = sorted({flag for row in rows for flag in row.extrapolated})
-    if flags:
-        kinds: dict[str, list[str]] = {}
-        for flag in flags:
-            kinds.setdefault(flag.split(":")[0], []).append(flag)
-        shown = (
-            flags_of[0] if len(flags_of) == 1 else f"{kind} ({len(flags_of)} sizes)"
-            for kind, flags_of in kinds.items()
-        )  # fmt: skip
-        out.print(f"~ beyond what was measured: {'; '.join(shown)}")
-    out.print(f"{len(rows)} forecasts in {took_s:.2f} s")
-
-
-def _advice(fastest: dict[int, Forecast], serial: Forecast) -> str:
-    """Say which strategy wins where, and how many nodes pay."""
-    runs: list[tuple[str, int, int]] = []
-    for nodes, row in fastest.items():
-        if runs and runs[-1][0] == row.strategy:
-            runs[-1] = (runs[-1][0], runs[-1][1], nodes)
-        else:
-            runs.append((row.strategy, nodes, nodes))
-    wins = ", ".join(
-        f"{name} at {low}" + (f" to {high}" if high > low else "") for name, low, high in runs
-    )
-    top = max(fastest.values(), key=lambda row: row.samples_per_s)
-    speedup = top.speedup_over(serial)[0]
-    if speedup <= 1.0:
-        return f"fastest by nodes: {wins}. No number of these nodes is faster than one rank."
-    return (
-        f"fastest by nodes: {wins}. Fastest of all: {top.strategy} {top.mesh} on {top.nodes} "
-        f"node{'s' * (top.nodes > 1)}, {speedup:.2f} times one rank."
-    )
-
-
-def _time(seconds: float) -> str:
-    for unit, factor in (("s", 1.0), ("ms", 1e3)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
-
-
-def _memory(nbytes: int) -> str:
-    return f"{nbytes / 2**20:.3g} MiB" if nbytes < 2**30 else f"{nbytes / 2**30:.3g} GiB"
 
 
 def _write(path: Path, text: str) -> None:

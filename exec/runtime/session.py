@@ -27,6 +27,7 @@ from exec.transport.protocol import Transport
 from exec.workload import Workload
 
 TIMED_EVERY = 64  # one step in so many is done with a clock around every op
+FIRST_TIMED = 4  # the first of them, so that a short run has one too
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Session:
         full = self.plan.workload.global_batch
         start_s = before_s = perf_counter()
         for i, indices in enumerate(self.batches(epoch)):
-            is_timed = i % TIMED_EVERY == TIMED_EVERY - 1
+            is_timed = i % TIMED_EVERY == FIRST_TIMED
             self.do_step(indices, is_timed=is_timed)
             now_s = perf_counter()
             if not is_timed and len(indices) == full:

@@ -137,4 +137,5 @@ class MpiTransport:
     @property
     def library(self) -> str:
         """The MPI library's name and version."""
-        return str(self._mpi.Get_library_version().splitlines()[0].strip("\x00 "))
+        first = str(self._mpi.Get_library_version()).strip("\x00").splitlines()[0]
+        return " ".join(first.split())

@@ -42,6 +42,11 @@ class Transport(Protocol):
         """How many there are."""
         ...
 
+    @property
+    def library(self) -> str:
+        """The name and version of what carries the messages."""
+        ...
+
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Start to send ``array``; it may be overwritten once the request is done."""
         ...

@@ -99,6 +99,11 @@ class ThreadTransport:
     size: int
     _num_meetings: int = 0
 
+    @property
+    def library(self) -> str:
+        """No library: threads of this process."""
+        return "threads"
+
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Copy ``array`` into the mailbox of ``dest``."""
         with self.world.changed:
