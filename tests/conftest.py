@@ -36,6 +36,8 @@ def run_process(
     """
     with subprocess.Popen(
         arguments,
+        # A shell's background job ignores SIGINT, and so would its children's children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads yet
         cwd=ROOT,
         env=clean_environment(**extra),
         text=True,
