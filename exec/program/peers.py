@@ -84,16 +84,6 @@ class Part:
             raise ValueError(f"unit must divide the {self.stop - self.start} elements of "
                              f"{self.buffer}, got {self.unit}")  # fmt: skip
 
-    @property
-    def max_elements(self) -> int:
-        """The most elements that any rank's resolution of this part holds."""
-        total = self.stop - self.start
-        if self.chunks is None:
-            return total
-        return (
-            split_start(total // self.unit, self.chunks.num_chunks, self.chunks.width) * self.unit
-        )
-
 
 def split_start(total: int, num_parts: int, index: int) -> int:
     """Return where part ``index`` begins when ``total`` is split evenly, the first parts larger.
