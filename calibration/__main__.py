@@ -71,6 +71,10 @@ def calibrate(
     for option, file in (("out", out), ("samples", samples)):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise UsageError(f"{option} must be a file in a folder that exists, got {file}")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"machine file {path} cannot be written: {error}") from error
     if if_missing and path.is_file():
         read_machine(path)
         return

@@ -92,9 +92,10 @@ class Compute(_Section):
             raise ValueError(f"kernels must name every kernel, lacks {', '.join(missing)}")
         for kernel, model in self.kernels.items():
             known = features(kernel, Shape(1, 1, 1), 1, (1, 1))
-            if unknown := set(model.coefficients_s) - set(known):
+            if set(model.coefficients_s) != set(known):
                 raise ValueError(
-                    f"{kernel} has the features {', '.join(known)}, got {sorted(unknown)}"
+                    f"{kernel} must have a coefficient for each of {', '.join(known)}, got "
+                    f"{', '.join(model.coefficients_s) or 'none'}"
                 )
         return self
 

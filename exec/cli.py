@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter, Token, convert
@@ -26,6 +27,10 @@ def _convert(type_: Any, tokens: Sequence[Token]) -> Any:
     """Convert as cyclopts does, but for numbers that are not whole, which it would round."""
     if type_ is int and not re.fullmatch(r"[+-]?[0-9]+", tokens[0].value):
         raise ValueError(f'"{tokens[0].value}" is not a whole number')
+    if isinstance(type_, type) and issubclass(type_, StrEnum):
+        value = tokens[0].value.lower().replace("-", "_")
+        if value in {each.value for each in type_}:  # files and the report spell it so
+            return type_(value)
     return convert(type_, tokens)
 
 

@@ -117,6 +117,10 @@ def check(
     command = " ".join(["python", "-m", "sim.check", *sys.argv[1:]])
     provenance = {"kind": "provenance", "machine": found.name, "command": command}
     provenance |= dict(records[0]["provenance"])
+    if provenance["cpu"] != found.provenance.get("cpu"):
+        console().print(
+            f"warning: {found.name} was measured on {found.provenance.get('cpu', 'an unknown CPU')}, this is {provenance['cpu']}"
+        )
     for record in records:
         del record["provenance"]
     lines = "".join(
@@ -208,10 +212,11 @@ def _print(machine: Machine, records: Sequence[dict[str, Any]]) -> None:
         inside = sum(_is_inside(record) for record in chosen)
         out.print(f"{label}: median error {statistics.median(errors):.1%}, {errors[0]:.1%} to {errors[-1]:.1%}; "
                   f"{inside} of {len(chosen)} inside their 90 % interval")  # fmt: skip
-    links = ", ".join(str(tier) for tier in machine.links) or "none"
+    compute = machine.compute.source if machine.compute else "nothing"
+    links = "; ".join(f"{tier} link: {link.message.source}" for tier, link in machine.links.items())
     out.print(
-        f"split: {machine.name} was fitted to a ladder of single-rank steps and to messages (links: {links}); "
-        "none of these networks is on the ladder, and no parallel step was fitted"
+        f"split: {machine.name} was fitted to a ladder of single-rank steps ({compute}) and to messages "
+        f"({links or 'no links'}); none of these networks is on the ladder, and no parallel step was fitted"
     )  # fmt: skip
 
 

@@ -68,8 +68,8 @@ def best(
     options: PlanOptions,
     meshes: Sequence[Choice],
     step_time_s: Callable[[Mesh, PlanOptions], float],
-) -> tuple[Mesh, PlanOptions]:
-    """Return the mesh and the options with the shortest step.
+) -> tuple[Mesh, PlanOptions] | None:
+    """Return the mesh and the options with the shortest step, or None if no step is finite.
 
     More microbatches shrink a pipeline's bubble and add costs per message, so along their number
     the step gets shorter first and longer then: the search stops where it does.
@@ -80,14 +80,12 @@ def best(
         for count in choice.microbatches:
             tried = replace(options, num_microbatches=count)
             time_s = step_time_s(choice.mesh, tried)
-            if found is None or time_s < found[0]:
+            if time_s < (math.inf if found is None else found[0]):
                 found = (time_s, choice.mesh, tried)
             if time_s > before_s:
                 break
             before_s = time_s
-    if found is None:
-        raise ValueError("there must be a mesh to choose from")
-    return found[1], found[2]
+    return None if found is None else found[1:]
 
 
 def _fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import Curve, Link, Machine, Tier
 from exec.errors import MachineError
-from exec.program.mesh import Mesh
-from exec.program.ops import Collective, CollectiveKind, Compute, Kernel, Shape
+from exec.program.mesh import Axis, Mesh
+from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Shape
 from sim.collectives import library_allreduce_s
 from sim.fabric import Fabric
 
@@ -97,13 +97,22 @@ class Costs:
         for tier, count, groups in ((Tier.NODE, on_node, 1), (Tier.NETWORK, nodes, sharers)):
             if count > 1:
                 link = self.link(tier)
-                if not link.allreduce_ranks.holds(count):
-                    self.extrapolated.add(f"{op.kind} ranks ({tier}): {count}")
                 self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
                 total_s += _SHARES[op.kind] * library_allreduce_s(
                     nbytes, count, link.allreduce, groups
                 )
         return total_s
+
+    def note_groups(self, algorithm: Algorithm) -> None:
+        """Note the groups of ranks of sizes that were not measured, or that no closed form fits."""
+        for axis in (Axis.DP, Axis.TP):
+            size = self.mesh.size(axis)
+            on_node, nodes, _ = self.fabric.group_nodes(axis)
+            for tier, count in ((Tier.NODE, on_node), (Tier.NETWORK, nodes)):
+                if count > 1 and not self.link(tier).allreduce_ranks.holds(count):
+                    self.extrapolated.add(f"ranks ({tier}): {count}")
+            if algorithm in _DOUBLING and size & (size - 1):
+                self.extrapolated.add(f"{algorithm} by an approximate closed form: {size} ranks")
 
     def link(self, tier: Tier) -> Link:
         """Return the link of ``tier``."""
@@ -120,6 +129,9 @@ class Costs:
         if nbytes and not curve.nbytes.holds(nbytes):
             self.extrapolated.add(what)
 
+
+_DOUBLING = (Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING, Algorithm.BINOMIAL_TREE)
+"""Exact for powers of two only."""
 
 # An all-reduce is a reduce-scatter and an all-gather; each of these is half of one.
 _SHARES = {

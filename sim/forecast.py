@@ -88,13 +88,14 @@ class Forecast:
         """Return the speedup and its 90 % interval: the ratio of the samples trained in a second.
 
         The errors of the two forecasts are taken as independent, which is on the safe side: what
-        they share cancels.
+        they share cancels. No interval reaches above one per rank unless the forecast itself does,
+        as where a smaller share fits into a cache.
         """
         speedup = self.samples_per_s / serial.samples_per_s
         if self.mesh == serial.mesh and self.global_batch == serial.global_batch:
             return speedup, speedup, speedup
         margin = math.exp(INTERVAL_Z * math.hypot(self.rel_sigma, serial.rel_sigma))
-        return speedup, speedup / margin, speedup * margin
+        return speedup, speedup / margin, min(speedup * margin, max(speedup, self.ranks))
 
 
 def forecast(
@@ -113,6 +114,7 @@ def forecast(
     """
     program = plan_step(workload, mesh, options)
     costs = Costs(machine, mesh, ranks_per_node)
+    costs.note_groups(options.algorithm)
     times = step_times(program, costs, engine, options)
     overhead_s = costs.step_overhead_s
     wait_s = straggler_factor(mesh.world_size) * _noise(machine) * times.compute_s
@@ -143,10 +145,21 @@ def forecast(
 def solved_step_s(
     machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int
 ) -> float:
-    """Return the solved step time alone, without stragglers: what a search compares."""
+    """Return the solved step time alone, without stragglers: what a search compares.
+
+    It is infinite where the plan does not fit into a node's memory.
+    """
     program = plan_step(workload, mesh, options)
     costs = Costs(machine, mesh, ranks_per_node)
+    if not fits_memory(machine, mesh, memory_nbytes(program, options), ranks_per_node):
+        return math.inf
     return step_times(program, costs, Engine.SOLVE, options).step_time_s
+
+
+def fits_memory(machine: Machine, mesh: Mesh, nbytes: int, ranks_per_node: int) -> bool:
+    """Say whether a node's ranks, of ``nbytes`` each, fit into its memory."""
+    assert machine.compute is not None
+    return nbytes * min(ranks_per_node, mesh.world_size) <= machine.compute.memory_nbytes
 
 
 def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOptions) -> StepTimes:

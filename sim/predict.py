@@ -2,7 +2,6 @@
 
 import json as json_format
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -34,7 +33,7 @@ _MAX_SIMULATED_RANKS = 512
 @app.default
 def predict(
     *,
-    nodes: int = 64,
+    nodes: int | None = None,
     ranks_per_node: int = 1,
     machine: str = "local+ethernet-cluster",
     net: str = "128-100-26",
@@ -61,7 +60,7 @@ def predict(
     Parameters
     ----------
     nodes
-        The most nodes.
+        The most nodes; 64 unless given.
     ranks_per_node
         Ranks on each node; they share its cores and its network link.
     machine
@@ -104,6 +103,7 @@ def predict(
         Print one JSON record instead of a table.
     """
     start_s = perf_counter()
+    given_nodes, nodes = nodes, 64 if nodes is None else nodes
     for option, value in (("nodes", nodes), ("ranks-per-node", ranks_per_node), ("bucket-kib", bucket_kib),
                           ("epoch-samples", epoch_samples),
                           ("microbatches", 1 if microbatches is None else microbatches)):  # fmt: skip
@@ -122,6 +122,11 @@ def predict(
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm)
     fixed = _fixed_mesh(strategy, nodes * ranks_per_node, dp, pp, tp)
+    if fixed is not None and given_nodes not in (None, -(-fixed.world_size // ranks_per_node)):
+        raise UsageError(
+            f"nodes must be the {-(-fixed.world_size // ranks_per_node)} that dp x pp x tp = {fixed} "
+            f"fills with {ranks_per_node} ranks each, got {given_nodes}"
+        )
     strategies = [strategy] if strategy is not None else list(Strategy)
 
     def workload_on(ranks: int) -> Workload:
@@ -130,17 +135,27 @@ def predict(
 
     serial = forecast(found, workload_on(1), Mesh())
     counts = node_counts(nodes) if fixed is None else [-(-fixed.world_size // ranks_per_node)]
+    most = fixed.world_size if fixed is not None else nodes * ranks_per_node
+    if engine is Engine.SIMULATE and most > _MAX_SIMULATED_RANKS:
+        raise UsageError(
+            f"engine simulate takes at most {_MAX_SIMULATED_RANKS} ranks, got {most}; use --engine solve"
+        )
     rows: list[Forecast] = []
+    num_too_large = 0
     for count in counts:
         ranks = fixed.world_size if fixed is not None else count * ranks_per_node
-        if engine is Engine.SIMULATE and ranks > _MAX_SIMULATED_RANKS:
-            raise UsageError(f"engine simulate takes at most {_MAX_SIMULATED_RANKS} ranks, got {ranks}; use --engine solve")  # fmt: skip
         workload = workload_on(ranks)
         if fixed is not None:
             check_mesh(workload, fixed, microbatches or 1)
         fitting = choices(ranks, workload, strategies, fixed, microbatches)
-        for meshes in fitting.values():
-            rows.append(_answer(found, workload, options, meshes, ranks_per_node, engine))
+        answers = [
+            _answer(found, workload, options, meshes, ranks_per_node, engine)
+            for meshes in fitting.values()
+        ]
+        num_too_large += answers.count(None)
+        rows += [answer for answer in answers if answer is not None]
+    if num_too_large and not rows:
+        raise UsageError(f"no plan of {net} fits into the memory of a node of {found.name}; use more nodes or a smaller net")  # fmt: skip
     if not rows:
         check_mesh(workload_on(nodes * ranks_per_node), mesh_of(strategy or Strategy.DATA, nodes * ranks_per_node), microbatches or 1)  # fmt: skip
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
@@ -157,6 +172,12 @@ def predict(
         print(json_format.dumps(forecast_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
+        if num_too_large:
+            console().print(
+                f"{num_too_large} left out: no mesh of the strategy fits into a node's memory"
+            )
+        if fixed is None and max(row.nodes for row in rows) < nodes:
+            console().print(f"no plan fits more than {max(row.nodes for row in rows)} nodes")
 
 
 def _fixed_mesh(
@@ -175,16 +196,19 @@ def _fixed_mesh(
 def _answer(
     machine: Machine, workload: Workload, options: PlanOptions, meshes: Sequence[Choice],
     ranks_per_node: int, engine: Engine,
-) -> Forecast:  # fmt: skip
-    """Return the forecast of the best of ``meshes``: chosen by solving, answered by ``engine``."""
+) -> Forecast | None:  # fmt: skip
+    """Return the forecast of the best of ``meshes``: chosen by solving, answered by ``engine``.
+
+    None if none of them fits into a node's memory.
+    """
 
     def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
         return solved_step_s(machine, workload, mesh, tried, ranks_per_node)
 
-    is_only_one = len(meshes) == len(meshes[0].microbatches) == 1
-    mesh, chosen = meshes[0].mesh, replace(options, num_microbatches=meshes[0].microbatches[0])
-    if not is_only_one:
-        mesh, chosen = best(options, meshes, solved_s)
+    found = best(options, meshes, solved_s)
+    if found is None:
+        return None
+    mesh, chosen = found
     return forecast(machine, workload, mesh, chosen, ranks_per_node=ranks_per_node, engine=engine)
 
 

@@ -1,5 +1,6 @@
 """The forecast as a table for people and as a record for machines."""
 
+import math
 from dataclasses import asdict
 
 from rich.console import Console
@@ -40,7 +41,7 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "batch": row.global_batch,
         "engine": row.engine,
         "step_time_s": row.step_time_s,
-        "epoch_time_s": epoch_samples / row.samples_per_s,
+        "epoch_time_s": _epoch_time_s(row, epoch_samples),
         "samples_per_s": row.samples_per_s,
         "speedup": speedup,
         "speedup_low": low,
@@ -78,7 +79,7 @@ def print_forecasts(
         wins = fastest[row.nodes] is row
         table.add_row(
             str(row.nodes), row.strategy, str(row.mesh), str(row.options.num_microbatches), str(row.global_batch),
-            _time(row.step_time_s), _time(epoch_samples / row.samples_per_s), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
+            _time(row.step_time_s), _time(_epoch_time_s(row, epoch_samples)), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
             f"{speedup / row.ranks:.0%}", *(f"{part / row.step_time_s:.0%}" for part in parts),
             _memory(row.memory_bytes), ("fastest" if wins else "") + (" ~" if row.extrapolated else ""),
             style="bold" if wins else None,
@@ -100,7 +101,7 @@ def print_forecasts(
             flags_of[0] if len(flags_of) == 1 else f"{kind} ({len(flags_of)} sizes)"
             for kind, flags_of in kinds.items()
         )  # fmt: skip
-        out.print(f"~ beyond what was measured: {'; '.join(shown)}")
+        out.print(f"~ beyond what was measured, or approximate: {'; '.join(shown)}")
     out.print(f"{len(rows)} forecasts in {took_s:.2f} s")
 
 
@@ -128,14 +129,24 @@ def _advice(fastest: dict[int, Forecast], serial: Forecast) -> str:
     top = max(fastest.values(), key=lambda row: row.samples_per_s)
     speedup = top.speedup_over(serial)[0]
     if speedup <= 1.0:
-        return f"fastest by nodes: {wins}. No number of these nodes is faster than one rank."
+        return (
+            f"fastest by nodes: {wins}. No number of these nodes is faster than one rank, with "
+            f"all-reduce {top.options.algorithm}."
+        )
     return (
         f"fastest by nodes: {wins}. Fastest of all: {top.strategy} {top.mesh} on {top.nodes} "
         f"node{'s' * (top.nodes > 1)}, {speedup:.2f} times one rank."
     )
 
 
+def _epoch_time_s(row: Forecast, epoch_samples: int) -> float:
+    """Return the time of whole steps that visit ``epoch_samples``; the last may be smaller."""
+    return math.ceil(epoch_samples / row.global_batch) * row.step_time_s
+
+
 def _time(seconds: float) -> str:
+    if seconds >= 600:
+        return f"{seconds / 3600:.3g} h"
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"

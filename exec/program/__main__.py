@@ -70,6 +70,8 @@ def show(
     rank
         Print the concrete ops of this rank instead: loops unrolled, peers and parts resolved.
     """
+    if ranks is None and strategy not in (Strategy.HYBRID, Strategy.SERIAL) and dp == pp == tp:
+        raise UsageError(f"ranks must be given for strategy {strategy}, such as --ranks 4")
     if ranks is None:
         ranks = math.prod(factor or 1 for factor in (dp, pp, tp))
         if strategy is Strategy.HYBRID:

@@ -78,10 +78,13 @@ def run_job(name: TransportName, ranks: int | None, body: Callable[[Transport], 
     except KeyboardInterrupt:
         transport.abort("interrupted" if transport.rank == 0 else "", _INTERRUPTED_STATUS)
     except BaseException as error:  # noqa: BLE001  # any failure of one rank must end the others
-        detail = "" if isinstance(error, StepcastError) else traceback.format_exc()
+        is_known = isinstance(error, StepcastError) or type(error).__module__.startswith("mpi4py")
+        detail = "" if is_known else traceback.format_exc()
+        cause = f"{type(error).__name__}: {error}"
+        if type(error).__module__.startswith("mpi4py"):
+            cause = f"MPI lost another rank, which has probably died: {error}"
         sys.stdout.flush()
         transport.abort(
-            f"{detail}error: rank {transport.rank} of {transport.size} failed: "
-            f"{type(error).__name__}: {error}",
+            f"{detail}error: rank {transport.rank} of {transport.size} failed: {cause}",
             _FAILED_STATUS,
         )

@@ -53,7 +53,7 @@ def training_record(
         "step_time_p90_s": deciles[-1],
         "samples_per_s": plan.workload.global_batch / step_time_s if step_time_s else None,
         "epochs": [asdict(epoch) for epoch in epochs],
-        "timed_step": asdict(parts) | {"count": timed, "one_in": TIMED_EVERY},
+        "timed_step": asdict(parts) | {"count": timed, "one_in": TIMED_EVERY} if timed else None,
         "memory_bytes": max(memory),
         "oversubscribed": is_oversubscribed,
         "provenance": {
@@ -71,14 +71,18 @@ def summary(record: dict[str, Any]) -> str:
     step_s = record["step_time_s"]
     if step_s is None:
         return "no full step was timed"
-    parts = record["timed_step"]
-    shares = [parts[key] for key in ("compute_s", "exposed_comm_s", "waiting_s")]
-    compute, exposed, waiting = (share / (sum(shares) or 1.0) for share in shares)
-    return (
+    head = (
         f"{step_s * 1e6:.1f} us a step (median; one in ten below "
         f"{record['step_time_p10_s'] * 1e6:.1f}, one in ten above "
         f"{record['step_time_p90_s'] * 1e6:.1f}), {record['samples_per_s']:,.0f} samples/s, "
         f"{record['memory_bytes'] / 2**20:.2f} MiB a rank\n"
+    )
+    parts = record["timed_step"]
+    if parts is None:
+        return head + "too few steps to tell compute from communication"
+    shares = [parts[key] for key in ("compute_s", "exposed_comm_s", "waiting_s")]
+    compute, exposed, waiting = (share / (sum(shares) or 1.0) for share in shares)
+    return head + (
         f"a step's time: compute {compute:.0%}, exposed communication {exposed:.0%}, "
         f"waiting for others {waiting:.0%}"
     )

@@ -77,7 +77,7 @@ DAMAGES = [
     ),
     (
         set_in("compute", "kernels", "load", "coefficients_s", to={"cubed": 1.0}),
-        "load has the features fixed, n, nk, nm, got ['cubed']",
+        "load must have a coefficient for each of fixed, n, nk, nm, got cubed",
     ),
     (set_in("compute", "kernels", to={}), "lacks load, linear"),
     (set_in("links", "moon", to={}), "links.moon"),

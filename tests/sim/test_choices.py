@@ -1,6 +1,7 @@
 """Laws of the choices: all plans that fit, no other, and the best of them."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -106,12 +107,15 @@ def test_best_finds_the_minimum_of_what_falls_and_then_rises(times: list[int]) -
     lowest = times.index(min(times))
     valley = [*sorted(times[:lowest], reverse=True), min(times), *sorted(times[lowest + 1 :])]
     counts = tuple(range(1, len(valley) + 1))
-    _, options = best(
+    found = best(
         PlanOptions(), [Choice(Mesh(), counts)], lambda _, tried: valley[tried.num_microbatches - 1]
     )
+    assert found is not None
+    _, options = found
     assert valley[options.num_microbatches - 1] == min(valley)
 
 
-def test_there_must_be_something_to_choose_from() -> None:
-    with pytest.raises(ValueError, match="must be a mesh"):
-        best(PlanOptions(), [], lambda mesh, tried: 1.0)
+def test_nothing_is_best_of_plans_that_do_not_fit() -> None:
+    meshes = [Choice(Mesh(2), (1, 2)), Choice(Mesh(1, 2), (1,))]
+    assert best(PlanOptions(), meshes, lambda mesh, tried: math.inf) is None
+    assert best(PlanOptions(), [], lambda mesh, tried: 1.0) is None

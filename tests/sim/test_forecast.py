@@ -240,7 +240,10 @@ FLAGGED = [
     (bounded(nbytes=Range(low=8, high=1)), Mesh(2), PlanOptions(algorithm=Algorithm.RING),
      [f"message (network): {4 * PARAMETERS} bytes"]),
     (bounded(ranks=Range(low=2, high=4)), Mesh(4), PlanOptions(), []),
-    (bounded(ranks=Range(low=2, high=4)), Mesh(8), PlanOptions(), ["allreduce ranks (network): 8"]),
+    (bounded(ranks=Range(low=2, high=4)), Mesh(8), PlanOptions(), ["ranks (network): 8"]),
+    (bounded(ranks=Range(low=2, high=4)), Mesh(8), PlanOptions(algorithm=Algorithm.RING), ["ranks (network): 8"]),
+    (bounded(ranks=Range(low=2, high=4)), Mesh(3), PlanOptions(algorithm=Algorithm.RECURSIVE_DOUBLING),
+     ["recursive_doubling by an approximate closed form: 3 ranks"]),
 ]  # fmt: skip
 
 

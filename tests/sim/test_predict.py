@@ -297,3 +297,53 @@ def test_a_damaged_machine_file_is_refused_by_the_key(
 ) -> None:
     machine_file.write_text(damage(machine_file.read_text()))
     refused(predict("--nodes", "4"), key)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--nodes", "4", "--dp", "2", "--pp", "2", "--tp", "2"), "nodes must be the 8"),
+        (("--nodes", "1.5"), "is not a whole number"),
+        (("--nodes", "1024", "--engine", "simulate"), "at most 512 ranks"),
+        (("--net", "100000-100000-100000", "--nodes", "1"), "fits into the memory"),
+    ],
+)
+def test_what_cannot_be_forecast_is_refused_before_any_work(
+    predict: Predict, machine_file: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    text = damaged(lambda d: d["compute"].update(memory_nbytes=1 << 30))(machine_file.read_text())
+    machine_file.write_text(text)
+    refused(predict(*arguments), message)
+
+
+def test_plans_that_do_not_fit_into_a_node_are_left_out_and_counted(
+    predict: Predict, machine_file: Path
+) -> None:
+    # 806,002 parameters of 8 bytes, and their gradients, are more than 10 MiB; halves are less.
+    text = damaged(lambda d: d["compute"].update(memory_nbytes=10 << 20))(machine_file.read_text())
+    machine_file.write_text(text)
+    net = ("--net", "400-2000-2", "--batch", "16", "--nodes", "2")
+    found = rows(predict(*net, "--json"))
+    assert {row["strategy"] for row in found} == {"tensor"}
+    assert "left out" in predict(*net).stdout
+
+
+def test_an_epoch_is_whole_steps(predict: Predict) -> None:
+    found = rows(predict("--nodes", "2", "--batch", "64", "--epoch-samples", "100", "--json"))
+    for row in found:
+        assert row["epoch_time_s"] == pytest.approx(2 * row["step_time_s"], rel=SAME)
+
+
+@pytest.mark.parametrize("spelling", ["1f1b", "one-f-one-b", "gpipe"])
+def test_schedules_are_called_as_in_the_record_or_as_in_the_help(
+    predict: Predict, spelling: str
+) -> None:
+    found = rows(
+        predict("--nodes", "2", "--strategy", "pipeline", "--schedule", spelling, "--json")
+    )
+    assert {row["schedule"] for row in found} == {"gpipe" if spelling == "gpipe" else "1f1b"}
+
+
+def test_no_interval_reaches_above_one_per_rank(predict: Predict) -> None:
+    for row in rows(predict("--nodes", "16", "--json")):
+        assert row["speedup_high"] <= max(row["speedup"], row["ranks"])
