@@ -1,9 +1,10 @@
 """The case: one ring all-reduce of 40 MB over 1 Gbit/s and 50 us, and its exact time."""
 
+from calibration.features import features
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import Curve, KernelModel, Link, Machine, Range, Segment, Tier
 from exec.program.mesh import Axis, Mesh
-from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Shape
+from exec.program.ops import Algorithm, Collective, CollectiveKind, Kernel, Shape
 from exec.program.peers import Part
 from exec.program.program import Program, Role
 
@@ -23,21 +24,19 @@ def num_messages(ranks: int) -> int:
 def ring_program(ranks: int) -> Program:
     """Return one ring all-reduce of the buffer, in single bytes so that 256 ranks share it evenly."""
     part = Part("grad", 0, NBYTES)
-    ops = (
-        Compute(Kernel.LOAD, 0, 0, Shape(0, 0, 0), 0, 0),  # a step computes; this one takes no time
-        Collective("sum", CollectiveKind.ALLREDUCE, part, Axis.DP, Algorithm.RING),
-    )
-    return Program(Mesh(dp=ranks), 1, (Role("all", range(ranks), range(1), range(1), ops),))
+    op = Collective("sum", CollectiveKind.ALLREDUCE, part, Axis.DP, Algorithm.RING)
+    return Program(Mesh(dp=ranks), 1, (Role("all", range(ranks), range(1), range(1), (op,)),))
 
 
 def flat_machine() -> Machine:
-    """Return nodes on one switch, sums and loads free, every other kernel a microsecond."""
+    """Return nodes on one switch, sums free, every other kernel a microsecond."""
     segment = Segment(up_to_nbytes=1e9, alpha_s=ALPHA_S, beta_s_per_byte=1 / BYTES_PER_S)
     every = Range(low=0, high=1e9)
     curve = Curve(segments=(segment,), nbytes=every, rel_sigma=0, source="assumed")
     kernels = {
         kernel: KernelModel(
-            coefficients_s={} if kernel in (Kernel.ACCUMULATE, Kernel.LOAD) else {"fixed": 1e-6},
+            coefficients_s=dict.fromkeys(features(kernel, Shape(1, 1, 1), 1, (1, 1)), 0.0)
+            | {"fixed": 0.0 if kernel is Kernel.ACCUMULATE else 1e-6},
             n=every, k=every, m=every, rel_sigma=0, num_samples=0,
         )
         for kernel in Kernel
