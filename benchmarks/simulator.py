@@ -35,7 +35,7 @@ from calibration.machine import write_machine
 from exec.cli import console, make_app, run_app
 from exec.errors import MachineError
 from exec.plan.collectives import expand
-from exec.plan.step import PlanOptions
+from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.workload import Workload, positive
 from sim.costs import Costs

@@ -20,7 +20,6 @@ from calibration.machine import Tier
 from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
 from exec.data.noise import noise_dataset
 from exec.nn.backend import xp
-from exec.nn.optimiser import Sgd
 from exec.plan.layout import layout_of
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
@@ -38,7 +37,7 @@ from exec.program.ops import (
 from exec.program.peers import Part, Shift
 from exec.program.program import Program, Role
 from exec.runtime.buffers import Buffers
-from exec.runtime.comm import Wire
+from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
 from exec.runtime.session import Session, TrainingPlan
 from exec.runtime.step import Step, bind_step
@@ -153,14 +152,16 @@ def _bind(wire: Transport, ops: tuple[Op, ...]) -> tuple[Step, int]:
     """Return ``ops`` bound for every rank of ``wire``, along the dp axis, and the bytes held."""
     elements = max(part.stop for op in ops for part in _parts(op))
     mesh = Mesh(dp=wire.size)
-    program = Program(mesh, 4, (Role("probe", range(wire.size), range(1), range(1), ops),))
+    holds = tuple(Part(name, 0, elements) for name in ("param", "grad"))
+    role = Role("probe", range(wire.size), range(1), range(1), ops, holds=holds)
+    program = Program(mesh, 4, (role,))
     workload = Workload((-(-elements // 2), 2), 1)
-    buffers = Buffers(workload, layout_of(workload.widths, mesh, 0, 0), 1, 1, elements, "float32")
+    layout = layout_of(workload.widths, mesh, 0, 0)
+    buffers = Buffers(workload, layout, role, 0, elements, "float32")
     feed = Feed(xp.zeros((1, 1)), xp.zeros(1, int), xp.zeros(1, int))
-    sgd = Sgd(buffers.parameters, buffers.gradient, None, 0.0)
-    binder = KernelBinder(buffers, feed, sgd, 1, (0,))
-    step = bind_step(program, Wire.connect(wire, program), buffers, binder)
-    return step, 2 * elements * buffers.gradient.itemsize
+    binder = KernelBinder(buffers, feed, 0.0, 0.0, 1, (0,))
+    step = bind_step(program, Wire.connect(wire, [program]), buffers, binder, Queue(1, 0))
+    return step, 2 * elements * program.itemsize
 
 
 def _parts(op: Op) -> tuple[Part, ...]:

@@ -21,14 +21,15 @@ from exec.data.noise import noise_dataset
 from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
 from exec.nn.backend import DTYPES
-from exec.plan.layout import check_mesh
+from exec.plan.epoch import check_plan
+from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.record import headline, summary, training_record
+from exec.runtime.replay import read_arrivals
 from exec.runtime.report import (
     gather_spans,
     is_oversubscribed,
@@ -102,6 +103,12 @@ def train(
     algorithm: Algorithm = Algorithm.LIBRARY,
     overlap: Flag = False,
     bucket_kib: int = 4096,
+    average_every: str = "1",
+    independent_starts: Flag = False,
+    servers: int = 1,
+    slow: tuple[str, ...] = (),
+    arrivals: Path | None = None,
+    replay: Path | None = None,
     batch: int | None = None,
     batch_per_rank: int | None = None,
     epochs: int = 5,
@@ -136,7 +143,10 @@ def train(
     num_test
         How many of them test.
     strategy
-        How to share the work; data if there are several ranks.
+        How to share the work; data if there are several ranks. Beside the meshes: averaging (each
+        rank on its own, weights averaged now and then), master_round_trip and master_broadcast
+        (rank 0 collects and averages), server and async_server (parameter servers), and on one
+        node's shared memory shared_lock, shared_windows and hogwild.
     ranks
         Run this many ranks as threads, without MPI.
     dp
@@ -155,6 +165,18 @@ def train(
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
         The least size of a gradient bucket.
+    average_every
+        Steps between two averages (averaging, master); epoch for a whole one.
+    independent_starts
+        Let every replica of averaging start from random weights of its own.
+    servers
+        How many ranks, the first, serve parameters (server, async_server).
+    slow
+        Slow a rank down, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
+    arrivals
+        Write here in which order the servers of async_server took their messages.
+    replay
+        Take messages in the order in this file, which makes the same bits again.
     batch
         The global batch (strong scaling); 32 unless given.
     batch_per_rank
@@ -205,7 +227,7 @@ def train(
         raise UsageError(f"seed must be at least 0, got {seed}")
     if dtype not in DTYPES:
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    for option, path in (("save", save), ("trace", trace)):
+    for option, path in (("save", save), ("trace", trace), ("arrivals", arrivals)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
     if load is not None and not load.is_file():
@@ -215,22 +237,29 @@ def train(
     if batch is not None:
         global_batch = batch
     workload = Workload(parse_net(net), global_batch, 8 if dtype == "float64" else 4, momentum > 0)
-    check_mesh(workload, mesh, microbatches)
-    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm)
-    plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed)
+    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
+                          parse_every(average_every), servers)  # fmt: skip
+    check_plan(workload, mesh, options)
+    if independent_starts and strategy is not Strategy.AVERAGING:
+        raise UsageError(f"independent-starts needs strategy averaging, got {strategy}")
+    if strategy is not Strategy.ASYNC_SERVER and (arrivals or replay):
+        raise UsageError(f"arrivals and replay need strategy async_server, got {strategy}")
+    replayed = () if replay is None else read_arrivals(replay, options.servers, mesh.world_size)
+    plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed,
+                        independent_starts, parse_slow(slow, world_size), replayed)  # fmt: skip
     source = _Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
-            _run(wire, plan, source, strategy, epochs, load, save, trace, is_json=json)
+            _run(wire, plan, source, strategy, epochs, load, save, trace, arrivals, is_json=json)
 
     run_job(name, ranks, body)
 
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: _Source, strategy: Strategy, epochs: int,
-    load: Path | None, save: Path | None, trace: Path | None, *, is_json: bool,
+    load: Path | None, save: Path | None, trace: Path | None, arrivals: Path | None, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
     dataset = together(wire, lambda: source.load(workload))
@@ -248,11 +277,11 @@ def _run(
     wire.gather_objects(None)
     origin_s = perf_counter()
     done: list[Epoch] = []
-    num_steps = -(-len(dataset.train_labels) // workload.global_batch)
+    num_samples = len(dataset.train_labels)
     for number in range(1, epochs + 1):
         with _progress(shown=speaks and not is_json) as bar:
-            task = bar.add_task(f"epoch {number}/{epochs}", total=num_steps)
-            epoch = session.run_epoch(number, lambda step: bar.update(task, completed=step))  # noqa: B023  # called inside
+            task = bar.add_task(f"epoch {number}/{epochs}", total=num_samples)
+            epoch = session.run_epoch(number, lambda seen: bar.update(task, completed=seen))  # noqa: B023  # called inside
         if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
             raise AgreedError(
                 f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
@@ -267,6 +296,10 @@ def _run(
     if trace is not None:
         spans = gather_spans(session.spans, origin_s, wire)
         together(wire, lambda: _write(trace, chrome_trace(spans)) if speaks else None)
+    if arrivals is not None:
+        taken = wire.gather_objects(session.arrivals)[: plan.options.servers]
+        text = json_format.dumps({"ranks": wire.size, "arrivals": taken})
+        together(wire, lambda: _write(arrivals, text + "\n") if speaks else None)
     if speaks and is_json:
         print(json_format.dumps(record, allow_nan=False))
     elif speaks:

@@ -9,7 +9,7 @@ from typing import Any
 from calibration.find import find_machine
 from calibration.machine import Machine, read_machine
 from exec.errors import DataError
-from exec.plan.step import PlanOptions
+from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.workload import Workload, parse_net
 from sim.forecast import Forecast, forecast

@@ -23,7 +23,7 @@ from calibration.ladder import ladder
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
-from exec.plan.step import PlanOptions
+from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.workload import Workload, parse_net

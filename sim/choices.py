@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from exec.errors import UsageError
 from exec.plan.layout import check_mesh
-from exec.plan.step import PlanOptions
+from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.workload import Workload

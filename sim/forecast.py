@@ -9,7 +9,8 @@ from enum import StrEnum
 from calibration.machine import Machine, Tier
 from exec.errors import MachineError
 from exec.plan.collectives import expand, scratch_elements
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.options import PlanOptions
+from exec.plan.step import plan_step
 from exec.plan.strategy import Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Kernel

@@ -13,8 +13,8 @@ from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
 from exec.plan.layout import check_mesh
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm

@@ -8,15 +8,16 @@ from exec.nn.backend import Array
 
 
 def initial_weights(
-    seed: int, layer: int, inputs: int, units: int, dtype: type[np.floating[Any]]
+    seed: int, layer: int, inputs: int, units: int, dtype: type[np.floating[Any]], start: int = 0
 ) -> Array:
     """Return the (units, inputs) weights of ``layer``; biases start at zero.
 
-    Uniform on +- sqrt(6 / (inputs + units)), drawn in float64 and rounded.
+    Starts other than 0 are independent of each other. Uniform on +- sqrt(6 / (inputs + units)), drawn in float64 and rounded.
 
     Source: X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward
     neural networks", AISTATS 2010, equation 16.
     """
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, layer])))
+    seeds = np.random.SeedSequence([seed, layer, start] if start else [seed, layer])
+    generator = np.random.Generator(np.random.PCG64(seeds))
     bound = (6.0 / (inputs + units)) ** 0.5
     return generator.uniform(-bound, bound, (units, inputs)).astype(dtype)

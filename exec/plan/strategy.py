@@ -1,4 +1,4 @@
-"""Strategies by name: each is a shape of mesh."""
+"""Strategies by name: a shape of mesh, or a way for replicas to talk."""
 
 from enum import StrEnum
 
@@ -14,6 +14,23 @@ class Strategy(StrEnum):
     PIPELINE = "pipeline"
     TENSOR = "tensor"
     HYBRID = "hybrid"
+    AVERAGING = "averaging"
+    MASTER_ROUND_TRIP = "master_round_trip"
+    MASTER_BROADCAST = "master_broadcast"
+    SERVER = "server"
+    ASYNC_SERVER = "async_server"
+    SHARED_LOCK = "shared_lock"
+    SHARED_WINDOWS = "shared_windows"
+    HOGWILD = "hogwild"
+
+
+SYNCHRONOUS = (Strategy.SERIAL, Strategy.DATA, Strategy.PIPELINE, Strategy.TENSOR, Strategy.HYBRID)
+"""Strategies that are a shape of mesh: every step all-reduces the gradient."""
+MASTERS = (Strategy.MASTER_ROUND_TRIP, Strategy.MASTER_BROADCAST)
+SERVERS = (Strategy.SERVER, Strategy.ASYNC_SERVER)
+SHARED = (Strategy.SHARED_LOCK, Strategy.SHARED_WINDOWS, Strategy.HOGWILD)
+ROUNDS = (Strategy.AVERAGING, *MASTERS)
+"""Strategies whose ranks take several steps between messages."""
 
 
 def mesh_of(
@@ -35,11 +52,13 @@ def mesh_of(
     for name, factor in given.items():
         if factor is not None and factor < 1:
             raise UsageError(f"{name} must be at least 1, got {factor}")
-    if strategy is Strategy.HYBRID:
+    if strategy is Strategy.HYBRID or (strategy is Strategy.AVERAGING and (pp or tp)):
         return _hybrid_mesh(ranks, given)
     if strategy is Strategy.SERIAL and ranks != 1:
         raise UsageError(f"strategy serial runs on 1 rank, got {ranks}; choose data, pipeline, tensor or hybrid")  # fmt: skip
-    axis = {Strategy.DATA: "dp", Strategy.PIPELINE: "pp", Strategy.TENSOR: "tp"}.get(strategy)
+    axis = {Strategy.SERIAL: None, Strategy.PIPELINE: "pp", Strategy.TENSOR: "tp"}.get(
+        strategy, "dp"
+    )
     for name, factor in given.items():
         expected = ranks if name == axis else 1
         if factor not in (None, expected):

@@ -9,8 +9,9 @@ from exec.cli import make_app, run_app
 from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.layout import check_mesh
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.step import plan_step
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.check import check_program
 from exec.program.ops import Algorithm

@@ -3,7 +3,8 @@
 The check does the program's ops without time: a lane moves whenever its next op can be done. If
 all lanes reach their end, and no message is left over, every execution does (only a receive from
 *any* makes the order matter). Sends are taken as rendezvous, the strictest reading, so a program
-that passes needs no buffering anywhere.
+that passes needs no buffering anywhere. Where workers take tickets, the order in which this
+check serves them is one of many.
 """
 
 from collections import defaultdict, deque
@@ -11,10 +12,23 @@ from dataclasses import dataclass, field
 
 from exec.errors import IllegalProgramError
 from exec.program.mesh import Axis
-from exec.program.ops import Collective, Compute, Lane, Mark, Op, Receive, Send, Wait, lane_of
-from exec.program.peers import AnyRank, Rank
-from exec.program.program import Program
-from exec.program.text import format_op
+from exec.program.ops import (
+    Acquire,
+    Collective,
+    Compute,
+    Grant,
+    Lane,
+    Mark,
+    Op,
+    Receive,
+    Release,
+    Send,
+    Wait,
+    lane_of,
+)
+from exec.program.peers import AnyRank, Part, Rank, Sender
+from exec.program.program import Program, Role
+from exec.program.text import format_op, format_part
 
 _GRID_COLUMNS = 8
 _CELL = 22
@@ -36,18 +50,37 @@ class _LaneState:
 class _Message:
     source: int
     send: Send
+    ticket: int
     is_taken: bool = False
+
+
+@dataclass(slots=True)
+class _Turns:
+    """How often a rank has done its role's ops, and the ticket it holds or has granted."""
+
+    role: Role
+    done: int = 0
+    ticket: int = 0
+
+    def has_more(self, tickets: int) -> bool:
+        """Say whether the ops are to be done once more."""
+        if self.role.until:
+            return 0 <= self.ticket < tickets
+        return self.done < self.role.times
 
 
 @dataclass(slots=True)
 class _State:
     program: Program
     lanes: list[_LaneState]
+    turns: list[_Turns]
     mail: dict[tuple[int, int], deque[_Message]] = field(
         default_factory=lambda: defaultdict(deque)
     )  # by (destination, tag)
     done: set[tuple[int, str]] = field(default_factory=set)
-    posted: dict[tuple[int, str], _Message] = field(default_factory=dict)
+    posted: dict[tuple[int, str], list[_Message]] = field(default_factory=lambda: defaultdict(list))
+    senders: dict[tuple[int, str], int] = field(default_factory=dict)  # of what was received
+    holders: dict[str, int] = field(default_factory=dict)  # by lock
     arrived: dict[tuple[Axis, int], dict[int, Collective]] = field(default_factory=dict)
     released: set[int] = field(default_factory=set)  # ranks whose collective has completed
 
@@ -55,14 +88,20 @@ class _State:
 def check_program(program: Program) -> None:
     """Raise :class:`IllegalProgramError`, with the drawn grid, unless ``program`` is legal."""
     _check_roles(program)
-    lanes = []
+    lanes, turns = [], []
     for rank in range(program.mesh.world_size):
         ops = list(program.ops(rank))
         lanes += [
             _LaneState(rank, lane, [op for op in ops if lane_of(op) is lane]) for lane in Lane
         ]
-    state = _State(program, lanes)
+        dp_rank = program.mesh.coordinates(rank)[0]
+        turns.append(_Turns(program.role_of(rank), ticket=dp_rank - program.trainers.start))
+    state = _State(program, lanes, turns)
+    _check_parts(state)
     _check_ids(state)
+    for rank in range(program.mesh.world_size):
+        if not turns[rank].has_more(program.tickets):
+            _lanes_of(state, rank, skip=True)
     moving = True
     while moving:
         moving = False
@@ -70,6 +109,8 @@ def check_program(program: Program) -> None:
             while lane.head is not None and _advance(state, lane, lane.head):
                 lane.position += 1
                 moving = True
+        for rank in range(program.mesh.world_size):
+            moving = _begin_again(state, rank) or moving
     stuck = [lane for lane in lanes if lane.head is not None]
     if stuck:
         raise IllegalProgramError(_describe_stuck(state, stuck))
@@ -82,6 +123,28 @@ def check_program(program: Program) -> None:
         )
 
 
+def _lanes_of(state: _State, rank: int, *, skip: bool) -> None:
+    """Put both lanes of ``rank`` at their first op, or with ``skip`` past their last."""
+    for lane in state.lanes[2 * rank : 2 * rank + 2]:
+        lane.position = len(lane.ops) if skip else 0
+
+
+def _begin_again(state: _State, rank: int) -> bool:
+    """Let ``rank`` do its ops once more if it is through and has more turns; say whether it does."""
+    turns = state.turns[rank]
+    lanes = state.lanes[2 * rank : 2 * rank + 2]
+    if any(lane.head is not None for lane in lanes) or not turns.has_more(state.program.tickets):
+        return False
+    turns.done += 1
+    if not any(lane.ops for lane in lanes) or not turns.has_more(state.program.tickets):
+        return False
+    state.done = {key for key in state.done if key[0] != rank}
+    for key in [key for key in state.posted if key[0] == rank]:
+        del state.posted[key]
+    _lanes_of(state, rank, skip=False)
+    return True
+
+
 def _check_roles(program: Program) -> None:
     players = sum(role.num_ranks for role in program.roles)
     played = {rank for role in program.roles for rank in program.ranks_of(role)}
@@ -90,6 +153,23 @@ def _check_roles(program: Program) -> None:
             f"every one of the {program.mesh.world_size} ranks must play exactly one role; "
             f"the roles {', '.join(role.name for role in program.roles)} name {players}"
         )
+
+
+def _check_parts(state: _State) -> None:
+    """Check that what an op moves of a flat buffer is what its role holds."""
+    for lane in state.lanes:
+        held = {part.buffer: part for part in state.turns[lane.rank].role.holds}
+        for i, op in enumerate(lane.ops):
+            for part in (getattr(op, name, None) for name in ("part", "into", "source")):
+                if not isinstance(part, Part) or part.buffer not in held:
+                    continue
+                room = held[part.buffer]
+                if not room.start <= part.start <= part.stop <= room.stop:
+                    lane.position = i
+                    raise IllegalProgramError(
+                        f"rank {lane.rank} uses {format_part(part)}, but holds {format_part(room)}\n"
+                        f"{_grid(state, {lane.rank})}"
+                    )
 
 
 def _check_ids(state: _State) -> None:
@@ -110,8 +190,9 @@ def _advance(state: _State, lane: _LaneState, op: Op) -> bool:
     rank = lane.rank
     match op:
         case Wait(_, id):
-            message = state.posted.get((rank, id))
-            return message.is_taken if message is not None else (rank, id) in state.done
+            if (rank, id) in state.posted:
+                return all(message.is_taken for message in state.posted[rank, id])
+            return (rank, id) in state.done
         case Send():
             return _post(state, rank, op)
         case Receive():
@@ -120,16 +201,38 @@ def _advance(state: _State, lane: _LaneState, op: Op) -> bool:
             return _meet(state, rank, op)
         case Compute() | Mark():
             state.done.add((rank, op.id))
+        case Grant():
+            turns = state.turns[rank]
+            granted = len(state.program.trainers) + turns.done
+            turns.ticket = granted if granted < state.program.tickets else -1
+        case Acquire(name):
+            if name in state.holders:
+                return False
+            state.holders[name] = rank
+        case Release(name):
+            if state.holders.pop(name, None) != rank:
+                raise IllegalProgramError(
+                    f"rank {rank} releases {name}, which it does not hold\n{_grid(state, {rank})}"
+                )
     return True
 
 
 def _post(state: _State, rank: int, op: Send) -> bool:
-    message = _Message(rank, op)
-    assert isinstance(op.peer, Rank)
-    if op.peer.rank == rank:
+    message = _Message(rank, op, state.turns[rank].ticket)
+    if isinstance(op.peer, Sender):
+        if (rank, op.peer.id) not in state.senders:
+            raise IllegalProgramError(
+                f"rank {rank} answers the sender of {op.peer.id}, which it has not received\n"
+                f"{_grid(state, {rank})}"
+            )
+        dest = state.senders[rank, op.peer.id]
+    else:
+        assert isinstance(op.peer, Rank)
+        dest = op.peer.rank
+    if dest == rank:
         raise IllegalProgramError(f"rank {rank} sends {op.id} to itself\n{_grid(state, {rank})}")
-    state.mail[op.peer.rank, op.tag].append(message)
-    state.posted[rank, op.id] = message
+    state.mail[dest, op.tag].append(message)
+    state.posted[rank, op.id].append(message)
     return True
 
 
@@ -147,6 +250,9 @@ def _take(state: _State, rank: int, op: Receive) -> bool:
             queue.remove(message)
             message.is_taken = True
             state.done.add((rank, op.id))
+            state.senders[rank, op.id] = message.source
+            if op.id == state.turns[rank].role.until:
+                state.turns[rank].ticket = message.ticket
             return True
     return False
 
@@ -175,7 +281,13 @@ def _meet(state: _State, rank: int, op: Collective) -> bool:
 
 
 def _peer(op: Send | Receive) -> str:
-    return f"rank {op.peer.rank}" if isinstance(op.peer, Rank) else "any rank"
+    match op.peer:
+        case Rank(rank):
+            return f"rank {rank}"
+        case Sender(id):
+            return f"the sender of {id}"
+        case _:
+            return "any rank"
 
 
 def _describe_stuck(state: _State, stuck: list[_LaneState]) -> str:
@@ -194,6 +306,8 @@ def _describe_stuck(state: _State, stuck: list[_LaneState]) -> str:
                 here = state.arrived.get((op.axis, group[0]), {})
                 absent = [rank for rank in group if rank not in here]
                 reasons.append(f"rank {lane.rank} waits in {op.kind} {op.id} for ranks {absent}")
+            case Acquire(name):
+                reasons.append(f"rank {lane.rank} waits for lock {name} of rank {state.holders[name]}")  # fmt: skip
             case _:
                 reasons.append(f"rank {lane.rank} cannot do {op}")
     shown = reasons[:8] + (["..."] if len(reasons) > 8 else [])

@@ -1,9 +1,9 @@
 """The ops: frozen values that say what to do and how much, never arrays, handles or durations.
 
-A rank has two lanes, and each does its ops in order. Compute ops are on the compute lane;
-messages, collectives and the sums they need are on the communication lane. One lane waits for
-another by ``Wait`` only. A ``Send`` is posted and its lane goes on; every other op ends before
-the next of its lane begins.
+A rank has two lanes, and each does its ops in order. Compute ops, and the lock around some of
+them, are on the compute lane; messages, collectives and the sums they need are on the
+communication lane. One lane waits for another by ``Wait`` only. A ``Send`` is posted and its lane
+goes on; every other op ends before the next of its lane begins.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Run ``kernel`` of ``layer`` on ``microbatch``."""
+    """Run ``kernel`` of ``layer`` on ``microbatch``; an update may be of ``part`` only."""
 
     kernel: Kernel
     layer: int
@@ -81,6 +81,7 @@ class Compute:
     shape: Shape
     flops: int
     nbytes: int
+    part: Part | None = None
 
     @property
     def id(self) -> str:
@@ -90,7 +91,10 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Post ``part`` to ``peer``; a ``Wait`` for its id ends when the part may be overwritten."""
+    """Post ``part`` to ``peer``; a ``Wait`` for its id ends when the part may be overwritten.
+
+    Of several sends with one id the ``Wait`` ends when all are done.
+    """
 
     id: str
     part: Part
@@ -110,10 +114,30 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class Accumulate:
-    """Add ``source`` into ``into``, element by element."""
+    """Add ``source`` into ``into``, element by element.
+
+    With ``peer`` the source is in that rank's window of shared memory.
+    """
 
     into: Part
     source: Part
+    peer: Peer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Multiply ``part`` by ``numerator / denominator``: its share of a weighted mean."""
+
+    part: Part
+    numerator: int
+    denominator: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Write the next ticket into ``part``, of one element, or -1 if there is none left."""
+
+    part: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +180,40 @@ class Repeat:
     body: tuple["Op", ...]
 
 
-Op = Compute | Send | Receive | Accumulate | Collective | Mark | Wait | Repeat
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Wait until no other rank holds the lock ``name``, and hold it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let go of the lock ``name``."""
+
+    name: str
+
+
+Op = (
+    Compute
+    | Send
+    | Receive
+    | Accumulate
+    | Scale
+    | Grant
+    | Collective
+    | Mark
+    | Wait
+    | Repeat
+    | Acquire
+    | Release
+)
 
 
 def lane_of(op: Op) -> Lane:
     """Return the lane that does ``op``."""
     match op:
-        case Compute():
+        case Compute() | Acquire() | Release():
             return Lane.COMPUTE
         case Wait(lane):
             return lane

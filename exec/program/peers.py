@@ -40,13 +40,20 @@ class AnyRank:
 
 
 @dataclass(frozen=True, slots=True)
+class Sender:
+    """Whoever sent the message that was received as ``id``: to whom a server answers."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rank:
-    """One concrete rank; what every other peer but ``AnyRank`` resolves to."""
+    """One concrete rank; what a peer resolves to unless only the run can tell."""
 
     rank: int
 
 
-Peer = Shift | Xor | At | AnyRank | Rank
+Peer = Shift | Xor | At | AnyRank | Sender | Rank
 Anchor = Shift | Xor
 
 
@@ -84,6 +91,11 @@ class Part:
             raise ValueError(f"unit must divide the {self.stop - self.start} elements of "
                              f"{self.buffer}, got {self.unit}")  # fmt: skip
 
+    @property
+    def size(self) -> int:
+        """How many elements it has, all chunks together."""
+        return self.stop - self.start
+
 
 def split_start(total: int, num_parts: int, index: int) -> int:
     """Return where part ``index`` begins when ``total`` is split evenly, the first parts larger.
@@ -111,9 +123,12 @@ def coordinate_of(peer: Shift | Xor | At, own: int, size: int, iteration: int = 
             return index
 
 
-def resolve_peer(peer: Peer, rank: int, mesh: Mesh, iteration: int = 0) -> Rank | AnyRank:
-    """Return the concrete rank ``peer`` names for ``rank`` in iteration ``iteration``."""
-    if isinstance(peer, Rank | AnyRank):
+def resolve_peer(peer: Peer, rank: int, mesh: Mesh, iteration: int = 0) -> Rank | AnyRank | Sender:
+    """Return the concrete rank ``peer`` names for ``rank`` in iteration ``iteration``.
+
+    A peer that only the run can tell stays as it is.
+    """
+    if isinstance(peer, Rank | AnyRank | Sender):
         return peer
     own, size = mesh.coordinate(rank, peer.axis), mesh.size(peer.axis)
     return Rank(mesh.moved(rank, peer.axis, coordinate_of(peer, own, size, iteration)))

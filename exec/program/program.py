@@ -4,16 +4,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from exec.program.mesh import Axis, Mesh
-from exec.program.ops import Accumulate, Collective, Compute, Mark, Op, Receive, Repeat, Send, Wait
+from exec.program.ops import (
+    Accumulate,
+    Acquire,
+    Collective,
+    Compute,
+    Grant,
+    Mark,
+    Op,
+    Receive,
+    Release,
+    Repeat,
+    Scale,
+    Send,
+    Wait,
+)
 from exec.program.peers import Part, resolve_part, resolve_peer
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What every rank with coordinates in ``dp``, ``pp`` and ``tp`` does in one step.
+    """What every rank with coordinates in ``dp``, ``pp`` and ``tp`` does.
 
-    Microbatch ``i`` uses the activation buffers of slot ``i % slots``. ``nbytes`` is what one rank
-    holds: parameters, gradients, velocities and activations.
+    Microbatch ``i`` uses the activation buffers of slot ``i % slots``. ``samples`` is by how many
+    samples gradients are divided. ``holds`` lists the flat buffers (parameters, gradients,
+    velocities, scratch) by their range; ``nbytes`` is all that one rank holds, activations too.
+
+    The ops are done ``times`` times; or, where ``until`` names a receive, once for every ticket:
+    the first is the rank's place among the workers, the next come at the end of that message.
     """
 
     name: str
@@ -22,7 +40,11 @@ class Role:
     tp: range
     ops: tuple[Op, ...]
     slots: int = 1
+    samples: int = 1
+    holds: tuple[Part, ...] = ()
     nbytes: int = 0
+    times: int = 1
+    until: str = ""
 
     def span(self, axis: Axis) -> range:
         """Return the coordinates along ``axis`` that play this role."""
@@ -33,14 +55,31 @@ class Role:
         """How many ranks play this role."""
         return len(self.dp) * len(self.pp) * len(self.tp)
 
+    def held(self, buffer: str) -> Part | None:
+        """Return the range of ``buffer`` that a rank of this role holds, or None."""
+        return next((part for part in self.holds if part.buffer == buffer), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One training step of every rank of ``mesh``; buffers hold elements of ``itemsize`` bytes."""
+    """What every rank of ``mesh`` does, in a step or, with ``tickets``, in so many small ones.
+
+    Buffers hold elements of ``itemsize`` bytes. The dp coordinates ``workers`` share the samples;
+    none means all. With ``is_shared`` all ranks of a stage and shard use one buffer of parameters
+    in shared memory.
+    """
 
     mesh: Mesh
     itemsize: int
     roles: tuple[Role, ...]
+    workers: range = range(0)
+    tickets: int = 0
+    is_shared: bool = False
+
+    @property
+    def trainers(self) -> range:
+        """The dp coordinates that share the samples."""
+        return self.workers or range(self.mesh.dp)
 
     def role_of(self, rank: int) -> Role:
         """Return the role that ``rank`` plays."""
@@ -56,6 +95,26 @@ class Program:
             for pp in role.pp:
                 for tp in role.tp:
                     yield (dp * self.mesh.pp + pp) * self.mesh.tp + tp
+
+    def owned(self, rank: int) -> Part | None:
+        """Return the parameters of which ``rank`` has the copy that counts.
+
+        Of the ranks that hold a parameter that is the one with the lowest dp coordinate.
+        """
+        dp, pp, tp = self.mesh.coordinates(rank)
+        mine = self.role_of(rank).held("param")
+        for lower in range(dp):
+            theirs = self.role_of((lower * self.mesh.pp + pp) * self.mesh.tp + tp).held("param")
+            if mine is None or (theirs and theirs.start <= mine.start < theirs.stop):
+                return None
+        return mine
+
+    def with_tickets(self, most: int) -> "Program":
+        """Return the program with at most so many tickets."""
+        if self.tickets <= most:
+            return self
+        roles = [replace(r, times=most) if r.times == self.tickets else r for r in self.roles]
+        return replace(self, tickets=most, roles=tuple(roles))
 
     def ops(self, rank: int) -> Iterator[Op]:
         """Yield the concrete ops of ``rank``: loops unrolled, peers and chunks resolved."""
@@ -75,9 +134,14 @@ class Program:
             case Send() | Receive():
                 peer = resolve_peer(op.peer, rank, self.mesh, iteration)
                 return replace(op, part=part(op.part), peer=peer)
-            case Accumulate(into, source):
-                return Accumulate(part(into), part(source))
-            case Compute() | Collective() | Mark() | Wait():
+            case Accumulate(into, source, peer):
+                window = None if peer is None else resolve_peer(peer, rank, self.mesh, iteration)
+                return Accumulate(part(into), part(source), window)
+            case Scale(whole):
+                return replace(op, part=part(whole))
+            case Compute(part=Part() as whole):
+                return replace(op, part=part(whole))
+            case Compute() | Collective() | Mark() | Wait() | Grant() | Acquire() | Release():
                 return op
             case Repeat():
                 raise ValueError("a repeat must not hold another repeat")

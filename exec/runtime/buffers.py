@@ -1,55 +1,74 @@
-"""The arrays of one rank, allocated once, exactly as its layout lists them."""
+"""The arrays of one rank, allocated once, exactly as its role and its layout list them."""
 
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from exec.nn.backend import DTYPES, Array, xp
 from exec.nn.initial import initial_weights
 from exec.plan.layout import LayerShard, Layout
 from exec.program.peers import Part
+from exec.program.program import Role
 from exec.workload import Workload
 
 
 @dataclass(slots=True)
 class Buffers:
-    """Parameters, gradients and velocities (flat), and the activations of every slot.
+    """Flat buffers (what ``role`` holds) and, where it trains, the activations of every slot.
 
-    ``rows`` is the most samples that a microbatch of this rank will have; smaller microbatches
-    use the front of a buffer.
+    ``rows`` is the most samples that a microbatch of this rank will have, 0 if it does not train;
+    smaller microbatches use the front of a buffer. ``shared`` are flat buffers in shared memory,
+    every rank's: of the parameters all use rank 0's, of the others ``rank`` uses its own.
     """
 
     workload: Workload
     layout: Layout
-    slots: int
+    role: Role
     rows: int
     scratch_elements: int
     dtype: str
-    parameters: Array = field(init=False)
-    gradient: Array = field(init=False)
-    velocity: Array | None = field(init=False)
+    rank: int = 0
+    shared: dict[str, list[Array]] = field(default_factory=dict)
     arrays: dict[str, Array] = field(init=False)
+    _starts: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         def zeros(size: int) -> Array:
             return xp.zeros(size, DTYPES[self.dtype])
 
-        layout, workload = self.layout, self.workload
-        self.parameters = zeros(layout.num_parameters)
-        self.gradient = zeros(layout.num_parameters)
-        self.velocity = zeros(layout.num_parameters) if workload.has_momentum else None
-        shared = layout.shared_elements(workload, self.rows)
-        self.arrays = {name: zeros(size) for name, size in shared.items()}
-        for name, size in layout.slot_elements(workload, self.rows).items():
-            self.arrays |= {f"{name}.{slot}": zeros(size) for slot in range(self.slots)}
-        self.arrays["scratch"] = zeros(self.scratch_elements)
-        self.arrays["grad"] = self.gradient
+        self.arrays = {part.buffer: zeros(part.size) for part in self.role.holds if part.buffer not in self.shared}  # fmt: skip
+        for name, windows in self.shared.items():
+            self.arrays[name] = windows[0] if name == "param" else windows[self.rank]
+        self._starts = {part.buffer: part.start for part in self.role.holds}
+        if "scratch" not in self.arrays:
+            self.arrays["scratch"] = zeros(self.scratch_elements)
+        if self.rows:
+            shared = self.layout.shared_elements(self.workload, self.rows)
+            self.arrays |= {name: zeros(size) for name, size in shared.items()}
+            for name, size in self.layout.slot_elements(self.workload, self.rows).items():
+                for slot in range(self.role.slots):
+                    self.arrays[f"{name}.{slot}"] = zeros(size)
+
+    @property
+    def parameters(self) -> Array:
+        """The parameters that this rank holds, without a ticket after them."""
+        start = self._starts["param"]
+        return self.arrays["param"][: self.layout.num_parameters - start]
+
+    @property
+    def velocity(self) -> Array | None:
+        """The velocities that this rank holds, or None."""
+        return self.arrays.get("velocity")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the parameters are all of the layout's, and not a server's piece."""
+        return self.parameters.size == self.layout.num_parameters
 
     @property
     def nbytes(self) -> int:
         """All that is allocated here."""
-        held = [self.parameters, *self.arrays.values()]
-        return sum(array.nbytes for array in held) + (
-            0 if self.velocity is None else self.velocity.nbytes
-        )
+        return sum(array.nbytes for array in self.arrays.values())
 
     def matrix(self, name: str, height: int, width: int) -> Array:
         """Return the front of buffer ``name`` as a ``height`` x ``width`` matrix."""
@@ -57,7 +76,15 @@ class Buffers:
 
     def part(self, part: Part) -> Array:
         """Return the elements of a concrete ``part``."""
-        return self.arrays[part.buffer][part.start : part.stop]
+        return self._range(self.arrays[part.buffer], part)
+
+    def window(self, part: Part, rank: int) -> Array:
+        """Return the elements of ``part`` in the window of ``rank``."""
+        return self._range(self.shared[part.buffer][rank], part)
+
+    def _range(self, array: Array, part: Part) -> Array:
+        start = self._starts.get(part.buffer, 0)
+        return array[part.start - start : part.stop - start]
 
     def weight(self, flat: Array, shard: LayerShard) -> Array:
         """Return the (units, inputs) weights of ``shard`` in ``flat`` (parameters or gradient)."""
@@ -72,11 +99,18 @@ class Buffers:
         start = self.layout.offset(shard.layer) + shard.num_units * shard.num_inputs
         return flat[start : start + shard.num_units]
 
-    def initialise(self, seed: int) -> None:
+    def initialise(self, seed: int, start: int = 0) -> None:
         """Set the parameters to the share of the seeded weights that this rank holds."""
-        self.parameters[...] = 0
+        flat = np.zeros(self.layout.num_parameters, DTYPES[self.dtype])
         for shard in self.layout.shards:
             inputs, units = self.workload.widths[shard.layer : shard.layer + 2]
-            full = initial_weights(seed, shard.layer, inputs, units, DTYPES[self.dtype])
+            full = initial_weights(seed, shard.layer, inputs, units, DTYPES[self.dtype], start)
             rows = slice(shard.out_start, shard.out_stop)
-            self.weight(self.parameters, shard)[...] = full[rows, shard.in_start : shard.in_stop]
+            self.weight(flat, shard)[...] = full[rows, shard.in_start : shard.in_stop]
+        self.set_parameters(flat)
+
+    def set_parameters(self, flat: Array) -> None:
+        """Set the parameters to this rank's piece of ``flat``, all parameters of the layout."""
+        piece = self.parameters
+        start = self._starts["param"]
+        piece[...] = flat[start : start + piece.size]

@@ -1,6 +1,7 @@
 """The ops of the communication lane, bound to arrays and to the transport."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,40 +9,69 @@ from exec.nn.backend import xp
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
+    Acquire,
     Collective,
     CollectiveKind,
     Compute,
+    Grant,
     Mark,
     Op,
     Receive,
+    Release,
     Repeat,
+    Scale,
     Send,
     Wait,
 )
-from exec.program.peers import Part, Rank, split_size
+from exec.program.peers import AnyRank, Part, Rank, Sender, split_size
 from exec.program.program import Program
 from exec.runtime.buffers import Buffers
 from exec.runtime.lane import CommStep
-from exec.transport.protocol import Buffer, Request, Transport
+from exec.transport.protocol import Arrival, Buffer, Lock, Request, Transport
 
 
 @dataclass(slots=True)
 class Wire:
-    """The transport and the groups along each axis, for the rank's comm ops."""
+    """The transport, the groups along each axis and the locks, for the rank's ops."""
 
     transport: Transport
     groups: dict[Axis, Transport] = field(default_factory=dict)
+    locks: dict[str, Lock] = field(default_factory=dict)
 
     @classmethod
-    def connect(cls, transport: Transport, program: Program) -> "Wire":
-        """Make the groups that ``program`` needs; all ranks must call it together."""
-        mesh = program.mesh
-        used = {op.axis for role in program.roles for op in role.ops if isinstance(op, Collective)}
-        return cls(transport, {
+    def connect(cls, transport: Transport, programs: Sequence[Program]) -> "Wire":
+        """Make the groups that ``programs`` need; all ranks must call it together."""
+        mesh = programs[0].mesh
+        ops = [op for program in programs for role in program.roles for op in role.ops]
+        axes = {op.axis for op in ops if isinstance(op, Collective)}
+        names = {op.name for op in ops if isinstance(op, Acquire)}
+        groups = {
             axis: transport.split(mesh.group(transport.rank, axis)[0])
             for axis in Axis
-            if axis in used
-        })  # fmt: skip
+            if axis in axes
+        }
+        return cls(transport, groups, {name: transport.lock() for name in sorted(names)})
+
+
+@dataclass(slots=True)
+class Queue:
+    """What a server knows of its workers: who came when, and the tickets it has handed out.
+
+    ``arrivals`` are the senders of the messages received from *any* rank, in order. With
+    ``replayed`` messages are taken in that order instead of as they come.
+    """
+
+    num_workers: int
+    tickets: int
+    num_granted: int = 0
+    arrivals: list[int] = field(default_factory=list)
+    replayed: Iterator[int] | None = None
+
+    def next_ticket(self) -> int:
+        """Return the next ticket, or -1 if there is none left; the first are not asked for."""
+        granted = self.num_workers + self.num_granted
+        self.num_granted += 1
+        return granted if granted < self.tickets else -1
 
 
 @dataclass(slots=True)
@@ -55,45 +85,75 @@ class CommBinder:
     buffers: Buffers
     gates: dict[str, int]
     awaited_at_once: set[str]
-    _sent: dict[str, Request] = field(default_factory=dict)
+    queue: Queue
+    _sent: dict[str, list[Request]] = field(default_factory=lambda: defaultdict(list))
+    _senders: dict[str, int] = field(default_factory=dict)
 
     def wait_sent(self, id: str) -> None:
-        """Return when the send called ``id`` is done."""
-        self._sent.pop(id).Wait()
+        """Return when all sends called ``id`` are done."""
+        for request in self._sent.pop(id):
+            request.Wait()
 
     def bind(self, op: Op) -> CommStep:
         """Return ``op`` as a step of the lane."""
         match op:
-            case Send(id, part, peer, tag):
-                assert isinstance(peer, Rank)
-                return self._send(id, self.buffers.part(part), peer.rank, tag)
+            case Send():
+                return self._send(op)
+            case Receive(id, part, AnyRank(), tag):
+                return self._receive_any(id, self.buffers.part(part), tag)
             case Receive(id, part, peer, tag):
-                source = peer.rank if isinstance(peer, Rank) else None
+                assert isinstance(peer, Rank)
                 array, transport = self.buffers.part(part), self.wire.transport
-                start = partial(transport.receive, array, source, tag)
+                start = partial(transport.receive, array, peer.rank, tag)
                 return CommStep(f"recv {id}", start, lambda: start().Wait())
-            case Accumulate(into, source_part):
-                out, addend = self.buffers.part(into), self.buffers.part(source_part)
-                add = partial(xp.add, out, addend, out=out)
-                return CommStep("accumulate", _immediate(add), add)
+            case Accumulate(into, source_part, peer):
+                out = self.buffers.part(into)
+                addend = self.buffers.window(source_part, peer.rank) if isinstance(peer, Rank) else self.buffers.part(source_part)  # fmt: skip
+                return _local("accumulate", partial(xp.add, out, addend, out=out))
+            case Scale(part, numerator, denominator):
+                scaled = self.buffers.part(part)
+                factor = scaled.dtype.type(numerator / denominator)
+                return _local("scale", partial(xp.multiply, scaled, factor, out=scaled))
+            case Grant(part):
+                place, queue = self.buffers.part(part), self.queue
+                return _local("grant", lambda: place.fill(queue.next_ticket()))
             case Collective():
                 return self._collective(op)
             case Wait(_, id) if id in self.gates:
                 return CommStep("", _nothing, _nothing, gate=self.gates[id])
             case Wait(_, id):
-                return CommStep("", lambda: self._sent.pop(id), partial(self.wait_sent, id))
+                return CommStep("", lambda: _All(self._sent.pop(id)), partial(self.wait_sent, id))
             case Mark():
                 return CommStep("", _nothing, _nothing)
-            case Compute() | Repeat():
+            case Compute() | Repeat() | Acquire() | Release():
                 raise ValueError(f"{op} must not be on the communication lane")
 
-    def _send(self, id: str, array: Buffer, dest: int, tag: int) -> CommStep:
-        transport, sent = self.wire.transport, self._sent
+    def _send(self, op: Send) -> CommStep:
+        transport, sent, peer = self.wire.transport, self._sent, op.peer
+        assert isinstance(peer, Rank | Sender)
+        array, id, tag = self.buffers.part(op.part), op.id, op.tag
 
         def start() -> None:
-            sent[id] = transport.send(array, dest, tag)
+            dest = self._senders[peer.id] if isinstance(peer, Sender) else peer.rank
+            sent[id].append(transport.send(array, dest, tag))
 
         return CommStep(f"send {id}", start, start)
+
+    def _receive_any(self, id: str, array: Buffer, tag: int) -> CommStep:
+        transport, queue = self.wire.transport, self.queue
+
+        def note(source: int) -> None:
+            self._senders[id] = source
+            queue.arrivals.append(source)
+
+        def start() -> Request:
+            if queue.replayed is None:
+                return _Noted(transport.receive_any(array, tag), note)
+            source = next(queue.replayed)
+            note(source)
+            return transport.receive(array, source, tag)
+
+        return CommStep(f"recv {id}", start, lambda: start().Wait())
 
     def _collective(self, op: Collective) -> CommStep:
         group = self.wire.groups[op.axis]
@@ -118,8 +178,42 @@ def _nothing() -> None:
     return
 
 
-def _immediate(call: Callable[[], object]) -> Callable[[], None]:
+def _local(name: str, call: Callable[[], object]) -> CommStep:
+    """Return a step that is done as soon as it begins."""
+
     def start() -> None:
         call()
 
-    return start
+    return CommStep(name, start, call)
+
+
+@dataclass(slots=True)
+class _All:
+    """Several requests as one."""
+
+    requests: list[Request]
+
+    def Test(self) -> bool:  # noqa: N802  # the protocol's name
+        return all(request.Test() for request in self.requests)
+
+    def Wait(self) -> None:  # noqa: N802  # the protocol's name
+        for request in self.requests:
+            request.Wait()
+
+
+@dataclass(slots=True)
+class _Noted:
+    """A receive whose sender is noted once it is known."""
+
+    arrival: Arrival
+    note: Callable[[int], None]
+
+    def Test(self) -> bool:  # noqa: N802  # the protocol's name
+        is_done = self.arrival.Test()
+        if is_done:
+            self.note(self.arrival.source)
+        return is_done
+
+    def Wait(self) -> None:  # noqa: N802  # the protocol's name
+        self.arrival.Wait()
+        self.note(self.arrival.source)

@@ -1,7 +1,7 @@
 """Kernels: each compute op of a program bound to the module and the arrays it works on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from exec.nn.backend import SMALL_PRODUCT, Array, Indices, xp
@@ -28,12 +28,16 @@ class Feed:
 
 @dataclass(slots=True)
 class KernelBinder:
-    """Wires the modules of one step; ``sample_starts`` says where each microbatch begins."""
+    """Wires the modules of one step; ``sample_starts`` says where each microbatch begins.
+
+    Gradients are divided by the ``samples`` of the rank's role.
+    """
 
     buffers: Buffers
     feed: Feed
-    sgd: Sgd
-    global_batch: int
+    learning_rate: float
+    momentum: float
+    samples: int
     sample_starts: tuple[int, ...]
     losses: list[SoftmaxCrossEntropy] = field(default_factory=list)
     _linears: dict[tuple[int, int], Linear] = field(default_factory=dict)
@@ -60,22 +64,34 @@ class KernelBinder:
                 gradient = self._gradient(self._shard(op.layer), op)
                 return partial(sigmoid.backward, gradient)
             case Kernel.UPDATE:
-                return self.sgd.update
+                return self._update(op).update
             case Kernel.ACCUMULATE:
                 raise ValueError("accumulate must be on the communication lane")
+
+    def _update(self, op: Compute) -> Sgd:
+        buffers = self.buffers
+        velocity = buffers.velocity
+        if op.part is None:
+            flat = buffers.parameters, buffers.arrays["grad"], velocity
+        else:
+            gradient, moved = (buffers.part(replace(op.part, buffer=name)) if name in buffers.arrays else None
+                               for name in ("grad", "velocity"))  # fmt: skip
+            assert gradient is not None
+            flat = buffers.part(op.part), gradient, moved
+        return Sgd(*flat, self.learning_rate, self.momentum)
 
     def _load(self, op: Compute) -> Call:
         feed, n = self.feed, op.shape.n
         start = self.sample_starts[op.microbatch]
         stop, features, classes = start + n, op.shape.k, op.shape.m
-        slot = op.microbatch % self.buffers.slots
+        slot = op.microbatch % self.buffers.role.slots
         images = self.buffers.matrix(f"x.{slot}", n, features) if features else None
         if not classes:
             return lambda: feed.images.take(
                 feed.indices[start:stop], axis=0, out=images, mode="clip"
             )
         targets = self.buffers.matrix(f"t.{slot}", classes, n)
-        flat, scale = targets.reshape(-1), targets.dtype.type(1.0 / self.global_batch)
+        flat, scale = targets.reshape(-1), targets.dtype.type(1.0 / self.samples)
         rows, columns, places = feed.labels * n, xp.arange(n), xp.empty(n, feed.labels.dtype)
 
         def load() -> None:
@@ -91,21 +107,21 @@ class KernelBinder:
 
     def _linear(self, op: Compute) -> Call:
         buffers, layout, shard = self.buffers, self.buffers.layout, self._shard(op.layer)
-        n, slot, layer = op.shape.n, op.microbatch % self.buffers.slots, op.layer
+        n, slot, layer = op.shape.n, op.microbatch % self.buffers.role.slots, op.layer
         has_grad_input = layer > 0
         adds = op.microbatch > 0
         grad_input = None
         if has_grad_input:
             name = f"g{layer - 1}" + (f".{slot}" if shard is layout.shards[0] else "")
             grad_input = buffers.matrix(name, shard.num_inputs, n)
-        grad_weight = buffers.weight(buffers.gradient, shard)
+        grad_weight = buffers.weight(buffers.arrays["grad"], shard)
         is_small = n * shard.num_inputs * shard.num_units <= SMALL_PRODUCT
         copied = layer == 0 and is_small
         module = Linear(
             weight=buffers.weight(buffers.parameters, shard),
             bias=buffers.bias(buffers.parameters, shard),
             grad_weight=grad_weight,
-            grad_bias=buffers.bias(buffers.gradient, shard),
+            grad_bias=buffers.bias(buffers.arrays["grad"], shard),
             output=self._output(shard, op),
             grad_input=grad_input,
             scratch=self._shared_scratch(grad_weight.shape) if adds else None,
@@ -130,9 +146,9 @@ class KernelBinder:
         return partial(module.forward, output)
 
     def _loss(self, op: Compute) -> Call:
-        n, classes, slot = op.shape.n, op.shape.m, op.microbatch % self.buffers.slots
+        n, classes, slot = op.shape.n, op.shape.m, op.microbatch % self.buffers.role.slots
         targets = self.buffers.matrix(f"t.{slot}", classes, n)
-        module = SoftmaxCrossEntropy(1.0 / self.global_batch, targets)
+        module = SoftmaxCrossEntropy(1.0 / self.samples, targets)
         self.losses.append(module)
         logits = self.buffers.matrix(f"a{op.layer}.{slot}", classes, n)
         return partial(module.forward_backward, logits)
@@ -143,12 +159,12 @@ class KernelBinder:
 
     def _output(self, shard: LayerShard, op: Compute) -> Array:
         """Return the rows of ``a<layer>`` that this rank computes."""
-        name = f"a{shard.layer}.{op.microbatch % self.buffers.slots}"
+        name = f"a{shard.layer}.{op.microbatch % self.buffers.role.slots}"
         return self._own_rows(name, shard, op.shape.n)
 
     def _gradient(self, shard: LayerShard, op: Compute) -> Array:
         """Return the rows of the gradient of the output that this rank computes with."""
-        slot = op.microbatch % self.buffers.slots
+        slot = op.microbatch % self.buffers.role.slots
         layout = self.buffers.layout
         if shard is not layout.shards[-1]:
             name = f"g{shard.layer}"

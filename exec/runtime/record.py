@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exec.data.dataset import Dataset
-from exec.plan.strategy import Strategy
+from exec.plan.strategy import ROUNDS, SERVERS, Strategy
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
 from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
+from exec.runtime.staleness import staleness_record
 
 
 def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: int) -> str:
@@ -17,11 +18,19 @@ def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: in
     return (
         f"{workload.net} on {dataset.name} ({len(dataset.train_labels)} training, "
         f"{len(dataset.test_labels)} test samples; {dataset.source})\n"
-        f"strategy {strategy} on {ranks} rank{'s' * (ranks > 1)} (dp x pp x tp = {plan.mesh}), batch "
+        f"strategy {strategy}{_details(plan)} on {ranks} rank{'s' * (ranks > 1)} (dp x pp x tp = {plan.mesh}), batch "
         f"{workload.global_batch}, {options.num_microbatches} microbatch"
         f"{'es' * (options.num_microbatches > 1)}, {plan.dtype}, all-reduce {options.algorithm}"
         f"{', overlapped' * options.overlap}"
     )
+
+
+def _details(plan: TrainingPlan) -> str:
+    options = plan.options
+    every = f", averaging every {options.average_every or 'epoch'}" if options.strategy in ROUNDS else ""  # fmt: skip
+    servers = f", {options.servers} of the ranks serving" if options.strategy in SERVERS else ""
+    slow = "".join(f", rank {rank} {factor:g} times slower" for rank, factor in plan.slowness)
+    return every + servers + ", independent starts" * plan.has_independent_starts + slow
 
 
 def training_record(
@@ -30,10 +39,12 @@ def training_record(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the record of a training; all ranks must call it together."""
     plan, wire = session.plan, session.transport
-    times = session.step_times_s[5:] or session.step_times_s
-    timed = sum(span.name.startswith("update") for span in session.spans)
-    parts = breakdown(session.spans, timed, wire)
+    times = session.step_times_s()
+    times = times[5:] or times
+    trains = session.place is not None
+    timed, parts = breakdown(session.spans if trains else [], session.num_timed if trains else 0, wire)  # fmt: skip
     memory = wire.gather_objects(session.buffers.nbytes)
+    arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
     step_time_s = statistics.median(times) if times else None
     deciles = statistics.quantiles(times, n=10) if len(times) > 1 else [step_time_s] * 9
     return {
@@ -48,6 +59,11 @@ def training_record(
         "schedule": plan.options.schedule,
         "microbatches": plan.options.num_microbatches,
         "overlap": plan.options.overlap,
+        "average_every": plan.options.average_every if strategy in ROUNDS else None,
+        "independent_starts": plan.has_independent_starts,
+        "servers": plan.options.servers if strategy in SERVERS else None,
+        "slow": {str(rank): factor for rank, factor in plan.slowness},
+        "staleness": staleness_record(arrivals[-1]) if arrivals else None,
         "step_time_s": step_time_s,
         "step_time_p10_s": deciles[0],
         "step_time_p90_s": deciles[-1],
@@ -77,6 +93,11 @@ def summary(record: dict[str, Any]) -> str:
         f"{record['step_time_p90_s'] * 1e6:.1f}), {record['samples_per_s']:,.0f} samples/s, "
         f"{record['memory_bytes'] / 2**20:.2f} MiB a rank\n"
     )
+    if (stale := record["staleness"]) is not None:
+        head += (
+            f"staleness of {sum(stale['counts'].values()):,} gradients: mean {stale['mean']:.2f}, median "
+            f"{stale['median']}, one in ten at least {stale['p90']}, most {stale['max']}\n"
+        )
     parts = record["timed_step"]
     if parts is None:
         return head + "too few steps to tell compute from communication"

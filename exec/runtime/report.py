@@ -29,21 +29,23 @@ class Breakdown:
     waiting_s: float
 
 
-def breakdown(spans: Sequence[Span], num_steps: int, transport: Transport) -> Breakdown:
-    """Return the breakdown of ``num_steps`` timed steps; all ranks must call it together."""
+def breakdown(spans: Sequence[Span], num_turns: int, transport: Transport) -> tuple[int, Breakdown]:
+    """Return how many turns were timed, on the rank with most, and where the time of one goes.
+
+    A rank that has timed none does not count; all ranks must call it together.
+    """
     sums: dict[bool, float] = defaultdict(float)
     for span in spans:
         if span.lane is Lane.COMPUTE:
             sums[span.name.startswith((WAITING, "poll"))] += span.duration_s
-    gathered = transport.gather_objects((sums[False], sums[True]))
-    compute, held = zip(*gathered, strict=True)
-    per_step = 1.0 / max(num_steps, 1)
+    gathered = transport.gather_objects((num_turns, sums[False], sums[True]))
+    turns = [(count, computed / count, held / count) for count, computed, held in gathered if count]
+    if not turns:
+        return 0, Breakdown(0.0, 0.0, 0.0)
+    counts, compute, held = zip(*turns, strict=True)
     least = min(held)
-    return Breakdown(
-        statistics.fmean(compute) * per_step,
-        least * per_step,
-        (statistics.fmean(held) - least) * per_step,
-    )
+    parts = Breakdown(statistics.fmean(compute), least, statistics.fmean(held) - least)
+    return max(counts), parts
 
 
 def gather_spans(spans: Sequence[Span], origin_s: float, transport: Transport) -> list[Span]:

@@ -1,38 +1,44 @@
 """A training session of one rank: the programs of a full and of the last batch, and the epochs."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 
 from exec.data.dataset import Dataset
-from exec.nn.backend import DTYPES, Indices
-from exec.nn.optimiser import Sgd
+from exec.nn.backend import DTYPES, Array, Indices
 from exec.plan.collectives import expand, scratch_elements
+from exec.plan.epoch import plan_epoch
 from exec.plan.layout import layout_of
-from exec.plan.schedule import num_slots
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.options import PlanOptions
 from exec.program.check import check_program
 from exec.program.mesh import Mesh
+from exec.program.ops import Accumulate, Compute, Kernel, Op, Repeat
 from exec.program.peers import split_size, split_start
-from exec.program.program import Program
+from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
-from exec.runtime.comm import Wire
+from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
 from exec.runtime.step import Step, bind_step
 from exec.runtime.weights import Weights, gather_weights, num_correct
 from exec.transport.protocol import Transport
 from exec.workload import Workload
 
+_CHECKED_TICKETS = 64  # workers take tickets alike, so a legal few stand for many
 TIMED_EVERY = 64  # one step in so many is done with a clock around every op
 FIRST_TIMED = 4  # the first of them, so that a short run has one too
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """What to train and how to share it; ``seed`` gives weights and the order of samples."""
+    """What to train and how to share it; ``seed`` gives weights and the order of samples.
+
+    With ``has_independent_starts`` every replica draws weights of its own. ``slowness`` is by how
+    much each rank named in it is slowed down. ``replayed`` are the arrivals of an earlier run, by
+    server, that this one is to take its messages in.
+    """
 
     workload: Workload
     mesh: Mesh
@@ -41,6 +47,9 @@ class TrainingPlan:
     learning_rate: float = 0.5
     momentum: float = 0.0
     seed: int = 0
+    has_independent_starts: bool = False
+    slowness: tuple[tuple[int, float], ...] = ()
+    replayed: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,113 +64,184 @@ class Epoch:
 
 @dataclass(slots=True)
 class _Bound:
-    """One batch size's step; ``binder`` holds its losses."""
+    """One program bound; ``binder`` holds its losses, ``times_s`` those of runs not timed inside."""
 
+    program: Program
+    role: Role
     step: Step
     binder: KernelBinder
-    batch: int
+    queue: Queue
+    times_s: list[float] = field(default_factory=list)
 
 
 class Session:
     """One rank's share of a training: construct it on all ranks together, then run epochs.
 
-    ``step_times_s`` are the wall times of this rank's full steps, timed ones left out; ``spans``
-    are those of the timed steps.
+    ``spans`` are those of the ``num_timed`` turns that were done with a clock around every op.
     """
 
     def __init__(self, plan: TrainingPlan, dataset: Dataset, transport: Transport) -> None:
         self.plan, self.dataset, self.transport = plan, dataset, transport
         workload, mesh, options = plan.workload, plan.mesh, plan.options
         dp_rank, stage, tp_rank = mesh.coordinates(transport.rank)
-        self.is_owner = dp_rank == 0
-        self.counts_loss = stage == mesh.pp - 1 and tp_rank == 0
-        batches = [workload.global_batch]
-        if rest := len(dataset.train_labels) % workload.global_batch:
-            batches.append(rest)
-        programs = [
-            expand(plan_step(replace(workload, global_batch=batch), mesh, options))
-            for batch in batches
-        ]
+        segments = plan_epoch(workload, mesh, options, len(dataset.train_labels))
+        samples = {id(each.program): each.samples for each in segments}
+        expanded = {id(each.program): each.program for each in segments}
+        expanded = {key: expand(program) for key, program in expanded.items()}
+        programs = list(expanded.values())
         for program in programs:
-            check_program(program)
+            check_program(program.with_tickets(_CHECKED_TICKETS))
         self.program: Program = programs[0]
-        layout = layout_of(workload.widths, mesh, stage, tp_rank)
-        slots = num_slots(options.schedule, stage, mesh.pp, options.num_microbatches)
-        replica_rows = split_size(workload.global_batch, mesh.dp, dp_rank)
+        roles = [program.role_of(transport.rank) for program in programs]
+        trainers = self.program.trainers
+        self.place = dp_rank - trainers.start if dp_rank in trainers else None
+        self.owned = self.program.owned(transport.rank)
+        self.counts_loss = self.place is not None and stage == mesh.pp - 1 and tp_rank == 0
+        scratch = max(map(scratch_elements, programs))
         self.buffers = Buffers(
-            workload, layout, slots, split_size(replica_rows, options.num_microbatches, 0),
-            max(map(scratch_elements, programs)), plan.dtype,
+            workload, layout_of(workload.widths, mesh, stage, tp_rank), roles[0],
+            max(map(_most_rows, roles)), scratch, plan.dtype, transport.rank,
+            _share(self.program, roles[0], plan.dtype, transport),
         )  # fmt: skip
-        self.buffers.initialise(plan.seed)
+        self.buffers.initialise(plan.seed, dp_rank if plan.has_independent_starts else 0)
         self._feed = Feed(
             dataset.train_images.astype(DTYPES[plan.dtype], copy=False),
             dataset.train_labels,
             np.arange(0),
         )
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
-        wire = Wire.connect(transport, programs[0])
-        self._bound = [
-            self._bind(program, batch, wire)
-            for program, batch in zip(programs, batches, strict=True)
-        ]
-        self.step_times_s: list[float] = []
+        wire = Wire.connect(transport, programs)
+        self.arrivals: list[int] = []
+        replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
+        bound = {key: self._bind(program, samples[key], wire, replayed) for key, program in expanded.items()}  # fmt: skip
+        self._segments = [(each, bound[id(each.program)]) for each in segments]
+        self._bound = list(bound.values())
+        self.num_timed = 0
         self.spans: list[Span] = []
 
-    def _bind(self, program: Program, batch: int, wire: Wire) -> _Bound:
-        plan = self.plan
-        sgd = Sgd(self.buffers.parameters, self.buffers.gradient, self.buffers.velocity,
-                  plan.learning_rate, plan.momentum)  # fmt: skip
-        starts = sample_starts(plan.mesh, plan.options, batch, self.transport.rank)
-        binder = KernelBinder(self.buffers, self._feed, sgd, batch, starts)
-        return _Bound(bind_step(program, wire, self.buffers, binder), binder, batch)
+    def _bind(
+        self, program: Program, samples: int, wire: Wire, replayed: Iterator[int] | None
+    ) -> _Bound:
+        plan, rank = self.plan, self.transport.rank
+        role = program.role_of(rank)
+        starts: tuple[int, ...] = (0,)  # a ticket's samples are one rank's
+        if self.place is not None and not role.until:
+            starts = sample_starts(len(program.trainers), plan.options, samples, self.place)
+        binder = KernelBinder(self.buffers, self._feed, plan.learning_rate, plan.momentum,
+                              role.samples, starts)  # fmt: skip
+        queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
+        slowness = dict(plan.slowness).get(rank, 1.0)
+        step = bind_step(program, wire, self.buffers, binder, queue, slowness)
+        return _Bound(program, role, step, binder, queue)
+
+    def _order(self, epoch: int) -> Indices:
+        """Return the order in which ``epoch`` takes the samples: every sample once."""
+        seeds = np.random.SeedSequence([self.plan.seed, 1 << 32, epoch])
+        return np.random.Generator(np.random.PCG64(seeds)).permutation(len(self._feed.labels))
 
     def batches(self, epoch: int) -> Iterator[Indices]:
-        """Yield the sample indices of each global batch of ``epoch``: every sample once."""
-        seeds = np.random.SeedSequence([self.plan.seed, 1 << 32, epoch])
-        order = np.random.Generator(np.random.PCG64(seeds)).permutation(len(self._feed.labels))
-        size = self.plan.workload.global_batch
+        """Yield the sample indices of each global batch of ``epoch``."""
+        order, size = self._order(epoch), self.plan.workload.global_batch
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
     def do_step(self, indices: Indices, *, is_timed: bool = False) -> None:
-        """Train on the samples ``indices``: a full batch, or an epoch's last."""
-        bound = self._bound[len(indices) != self.plan.workload.global_batch]
+        """Train on the samples ``indices``, the full batch of an epoch's first program."""
+        bound = self._bound[0]
         self._feed.indices = indices
         if is_timed:
+            self.num_timed += 1
             bound.step.run_timed(self.spans)
         else:
             bound.step.run()
 
     def run_epoch(self, epoch: int, progress: Callable[[int], None] = lambda _: None) -> Epoch:
-        """Train on every sample once, then test; ``progress`` gets the number of steps done."""
+        """Train on every sample once, then test; ``progress`` gets the number of samples seen."""
         for bound in self._bound:
             for loss in bound.binder.losses:
                 loss.total = 0.0
-        full = self.plan.workload.global_batch
+        order = self._order(epoch)
+        position = num_runs = 0
         start_s = before_s = perf_counter()
-        for i, indices in enumerate(self.batches(epoch)):
-            is_timed = i % TIMED_EVERY == FIRST_TIMED
-            self.do_step(indices, is_timed=is_timed)
-            now_s = perf_counter()
-            if not is_timed and len(indices) == full:
-                self.step_times_s.append(now_s - before_s)
-            before_s = now_s
-            if i % TIMED_EVERY == 0:
-                progress(i + 1)
+        for segment, bound in self._segments:
+            for _ in range(segment.times):
+                is_timed = num_runs % TIMED_EVERY == FIRST_TIMED and not bound.program.tickets
+                self._feed.indices = order[position : position + segment.samples]
+                if bound.program.tickets:
+                    self._serve_tickets(bound, progress)
+                else:
+                    self._turn(bound.step, is_timed=is_timed)
+                position += segment.samples
+                now_s = perf_counter()
+                if not is_timed:
+                    bound.times_s.append(now_s - before_s)
+                before_s = now_s
+                if num_runs % TIMED_EVERY == 0:
+                    progress(position)
+                num_runs += 1
         time_s = perf_counter() - start_s
         return Epoch(epoch, self._epoch_loss(), self.test_accuracy(), time_s)
+
+    def _serve_tickets(self, bound: _Bound, progress: Callable[[int], None]) -> None:
+        """Do the turns of a program with tickets: a server's, or as many as this worker gets."""
+        program, role, bound.queue.num_granted = bound.program, bound.role, 0
+        if not role.until:
+            for turn in range(role.times):
+                self._turn(bound.step, is_timed=turn % TIMED_EVERY == FIRST_TIMED)
+                if turn % TIMED_EVERY == 0:
+                    progress(turn * len(self._feed.indices) // role.times)
+            return
+        assert self.place is not None
+        samples, granted = self._feed.indices, self.buffers.arrays["param"][-1:]
+        rows, ticket, turn = len(samples) // program.tickets, self.place, 0
+        while 0 <= ticket < program.tickets:
+            self._feed.indices = samples[ticket * rows : (ticket + 1) * rows]
+            self._turn(bound.step, is_timed=turn % TIMED_EVERY == FIRST_TIMED)
+            ticket, turn = int(granted[0]), turn + 1
+
+    def _turn(self, step: Step, *, is_timed: bool) -> None:
+        if is_timed:
+            self.num_timed += 1
+            step.run_timed(self.spans)
+        else:
+            step.run()
+
+    def step_times_s(self) -> list[float]:
+        """Return the wall times of this rank's full batches, timed ones left out.
+
+        Of a strategy whose steps differ, each time is the mean over an epoch like the run's, with
+        the runs of each program drawn in their order.
+        """
+        batch = self.plan.workload.global_batch
+        times: dict[int, int] = {}
+        for segment, bound in self._segments:
+            if segment.samples % batch == 0 or bound is self._bound[0]:
+                key = self._bound.index(bound)
+                times[key] = times.get(key, 0) + segment.times * segment.samples
+        recorded = {key: self._bound[key].times_s for key in times}
+        if not all(recorded.values()):
+            return []
+        first = next(
+            segment.samples for segment, bound in self._segments if bound is self._bound[0]
+        )
+        total, count = sum(times.values()), max(map(len, recorded.values()))
+        return [
+            sum(times[key] / total * recorded[key][i % len(recorded[key])] for key in times)
+            * batch / first
+            for i in range(count)
+        ]  # fmt: skip
 
     def _epoch_loss(self) -> float:
         """Return the mean loss over the epoch's samples, each as it was when trained on."""
         total = sum(
-            bound.batch * loss.total for bound in self._bound for loss in bound.binder.losses
+            bound.role.samples * loss.total for bound in self._bound for loss in bound.binder.losses
         )
         totals = self.transport.gather_objects(total if self.counts_loss else 0.0)
         return sum(totals) / len(self._feed.labels)
 
     def weights(self) -> Weights:
         """Return the whole network's weights, on every rank."""
-        return gather_weights(self.buffers, self.transport, is_owner=self.is_owner)
+        return gather_weights(self.buffers, self.transport, self.owned)
 
     def test_accuracy(self) -> float:
         """Return the share of test samples classified rightly; every rank tests some of them."""
@@ -173,10 +253,36 @@ class Session:
         return sum(self.transport.gather_objects(correct)) / total
 
 
-def sample_starts(mesh: Mesh, options: PlanOptions, batch: int, rank: int) -> tuple[int, ...]:
-    """Return where in the global batch each microbatch of ``rank`` begins."""
-    dp_rank = mesh.coordinates(rank)[0]
-    replica_start = split_start(batch, mesh.dp, dp_rank)
-    rows = split_size(batch, mesh.dp, dp_rank)
+def _most_rows(role: Role) -> int:
+    """Return the most samples of a microbatch of ``role``, 0 if it does not train."""
+    return max((op.shape.n for op in role.ops if isinstance(op, Compute) and op.kernel is not Kernel.UPDATE), default=0)  # fmt: skip
+
+
+def _share(program: Program, role: Role, dtype: str, transport: Transport) -> dict[str, list[Array]]:  # fmt: skip
+    """Return the flat buffers of ``program`` that lie in shared memory, of every rank."""
+    if not program.is_shared:
+        return {}
+    sizes = {"param": _size(role, "param") if transport.rank == 0 else 0}
+    sizes |= {name: _size(role, name) for name in sorted(set(_windows(role.ops)))}
+    return {name: transport.share(size, DTYPES[dtype]) for name, size in sizes.items()}
+
+
+def _size(role: Role, name: str) -> int:
+    part = role.held(name)
+    return 0 if part is None else part.size
+
+
+def _windows(ops: Iterable[Op]) -> Iterator[str]:
+    """Yield the buffers that other ranks read."""
+    for op in ops:
+        if isinstance(op, Repeat):
+            yield from _windows(op.body)
+        elif isinstance(op, Accumulate) and op.peer is not None:
+            yield op.source.buffer
+
+
+def sample_starts(num_trainers: int, options: PlanOptions, batch: int, place: int) -> tuple[int, ...]:  # fmt: skip
+    """Return where in the global batch each microbatch of the trainer at ``place`` begins."""
+    start, rows = split_start(batch, num_trainers, place), split_size(batch, num_trainers, place)
     count = options.num_microbatches
-    return tuple(replica_start + split_start(rows, count, i) for i in range(count))
+    return tuple(start + split_start(rows, count, i) for i in range(count))

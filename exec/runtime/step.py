@@ -4,11 +4,23 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from exec.program.ops import Collective, Compute, Lane, Mark, Op, Receive, Send, Wait, lane_of
+from exec.program.ops import (
+    Acquire,
+    Collective,
+    Compute,
+    Lane,
+    Mark,
+    Op,
+    Receive,
+    Release,
+    Send,
+    Wait,
+    lane_of,
+)
 from exec.program.program import Program
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
-from exec.runtime.comm import CommBinder, Wire
+from exec.runtime.comm import CommBinder, Queue, Wire
 from exec.runtime.kernels import Call, KernelBinder
 from exec.runtime.lane import CommLane, CommStep
 
@@ -49,12 +61,17 @@ class Step:
         ]
 
 
-def bind_step(program: Program, wire: Wire, buffers: Buffers, binder: KernelBinder) -> Step:
-    """Return what this rank does of ``program``, bound to its arrays."""
+def bind_step(
+    program: Program, wire: Wire, buffers: Buffers, binder: KernelBinder, queue: Queue, slowness: float = 1.0
+) -> Step:  # fmt: skip
+    """Return what this rank does of ``program`` in one turn, bound to its arrays.
+
+    With a ``slowness`` above 1 every compute op takes that many times as long as it would.
+    """
     rank = wire.transport.rank
     ops = list(program.ops(rank))
     gates = _compute_positions(ops)
-    comm = CommBinder(wire, buffers, gates, _awaited_at_once(program))
+    comm = CommBinder(wire, buffers, gates, _awaited_at_once(program), queue)
     steps: list[CommStep] = []
     calls: list[Call] = []
     names: list[str] = []
@@ -69,9 +86,15 @@ def bind_step(program: Program, wire: Wire, buffers: Buffers, binder: KernelBind
             if num_ended < len(steps) and steps[num_ended].gate <= num_computed:
                 calls.append(partial(lane.poll, num_computed))
                 names.append("poll")
-            calls.append(binder.bind(op))
+            calls.append(_slowed(binder.bind(op), slowness))
             names.append(op.id)
             num_computed += 1
+        elif isinstance(op, Acquire):
+            calls.append(wire.locks[op.name].acquire)
+            names.append(WAITING + op.name)
+        elif isinstance(op, Release):
+            calls.append(wire.locks[op.name].release)
+            names.append("release")
         elif isinstance(op, Wait) and op.lane is Lane.COMPUTE:
             target = last_of[op.id]
             if target >= num_ended:
@@ -85,6 +108,22 @@ def bind_step(program: Program, wire: Wire, buffers: Buffers, binder: KernelBind
         calls.append(partial(lane.run_through, len(steps) - 1))
         names.append(WAITING + "end")
     return Step(calls, names, lane)
+
+
+def _slowed(call: Call, slowness: float) -> Call:
+    """Return ``call`` made slower: the core stays busy, as that of a slower node would."""
+    if slowness == 1.0:
+        return call
+
+    def slow() -> None:
+        start_s = perf_counter()
+        call()
+        now_s = perf_counter()
+        end_s = now_s + (slowness - 1.0) * (now_s - start_s)
+        while perf_counter() < end_s:
+            pass
+
+    return slow
 
 
 def _compute_positions(ops: list[Op]) -> dict[str, int]:

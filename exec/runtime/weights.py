@@ -10,6 +10,7 @@ from exec.errors import ModelFileError
 from exec.nn.backend import DTYPES, Array, Indices
 from exec.nn.modules import Linear, Sigmoid
 from exec.program.ops import CollectiveKind
+from exec.program.peers import Part
 from exec.runtime.buffers import Buffers
 from exec.transport.protocol import Transport
 from exec.workload import Workload
@@ -28,10 +29,13 @@ def empty_weights(workload: Workload, dtype: str) -> tuple[Array, Weights]:
     return flat, weights
 
 
-def gather_weights(buffers: Buffers, transport: Transport, *, is_owner: bool) -> Weights:
-    """Return the whole network on every rank: the owners' shares, summed with zeros."""
+def gather_weights(buffers: Buffers, transport: Transport, owned: Part | None) -> Weights:
+    """Return the whole network on every rank: what each owns, summed with zeros."""
     flat, weights = empty_weights(buffers.workload, buffers.dtype)
-    if is_owner:
+    if owned is not None and not buffers.is_whole:
+        piece = buffers.parameters
+        flat[owned.start : owned.start + piece.size] = piece
+    elif owned is not None:
         for shard in buffers.layout.shards:
             weight, bias = weights[shard.layer]
             place = weight[shard.out_start : shard.out_stop, shard.in_start : shard.in_stop]
@@ -45,15 +49,16 @@ def gather_weights(buffers: Buffers, transport: Transport, *, is_owner: bool) ->
 
 def scatter_weights(buffers: Buffers, weights: Weights) -> None:
     """Set this rank's parameters to its share of ``weights``."""
-    for shard in buffers.layout.shards:
+    layout = buffers.layout
+    flat = np.zeros(layout.num_parameters, DTYPES[buffers.dtype])
+    for shard in layout.shards:
         weight, bias = weights[shard.layer]
         rows = slice(shard.out_start, shard.out_stop)
-        buffers.weight(buffers.parameters, shard)[...] = weight[
-            rows, shard.in_start : shard.in_stop
-        ]
-        own_bias = buffers.bias(buffers.parameters, shard)
+        buffers.weight(flat, shard)[...] = weight[rows, shard.in_start : shard.in_stop]
+        own_bias = buffers.bias(flat, shard)
         if own_bias is not None:
             own_bias[...] = bias[rows]
+    buffers.set_parameters(flat)
 
 
 def num_correct(weights: Weights, images: Array, labels: Indices, chunk: int = 1024) -> int:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from exec.errors import TransportError
 from exec.launch import launched_ranks
 from exec.program.ops import CollectiveKind
-from exec.transport.protocol import Buffer, Request, Value
+from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -67,6 +68,37 @@ class _Finish:
             self.is_done = True
 
 
+@dataclass(slots=True)
+class _Arrival:
+    """A receive from any rank; ``status`` knows whose message it was."""
+
+    request: "MPI.Request"
+    status: "MPI.Status"
+
+    @property
+    def source(self) -> int:
+        return self.status.Get_source()
+
+    def Test(self) -> bool:  # noqa: N802  # the protocol's name
+        return self.request.Test(self.status)
+
+    def Wait(self) -> None:  # noqa: N802  # the protocol's name
+        self.request.Wait(self.status)
+
+
+@dataclass(slots=True)
+class _WindowLock:
+    """A lock made of an exclusive access to rank 0's part of a window."""
+
+    window: "MPI.Win"
+
+    def acquire(self) -> None:
+        self.window.Lock(0)
+
+    def release(self) -> None:
+        self.window.Unlock(0)
+
+
 class MpiTransport:
     """A :class:`~exec.transport.protocol.Transport` over an MPI communicator."""
 
@@ -78,9 +110,14 @@ class MpiTransport:
         """Start to send ``array``."""
         return self._comm.Isend(array, dest, tag)
 
-    def receive(self, array: Buffer, source: int | None, tag: int) -> Request:
+    def receive(self, array: Buffer, source: int, tag: int) -> Request:
         """Start to receive into ``array``."""
-        return self._comm.Irecv(array, self._mpi.ANY_SOURCE if source is None else source, tag)
+        return self._comm.Irecv(array, source, tag)
+
+    def receive_any(self, array: Buffer, tag: int) -> Arrival:
+        """Start to receive into ``array`` from whoever sends first."""
+        status = self._mpi.Status()
+        return _Arrival(self._comm.Irecv(array, self._mpi.ANY_SOURCE, tag), status)
 
     def start_collective(
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
@@ -117,6 +154,25 @@ class MpiTransport:
             self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts])
         else:
             self.start_collective(kind, array, counts, root).Wait()
+
+    def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
+        """Return every rank's part of a shared-memory window."""
+        node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        if node.Get_size() != self.size:
+            raise TransportError(
+                f"shared memory needs all {self.size} ranks on one node, got {node.Get_size()} on "
+                f"the node of rank {self.rank}; start them on one node, or choose another strategy"
+            )
+        itemsize = np.dtype(dtype).itemsize
+        window = self._mpi.Win.Allocate_shared(size * itemsize, itemsize, comm=self._comm)
+        arrays = [np.frombuffer(window.Shared_query(rank)[0], dtype) for rank in range(self.size)]
+        arrays[self.rank][...] = 0
+        self._comm.Barrier()
+        return arrays
+
+    def lock(self) -> Lock:
+        """Return a lock over a window; MPI makes processes wait in turn."""
+        return _WindowLock(self._mpi.Win.Allocate_shared(1, comm=self._comm))
 
     def split(self, color: int) -> "MpiTransport":
         """Return the group of the ranks that name the same ``color``."""

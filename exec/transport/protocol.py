@@ -8,7 +8,7 @@ between two ranks with one tag arrive in the order in which they were sent.
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, TypeVar
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from exec.program.ops import CollectiveKind
 
@@ -26,6 +26,27 @@ class Request(Protocol):
 
     def Wait(self) -> object:  # noqa: N802  # mpi4py's name
         """Return when it is done."""
+        ...
+
+
+class Arrival(Request, Protocol):
+    """A receive under way; once it is done it says who sent the message."""
+
+    @property
+    def source(self) -> int:
+        """The rank that sent it."""
+        ...
+
+
+class Lock(Protocol):
+    """What one rank of the group holds at a time."""
+
+    def acquire(self) -> object:
+        """Return once no other rank holds it."""
+        ...
+
+    def release(self) -> object:
+        """Let go of it."""
         ...
 
 
@@ -51,8 +72,12 @@ class Transport(Protocol):
         """Start to send ``array``; it may be overwritten once the request is done."""
         ...
 
-    def receive(self, array: Buffer, source: int | None, tag: int) -> Request:
-        """Start to receive into ``array`` from ``source``, or from whoever sends first."""
+    def receive(self, array: Buffer, source: int, tag: int) -> Request:
+        """Start to receive into ``array`` from ``source``."""
+        ...
+
+    def receive_any(self, array: Buffer, tag: int) -> Arrival:
+        """Start to receive into ``array`` from whoever sends first."""
         ...
 
     def start_collective(
@@ -65,6 +90,20 @@ class Transport(Protocol):
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
     ) -> None:
         """Do ``kind``, and return when it is done."""
+        ...
+
+    def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
+        """Return, zeroed, every rank's array of ``size`` elements in memory that all can use.
+
+        Each rank names the size of its own. All must call it together.
+
+        Raises:
+            TransportError: the ranks of the group have no memory in common.
+        """
+        ...
+
+    def lock(self) -> Lock:
+        """Return a lock that the ranks share; all must call it together."""
         ...
 
     def split(self, color: int) -> "Transport":

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from exec.errors import TransportError
 from exec.program.ops import CollectiveKind
-from exec.transport.protocol import Buffer, Request, Value
+from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
 Result = TypeVar("Result")
 
@@ -74,6 +75,7 @@ class _Pending:
     world: _World
     finish: Callable[[], bool]
     is_done: bool = False
+    source: int = -1
 
     def Test(self) -> bool:  # noqa: N802  # the protocol's name
         with self.world.changed:
@@ -111,8 +113,15 @@ class ThreadTransport:
             self.world.changed.notify_all()
         return _Sent()
 
-    def receive(self, array: Buffer, source: int | None, tag: int) -> Request:
-        """Take the first message that fits once there is one."""
+    def receive(self, array: Buffer, source: int, tag: int) -> Request:
+        """Take the first message from ``source`` once there is one."""
+        return self._receive(array, source, tag)
+
+    def receive_any(self, array: Buffer, tag: int) -> Arrival:
+        """Take the first message once there is one."""
+        return self._receive(array, None, tag)
+
+    def _receive(self, array: Buffer, source: int | None, tag: int) -> "_Pending":
         queue = self.world.mail[*self.group, self.rank, tag]
 
         def finish() -> bool:
@@ -125,10 +134,20 @@ class ThreadTransport:
                         )
                     del queue[i]
                     array[...] = message
+                    pending.source = sender
                     return True
             return False
 
-        return _Pending(self.world, finish)
+        pending = _Pending(self.world, finish)
+        return pending
+
+    def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
+        """Return every rank's array: threads share all memory."""
+        return self.gather_objects(np.zeros(size, dtype))
+
+    def lock(self) -> Lock:
+        """Return the lock that rank 0 makes."""
+        return self.gather_objects(threading.Lock())[0]
 
     def start_collective(
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from calibration.machine import Machine
 from exec.plan.collectives import expand
 from exec.plan.layout import stage_layers
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Accumulate, Algorithm, Collective, Compute, Send
 from exec.program.program import Program

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from calibration.machine import Machine
 from exec.plan.collectives import expand
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload

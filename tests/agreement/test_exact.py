@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from calibration.machine import Machine
 from exec.plan.collectives import expand
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.step import plan_step
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
     Algorithm,

@@ -8,8 +8,9 @@ import pytest
 
 from exec.data.noise import noise_dataset
 from exec.plan.collectives import expand
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Lane
 from exec.program.timeline import Span

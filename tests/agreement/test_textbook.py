@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from calibration.machine import Machine
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Kernel
 from exec.workload import Workload

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.layout import check_mesh
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.program import Program

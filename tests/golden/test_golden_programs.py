@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from exec.plan.collectives import expand
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
+from exec.program.parse import parse_program
 from exec.program.program import Program
-from exec.program.text import format_program, parse_program
+from exec.program.text import format_program
 from exec.workload import Workload
 
 FOLDER = Path(__file__).parent

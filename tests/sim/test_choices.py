@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from calibration.machine import Machine
 from exec.errors import UsageError
 from exec.plan.layout import check_mesh
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.workload import Workload

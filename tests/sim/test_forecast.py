@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from calibration.machine import KernelModel, Machine, Range, Tier
 from exec.data.noise import noise_dataset
 from exec.errors import MachineError
+from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Kernel
 from exec.runtime.session import Session, TrainingPlan

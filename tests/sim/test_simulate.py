@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from calibration.machine import Machine
 from exec.errors import MachineError
 from exec.plan.collectives import expand
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.options import PlanOptions
+from exec.plan.step import plan_step
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Lane, Op, Receive, Send, Wait
 from exec.program.peers import AnyRank, At, Part, Peer

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 
 from calibration.machine import Machine
 from exec.plan.collectives import expand
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.options import PlanOptions
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload

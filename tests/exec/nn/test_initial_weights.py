@@ -5,7 +5,6 @@ from hypothesis import given, settings
 
 from exec.nn.initial import initial_weights
 from exec.plan.layout import layout_of
-from exec.plan.schedule import num_slots
 from exec.runtime.buffers import Buffers
 from tests.exec.random_plans import Case, cases
 
@@ -43,11 +42,12 @@ def test_weights_fill_the_interval_of_glorot_and_bengio() -> None:
 @given(cases())
 def test_every_rank_starts_with_its_share_of_the_serial_weights(case: Case) -> None:
     widths, mesh = case.workload.widths, case.mesh
+    program = case.program
     for rank in range(mesh.world_size):
         _, stage, tp_rank = mesh.coordinates(rank)
         layout = layout_of(widths, mesh, stage, tp_rank)
-        slots = num_slots(case.options.schedule, stage, mesh.pp, case.options.num_microbatches)
-        buffers = Buffers(case.workload, layout, slots, 3, 0, "float64")
+        role = program.role_of(rank)
+        buffers = Buffers(case.workload, layout, role, 3, 0, "float64")
         buffers.initialise(5)
         for shard in layout.shards:
             full = initial_weights(

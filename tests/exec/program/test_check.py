@@ -8,12 +8,14 @@ from hypothesis import given, settings
 
 from exec.errors import IllegalProgramError
 from exec.plan.collectives import expand
-from exec.plan.step import PlanOptions, plan_step
+from exec.plan.options import PlanOptions
+from exec.plan.step import plan_step
 from exec.program.check import check_program
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
+from exec.program.parse import parse_program
 from exec.program.program import Program
-from exec.program.text import format_program, parse_program
+from exec.program.text import format_program
 from exec.workload import Workload
 from tests.exec.random_plans import Case, cases
 

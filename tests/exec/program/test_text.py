@@ -22,9 +22,10 @@ from exec.program.ops import (
     Shape,
     Wait,
 )
+from exec.program.parse import parse_program
 from exec.program.peers import AnyRank, At, Chunks, Part, Peer, Rank, Shift, Xor
 from exec.program.program import Program, Role
-from exec.program.text import format_program, parse_program
+from exec.program.text import format_program
 from tests.exec.random_plans import Case, cases
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)

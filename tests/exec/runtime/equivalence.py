@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exec.data.dataset import Dataset
-from exec.plan.step import PlanOptions
+from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.runtime.job import TransportName, run_job

@@ -76,7 +76,7 @@ def test_scattered_weights_are_gathered_bit_by_bit(mesh: Mesh) -> None:
         session = Session(plan_of(case, 0.1, 0.0), dataset, wire)
         scatter_weights(session.buffers, weights)
         # Adding zeros changes no bits.
-        return same(gather_weights(session.buffers, wire, is_owner=session.is_owner), weights)
+        return same(gather_weights(session.buffers, wire, session.owned), weights)
 
     assert all(run_threads(mesh.world_size, body))
 

@@ -110,7 +110,9 @@ def any_source_takes_each_message_once(wire: Transport) -> None:
     found = []
     for _ in range(wire.size - 1):
         into = np.empty(1)
-        wire.receive(into, None, 8).Wait()
+        arrival = wire.receive_any(into, 8)
+        arrival.Wait()
+        assert into[0] == 7.0 * arrival.source
         found.append(into[0])
     assert sorted(found) == [7.0 * rank for rank in range(1, wire.size)]
 
@@ -291,6 +293,50 @@ def groups_do_not_hear_one_another(wire: Transport) -> None:
     np.testing.assert_array_equal(into, [1.0, 2.0])
 
 
+def any_source_comes_true_without_wait(wire: Transport) -> None:
+    if wire.rank:
+        wire.send(np.array([3.0 * wire.rank]), 0, 10).Wait()
+        return
+    for _ in range(wire.size - 1):
+        into = np.empty(1)
+        arrival = wire.receive_any(into, 10)
+        while not arrival.Test():
+            pass
+        assert into[0] == 3.0 * arrival.source
+
+
+def shared_arrays_begin_as_zeros_and_are_seen_by_all(wire: Transport) -> None:
+    windows = wire.share(wire.rank + 2, "float32")
+    assert [window.size for window in windows] == [rank + 2 for rank in range(wire.size)]
+    assert all(window.dtype == "float32" and not window.any() for window in windows)
+    wire.gather_objects(None)
+    windows[(wire.rank + 1) % wire.size][:2] = [wire.rank, -wire.rank]
+    wire.gather_objects(None)
+    writer = (wire.rank - 1) % wire.size
+    np.testing.assert_array_equal(windows[wire.rank][:2], [writer, -writer])
+    assert not windows[wire.rank][2:].any()
+
+
+def shared_arrays_may_be_of_one_rank_only(wire: Transport) -> None:
+    windows = wire.share(3 * (wire.rank == 0), "float64")
+    assert [window.size for window in windows] == [3] + [0] * (wire.size - 1)
+
+
+def lock_is_held_by_one_rank_at_a_time(wire: Transport) -> None:
+    counter = wire.share(1 * (wire.rank == 0), "int64")[0]
+    lock, other = wire.lock(), wire.lock()
+    other.acquire()  # locks are told apart: all ranks would stand still here otherwise
+    other.release()
+    for _ in range(200):
+        lock.acquire()
+        seen = int(counter[0])
+        wire.library.upper()  # some time for another rank to come between
+        counter[0] = seen + 1
+        lock.release()
+    wire.gather_objects(None)
+    assert counter[0] == 200 * wire.size
+
+
 def gather_objects_gives_every_rank_every_value(wire: Transport) -> None:
     found = wire.gather_objects({"rank": wire.rank, "name": "x" * wire.rank})
     assert found == [{"rank": rank, "name": "x" * rank} for rank in range(wire.size)]
@@ -303,6 +349,7 @@ CASES: tuple[Case, ...] = (
     sources_are_told_apart,
     receive_may_come_before_its_send,
     any_source_takes_each_message_once,
+    any_source_comes_true_without_wait,
     message_may_be_empty,
     message_may_be_large,
     message_may_be_part_of_an_array,
@@ -321,6 +368,9 @@ CASES: tuple[Case, ...] = (
     split_keeps_the_order_of_ranks,
     split_of_a_split_is_a_group_of_its_own,
     groups_do_not_hear_one_another,
+    shared_arrays_begin_as_zeros_and_are_seen_by_all,
+    shared_arrays_may_be_of_one_rank_only,
+    lock_is_held_by_one_rank_at_a_time,
     gather_objects_gives_every_rank_every_value,
 )
 

@@ -1,0 +1,61 @@
+"""An epoch by any strategy: the one table of them, and what each demands."""
+
+from collections.abc import Callable
+
+from exec.errors import UsageError
+from exec.plan.averaging import plan_averaging
+from exec.plan.layout import check_mesh
+from exec.plan.master import plan_master
+from exec.plan.options import PlanOptions
+from exec.plan.segment import Segment
+from exec.plan.server import plan_async_server, plan_server
+from exec.plan.shared import plan_shared
+from exec.plan.step import plan_synchronous
+from exec.plan.strategy import MASTERS, SERVERS, SHARED, SYNCHRONOUS, Strategy
+from exec.program.mesh import Mesh
+from exec.workload import Workload
+
+PlanEpoch = Callable[[Workload, Mesh, PlanOptions, int], tuple[Segment, ...]]
+
+_PLANS: dict[Strategy, PlanEpoch] = {
+    **dict.fromkeys(SYNCHRONOUS, plan_synchronous),
+    Strategy.AVERAGING: plan_averaging,
+    **dict.fromkeys(MASTERS, plan_master),
+    Strategy.SERVER: plan_server,
+    Strategy.ASYNC_SERVER: plan_async_server,
+    **dict.fromkeys(SHARED, plan_shared),
+}
+
+
+def plan_epoch(
+    workload: Workload, mesh: Mesh, options: PlanOptions, num_samples: int
+) -> tuple[Segment, ...]:
+    """Return the programs of an epoch of ``num_samples``, in the order in which they are done."""
+    return _PLANS[options.strategy](workload, mesh, options, num_samples)
+
+
+def num_trainers(mesh: Mesh, options: PlanOptions) -> int:
+    """Return how many dp coordinates train; the others serve."""
+    idle = 1 if options.strategy in MASTERS else options.servers if options.strategy in SERVERS else 0  # fmt: skip
+    return mesh.dp - idle
+
+
+def check_plan(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
+    """Raise :class:`UsageError` unless the network, the batch and the mesh admit the strategy."""
+    strategy = options.strategy
+    if options.average_every < 0:
+        raise UsageError(f"average-every must be at least 1, or epoch, got {options.average_every}")
+    if strategy in SERVERS and not 1 <= options.servers < mesh.dp:
+        raise UsageError(
+            f"servers must be at least 1 and leave a worker of the {mesh.dp} ranks, got "
+            f"{options.servers}; use fewer servers or more ranks"
+        )
+    if strategy in MASTERS and mesh.dp < 2:
+        raise UsageError(f"ranks must be at least 2 for {strategy}: a master and a worker, got {mesh.dp}")  # fmt: skip
+    if strategy not in (*SYNCHRONOUS, Strategy.AVERAGING):
+        if options.num_microbatches > 1:
+            raise UsageError(f"microbatches must be 1 for {strategy}, got {options.num_microbatches}")  # fmt: skip
+        if options.servers > workload.num_parameters:
+            raise UsageError(f"servers must be at most the {workload.num_parameters} parameters, got {options.servers}")  # fmt: skip
+    trainers = num_trainers(mesh, options)
+    check_mesh(workload, Mesh(trainers, mesh.pp, mesh.tp), options.num_microbatches)

@@ -1,0 +1,95 @@
+"""Shared memory: the ranks of one node train one set of weights, without messages.
+
+``shared_lock`` updates it under a lock, ``hogwild`` without one. Both are asynchronous: a rank
+reads whatever weights are there, and its gradient is divided by the whole batch.
+``shared_windows`` is synchronous: every rank has a gradient of its own in a window that the
+others can read; after a barrier each adds one chunk of all windows and updates that chunk.
+
+Source: F. Niu, B. Recht, C. Re and S. J. Wright, "Hogwild!: a lock-free approach to parallelizing
+stochastic gradient descent", NIPS 2011; J. Langford, A. Smola and M. Zinkevich, "Slow learners
+are fast", NIPS 2009, for the lock.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from exec.plan.options import PlanOptions
+from exec.plan.segment import Segment
+from exec.plan.strategy import Strategy
+from exec.plan.writer import Writer, passed, passes, trainer_roles, update
+from exec.program.mesh import Axis, Mesh
+from exec.program.ops import (
+    Accumulate,
+    Acquire,
+    Collective,
+    CollectiveKind,
+    Lane,
+    Mark,
+    Op,
+    Release,
+    Repeat,
+    Wait,
+)
+from exec.program.peers import Chunks, Part, Shift
+from exec.program.program import Program
+from exec.workload import Workload
+
+
+def plan_shared(
+    workload: Workload, mesh: Mesh, options: PlanOptions, num_samples: int
+) -> tuple[Segment, ...]:
+    """Return the steps of an epoch."""
+    batch = workload.global_batch
+    full, last = divmod(num_samples, batch)
+    write = _WRITERS[options.strategy]
+
+    def plan(size: int) -> Program:
+        part = replace(workload, global_batch=size)
+        roles = trainer_roles(part, mesh, options, write)
+        # A smaller last batch moves the weights as its samples would in a full one.
+        if options.strategy is not Strategy.SHARED_WINDOWS:
+            roles = (replace(role, samples=batch) for role in roles)
+        return Program(mesh, workload.itemsize, tuple(roles), is_shared=True)
+
+    sizes = [(full, batch)] * (full > 0) + [(1, last)] * (last > 0)
+    return tuple(Segment(plan(size), times, size) for times, size in sizes)
+
+
+def _lock(stage: Writer) -> Iterator[Op]:
+    yield from passes(stage)
+    yield Acquire("param")
+    yield update(stage)
+    yield Release("param")
+
+
+def _hogwild(stage: Writer) -> Iterator[Op]:
+    yield from passes(stage)
+    yield update(stage)
+
+
+def _windows(stage: Writer) -> Iterator[Op]:
+    ranks, size = stage.mesh.dp, stage.layout.num_parameters
+    yield from passes(stage)
+    if ranks == 1:
+        yield update(stage)
+        return
+    own = Chunks(ranks, Shift(Axis.DP, 0))
+    grad, param = Part("grad", 0, size, chunks=own), Part("param", 0, size, chunks=own)
+    nothing = Part("grad", 0, 0)
+    yield Wait(Lane.COMM, passed(stage))
+    yield Collective("written", CollectiveKind.BARRIER, nothing, Axis.DP)
+    yield Repeat(ranks - 1, (Accumulate(grad, grad, Shift(Axis.DP, 1, 1)),))
+    yield Mark("reduced")
+    yield Wait(Lane.COMPUTE, "reduced")
+    step = update(stage, param, -(-size // ranks))
+    yield step
+    yield Wait(Lane.COMM, step.id)
+    yield Collective("updated", CollectiveKind.BARRIER, nothing, Axis.DP)
+    yield Wait(Lane.COMPUTE, "updated")
+
+
+_WRITERS = {
+    Strategy.SHARED_LOCK: _lock,
+    Strategy.HOGWILD: _hogwild,
+    Strategy.SHARED_WINDOWS: _windows,
+}
