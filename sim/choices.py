@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from exec.errors import UsageError
+from exec.plan.epoch import check_plan
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
-from exec.plan.strategy import Strategy, strategy_of
+from exec.plan.strategy import SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.workload import Workload
 
@@ -46,13 +47,19 @@ def _divisors(number: int) -> list[int]:
 
 def choices(
     ranks: int, workload: Workload, strategies: Sequence[Strategy], fixed: Mesh | None,
-    microbatches: int | None,
+    microbatches: int | None, options: PlanOptions = PlanOptions(),
 ) -> dict[Strategy, list[Choice]]:  # fmt: skip
     """Return, for each strategy that fits, its meshes and numbers of microbatches.
 
-    Only pipelines are cut into microbatches, unless the user says how many.
+    Only pipelines are cut into microbatches, unless the user says how many. Strategies that are
+    no shape of mesh use all ranks as replicas; ``options`` say how.
     """
     found: dict[Strategy, list[Choice]] = {}
+    for strategy in strategies:
+        if strategy not in SYNCHRONOUS:
+            mesh = Mesh(ranks) if fixed is None else fixed
+            if _admits(workload, mesh, replace(options, strategy=strategy)):
+                found[strategy] = [Choice(mesh, (microbatches or 1,))]
     for mesh in [fixed] if fixed is not None else factorisations(ranks):
         strategy = strategy_of(mesh)
         if strategy not in strategies:
@@ -91,6 +98,14 @@ def best(
 def _fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:
     try:
         check_mesh(workload, mesh, microbatches)
+    except UsageError:
+        return False
+    return True
+
+
+def _admits(workload: Workload, mesh: Mesh, options: PlanOptions) -> bool:
+    try:
+        check_plan(workload, mesh, options)
     except UsageError:
         return False
     return True

@@ -17,12 +17,16 @@ class Costs:
 
     ``extrapolated`` collects what was asked beyond the ranges that were measured. With
     ``is_comm_free`` messages and collectives take no time, as on a machine of one perfect node.
+    ``slowness`` says how many times longer a rank computes; the first ``guests`` ranks share the
+    nodes of the others.
     """
 
     machine: Machine
     mesh: Mesh
     ranks_per_node: int
     is_comm_free: bool = False
+    slowness: dict[int, float] = field(default_factory=dict)
+    guests: int = 0
     extrapolated: set[str] = field(default_factory=set)
     fabric: Fabric = field(init=False)
     _compute: ComputeSection = field(init=False)
@@ -30,14 +34,14 @@ class Costs:
     _known: dict[tuple[Kernel, Shape, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.fabric = Fabric(self.mesh, self.ranks_per_node)
+        self.fabric = Fabric(self.mesh, self.ranks_per_node, self.guests)
         if self.machine.compute is None:
             raise MachineError(
                 f"machine {self.machine.name} says nothing of compute; combine it with one that "
                 f"does, such as local+{self.machine.name}"
             )
         self._compute = self.machine.compute
-        self._slowdown = self._busy_slowdown(min(self.ranks_per_node, self.mesh.world_size))
+        self._slowdown = self._busy_slowdown(self.fabric.most_on_a_node)
 
     def _busy_slowdown(self, busy: int) -> float:
         """Return how much slower a rank is with ``busy`` ranks on its node than alone."""

@@ -17,19 +17,31 @@ class Pattern(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """Ranks in order over nodes, ``ranks_per_node`` on each; a node has one network link."""
+    """Ranks in order over nodes, ``ranks_per_node`` on each; a node has one network link.
+
+    The first ``guests`` ranks have no nodes of their own: they share those of the others, evenly.
+    """
 
     mesh: Mesh
     ranks_per_node: int
+    guests: int = 0
 
     @property
     def num_nodes(self) -> int:
         """How many nodes the mesh fills."""
-        return -(-self.mesh.world_size // self.ranks_per_node)
+        return -(-(self.mesh.world_size - self.guests) // self.ranks_per_node)
+
+    @property
+    def most_on_a_node(self) -> int:
+        """How many ranks the fullest node has."""
+        own = min(self.ranks_per_node, self.mesh.world_size - self.guests)
+        return own + -(-self.guests // self.num_nodes)
 
     def node(self, rank: int) -> int:
         """Return the node of ``rank``."""
-        return rank // self.ranks_per_node
+        if rank < self.guests:
+            return rank * self.num_nodes // self.guests
+        return (rank - self.guests) // self.ranks_per_node
 
     def tier(self, rank: int, other: int) -> Tier:
         """Return where two ranks meet."""

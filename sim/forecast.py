@@ -3,20 +3,23 @@
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from calibration.machine import Machine, Tier
 from exec.errors import MachineError
 from exec.plan.collectives import expand, scratch_elements
+from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
-from exec.plan.step import plan_step
-from exec.plan.strategy import Strategy, strategy_of
+from exec.plan.segment import Segment
+from exec.plan.strategy import ROUNDS, SERVERS, SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Kernel
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.workload import Workload
+from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
 from sim.result import StepTimes
 from sim.simulate import simulate
@@ -26,6 +29,13 @@ INTERVAL_Z = 1.645  # 90 % of a normal distribution
 SIGMA_PER_DOUBLING = 0.1
 """Assumed, not measured: the relative uncertainty that a collective gains with each doubling of
 ranks beyond those it was measured on."""
+
+
+EPOCH_SAMPLES = 20_000
+"""An epoch unless said otherwise: that of the letters which the project draws."""
+_TRACED_STEPS = 8
+TURNS = 48
+"""How many turns of each rank are simulated where ranks take turns in any order."""
 
 
 class Engine(StrEnum):
@@ -53,7 +63,11 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one plan will take; ``rel_sigma`` is the uncertainty of ``step_time_s``."""
+    """What one plan will take; ``rel_sigma`` is the uncertainty of ``step_time_s``.
+
+    A plan without a closed form, when solved, takes at least ``step_time_s`` and at most
+    ``upper_s``. ``arrivals`` are the ranks whose gradients simulated servers took, in order.
+    """
 
     nodes: int
     mesh: Mesh
@@ -64,6 +78,8 @@ class Forecast:
     memory_bytes: int
     rel_sigma: float
     extrapolated: tuple[str, ...]
+    upper_s: float | None = None
+    arrivals: tuple[int, ...] = ()
 
     @property
     def ranks(self) -> int:
@@ -73,11 +89,13 @@ class Forecast:
     @property
     def strategy(self) -> Strategy:
         """The plainest name of its mesh."""
-        return strategy_of(self.mesh)
+        if self.options.strategy in SYNCHRONOUS:
+            return strategy_of(self.mesh)
+        return self.options.strategy
 
     @property
     def step_time_s(self) -> float:
-        """The time of one step, in seconds."""
+        """The time of one step, in seconds, averaged where steps differ."""
         return self.breakdown.total_s
 
     @property
@@ -107,18 +125,26 @@ def forecast(
     *,
     ranks_per_node: int = 1,
     engine: Engine = Engine.SOLVE,
+    epoch_samples: int = EPOCH_SAMPLES,
+    slow: Sequence[tuple[int, float]] = (),
+    shares_nodes: bool = False,
 ) -> Forecast:
     """Return what a step of ``workload`` on ``mesh`` will take on ``machine``.
+
+    Where steps differ it is the mean over a round, or an epoch of ``epoch_samples``. ``slow`` are
+    ranks that compute so many times longer; with ``shares_nodes`` servers have no nodes of their
+    own.
 
     Raises:
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
-    program = plan_step(workload, mesh, options)
-    costs = Costs(machine, mesh, ranks_per_node)
+    guests = options.servers if shares_nodes and options.strategy in SERVERS else 0
+    segments = cycle(workload, mesh, options, epoch_samples)
+    costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     costs.note_groups(options.algorithm)
-    times = step_times(program, costs, engine, options)
+    times = cycle_times(segments, workload.global_batch, costs, engine, options)
     overhead_s = costs.step_overhead_s
-    wait_s = straggler_factor(mesh.world_size) * _noise(machine) * times.compute_s
+    wait_s = _wait_s(machine, mesh, options, segments, times.compute_s)
     total_s = times.step_time_s + wait_s + overhead_s
     if not 0 < total_s < math.inf:
         raise MachineError(
@@ -128,8 +154,10 @@ def forecast(
     bubble_s = 0.0
     if mesh.pp > 1:
         free = replace(costs, is_comm_free=True, extrapolated=set())
-        bubble_s = max(0.0, solve(program, free, one_lane=False).step_time_s - times.compute_s)
+        lanes = cycle_times(segments, workload.global_batch, free, Engine.SOLVE, replace(options, overlap=False), one_lane=False)  # fmt: skip
+        bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
     exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
+    programs = [segment.program for segment in segments]
     return Forecast(
         nodes=costs.fabric.num_nodes,
         mesh=mesh,
@@ -137,24 +165,68 @@ def forecast(
         global_batch=workload.global_batch,
         engine=engine,
         breakdown=Breakdown(times.compute_s, exposed_s, bubble_s, wait_s, overhead_s),
-        memory_bytes=memory_nbytes(program, options),
-        rel_sigma=_rel_sigma(machine, program, costs, exposed_s, total_s),
+        memory_bytes=max(memory_nbytes(program, options) for program in programs),
+        rel_sigma=_rel_sigma(machine, programs[0], costs, exposed_s, total_s),
         extrapolated=tuple(sorted(costs.extrapolated)),
-    )  # fmt: skip
+        upper_s=None if times.upper_s is None else times.upper_s + wait_s + overhead_s,
+        arrivals=times.arrivals,
+    )
+
+
+def cycle(
+    workload: Workload, mesh: Mesh, options: PlanOptions, epoch_samples: int
+) -> tuple[Segment, ...]:
+    """Return what repeats: one step, one round between averages, or an epoch of tickets."""
+    steps = 1
+    if options.strategy in ROUNDS:
+        steps = options.average_every
+    if options.strategy is Strategy.ASYNC_SERVER or steps == 0:
+        steps = max(1, epoch_samples // workload.global_batch)
+    return plan_epoch(workload, mesh, options, steps * workload.global_batch)
+
+
+def cycle_times(
+    segments: Sequence[Segment], batch: int, costs: Costs, engine: Engine, options: PlanOptions,
+    *, one_lane: bool | None = None,
+) -> StepTimes:  # fmt: skip
+    """Return the mean times of a batch of ``segments``; with ``one_lane`` only that reading."""
+    total: StepTimes | None = None
+    for segment in segments:
+        if one_lane is None:
+            times = step_times(segment.program, costs, engine, options)
+        else:
+            times = _read(engine, segment.program, costs, one_lane)
+        repeated = times.times(segment.times)
+        total = repeated if total is None else total.then(repeated)
+    assert total is not None
+    samples = sum(segment.samples * segment.times for segment in segments)
+    return total.times(batch / samples)
+
+
+def _wait_s(
+    machine: Machine, mesh: Mesh, options: PlanOptions, segments: Sequence[Segment], compute_s: float
+) -> float:  # fmt: skip
+    """Return what a step waits for the slowest rank; noise averages out over the steps of a round."""
+    if is_asynchronous(segments[0].program) or options.strategy is Strategy.HOGWILD:
+        return 0.0
+    steps = sum(segment.times for segment in segments)
+    return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * _noise(machine) * compute_s / math.sqrt(steps)  # fmt: skip
 
 
 def solved_step_s(
-    machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int
-) -> float:
+    machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int,
+    epoch_samples: int = EPOCH_SAMPLES,
+) -> float:  # fmt: skip
     """Return the solved step time alone, without stragglers: what a search compares.
 
     It is infinite where the plan does not fit into a node's memory.
     """
-    program = plan_step(workload, mesh, options)
+    segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node)
-    if not fits_memory(machine, mesh, memory_nbytes(program, options), ranks_per_node):
+    nbytes = max(memory_nbytes(segment.program, options) for segment in segments)
+    if not fits_memory(machine, mesh, nbytes, ranks_per_node):
         return math.inf
-    return step_times(program, costs, Engine.SOLVE, options).step_time_s
+    return cycle_times(segments, workload.global_batch, costs, Engine.SOLVE, options).step_time_s
 
 
 def fits_memory(machine: Machine, mesh: Mesh, nbytes: int, ranks_per_node: int) -> bool:
@@ -183,17 +255,42 @@ def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOpti
 
 
 def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
+    if is_asynchronous(program):
+        return bounds(program, costs) if engine is Engine.SOLVE else _simulate_long(program, costs, one_lane)  # fmt: skip
     if engine is Engine.SOLVE:
         return solve(program, costs, one_lane=one_lane)
     return simulate(expand(program), costs, one_lane=one_lane)
 
 
+def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
+    """Return the times of ``program`` from its first turns; the others go on like them.
+
+    The machine's noise makes ranks meet in ever other orders, as they do.
+    """
+    jitter = _noise(costs.machine)
+    if program.tickets:
+        fewer = program.with_tickets(TURNS * len(program.trainers))
+        times = simulate(fewer, costs, one_lane=one_lane, jitter=jitter)
+        arrivals = times.arrivals
+        return replace(times.times(program.tickets / fewer.tickets), arrivals=arrivals)
+    roles = tuple(replace(role, times=TURNS) for role in program.roles)
+    many = replace(program, roles=roles)
+    return simulate(many, costs, one_lane=one_lane, jitter=jitter).times(1.0 / TURNS)
+
+
 def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip
-    """Return the spans of a simulated step, for a trace."""
-    program = expand(plan_step(workload, mesh, options))
+    """Return the spans of a simulated step, or of the steps of a round, for a trace."""
     takes_turns = machine.overlap_share < 0.5
     costs = Costs(machine, mesh, ranks_per_node)
-    return simulate(program, costs, one_lane=takes_turns, keeps_spans=True).spans
+    spans: list[Span] = []
+    now_s = 0.0
+    for segment in cycle(workload, mesh, options, _TRACED_STEPS * workload.global_batch):
+        program = expand(segment.program.with_tickets(_TRACED_STEPS * mesh.dp))
+        for _ in range(min(segment.times, _TRACED_STEPS)):
+            times = simulate(program, costs, one_lane=takes_turns, keeps_spans=True)
+            spans += [replace(each, start_s=each.start_s + now_s, end_s=each.end_s + now_s) for each in times.spans]  # fmt: skip
+            now_s += times.step_time_s
+    return tuple(spans)
 
 
 def straggler_factor(ranks: int) -> float:

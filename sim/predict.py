@@ -2,6 +2,7 @@
 
 import json as json_format
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -12,29 +13,31 @@ from calibration.find import find_machine
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
+from exec.plan.epoch import check_plan
 from exec.plan.layout import check_mesh
-from exec.plan.options import PlanOptions
+from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
-from exec.plan.strategy import Strategy, mesh_of
+from exec.plan.strategy import SERVERS, SHARED, SYNCHRONOUS, Strategy, mesh_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.workload import Workload, parse_net, positive
 from sim.choices import Choice, best, choices, node_counts
-from sim.forecast import Engine, Forecast, forecast, simulated_spans, solved_step_s
+from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans, solved_step_s
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _MAX_SIMULATED_RANKS = 512
+_MAX_BY_DEFAULT = 65  # simulated in less than a second
 
 
 @app.default
 def predict(
     *,
     nodes: int | None = None,
-    ranks_per_node: int = 1,
+    ranks_per_node: int | None = None,
     machine: str = "local+ethernet-cluster",
     net: str = "128-100-26",
     batch: int | None = None,
@@ -49,8 +52,12 @@ def predict(
     overlap: Flag = False,
     bucket_kib: int = 4096,
     momentum: Flag = False,
-    epoch_samples: int = 20_000,
-    engine: Engine = Engine.SOLVE,
+    average_every: str = "1",
+    servers: int = 1,
+    shares_nodes: Flag = False,
+    slow: tuple[str, ...] = (),
+    epoch_samples: int = EPOCH_SAMPLES,
+    engine: Engine | None = None,
     plot: Path | None = None,
     trace: Path | None = None,
     json: Flag = False,
@@ -62,7 +69,8 @@ def predict(
     nodes
         The most nodes; 64 unless given.
     ranks_per_node
-        Ranks on each node; they share its cores and its network link.
+        Ranks on each node, 1 unless given; they share its cores and its network link. For the
+        strategies on shared memory it is the most ranks, and the node's cores unless given.
     machine
         A shipped Machine, local (this machine's profile) or a file; a+b takes from b what a lacks.
     net
@@ -72,7 +80,7 @@ def predict(
     batch_per_rank
         The batch of each rank instead (weak scaling).
     strategy
-        Only this strategy.
+        Only this strategy; without it, every shape of mesh.
     dp
         Replicas; with pp and tp it fixes the mesh, and nodes is what the mesh needs.
     pp
@@ -91,10 +99,19 @@ def predict(
         The least size of a gradient bucket.
     momentum
         Train with momentum.
+    average_every
+        Steps between two averages (averaging, master); epoch for a whole one.
+    servers
+        How many ranks serve parameters (server, async_server).
+    shares_nodes
+        Put the servers on the nodes of the workers instead of nodes of their own.
+    slow
+        A slow rank, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
     epoch_samples
         Samples in an epoch.
     engine
-        solve (closed form) or simulate (discrete events).
+        solve (closed form, or bounds where there is none) or simulate (discrete events). Unless
+        given, solve, and simulate where there is no closed form and the ranks are few enough.
     plot
         Draw speedup and step time into this SVG, PNG or PDF file.
     trace
@@ -103,7 +120,11 @@ def predict(
         Print one JSON record instead of a table.
     """
     start_s = perf_counter()
-    given_nodes, nodes = nodes, 64 if nodes is None else nodes
+    is_shared = strategy in SHARED
+    given_nodes, nodes = nodes, (1 if is_shared else 64) if nodes is None else nodes
+    found = find_machine(machine)
+    if ranks_per_node is None:
+        ranks_per_node = found.compute.cores_per_node if is_shared and found.compute else 1
     for option, value in (("nodes", nodes), ("ranks-per-node", ranks_per_node), ("bucket-kib", bucket_kib),
                           ("epoch-samples", epoch_samples),
                           ("microbatches", 1 if microbatches is None else microbatches)):  # fmt: skip
@@ -118,46 +139,55 @@ def predict(
     if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
         raise UsageError(f"plot must end in .svg, .png or .pdf, got {plot}")
     widths = parse_net(net)
-    found = find_machine(machine)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
-    options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm)
+    options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
+                          parse_every(average_every), servers)  # fmt: skip
+    if shares_nodes and strategy not in SERVERS:
+        raise UsageError(f"shares-nodes needs strategy server or async_server, got {strategy or 'none'}")  # fmt: skip
+    guests = servers if shares_nodes else 0
+    slowness = parse_slow(slow, nodes * ranks_per_node + guests)
     fixed = _fixed_mesh(strategy, nodes * ranks_per_node, dp, pp, tp)
     if fixed is not None and given_nodes not in (None, -(-fixed.world_size // ranks_per_node)):
         raise UsageError(
             f"nodes must be the {-(-fixed.world_size // ranks_per_node)} that dp x pp x tp = {fixed} "
             f"fills with {ranks_per_node} ranks each, got {given_nodes}"
         )
-    strategies = [strategy] if strategy is not None else list(Strategy)
+    if is_shared and nodes != 1:
+        raise UsageError(f"nodes must be 1 for strategy {strategy}, whose ranks share a node's memory, got {nodes}; use --ranks-per-node")  # fmt: skip
+    strategies = [strategy] if strategy is not None else list(SYNCHRONOUS)
 
     def workload_on(ranks: int) -> Workload:
         size = batch_per_rank * ranks if batch_per_rank is not None else batch if batch is not None else 1024  # fmt: skip
         return Workload(widths, size, itemsize, momentum)
 
     serial = forecast(found, workload_on(1), Mesh())
-    counts = node_counts(nodes) if fixed is None else [-(-fixed.world_size // ranks_per_node)]
-    most = fixed.world_size if fixed is not None else nodes * ranks_per_node
+    counts = [count * ranks_per_node + guests for count in node_counts(nodes)]
+    if is_shared:
+        counts = node_counts(ranks_per_node)
+    if fixed is not None:
+        counts = [fixed.world_size]
+    most = fixed.world_size if fixed is not None else nodes * ranks_per_node + guests
     if engine is Engine.SIMULATE and most > _MAX_SIMULATED_RANKS:
         raise UsageError(
             f"engine simulate takes at most {_MAX_SIMULATED_RANKS} ranks, got {most}; use --engine solve"
         )
     rows: list[Forecast] = []
     num_too_large = 0
-    for count in counts:
-        ranks = fixed.world_size if fixed is not None else count * ranks_per_node
+    for ranks in counts:
         workload = workload_on(ranks)
         if fixed is not None:
             check_mesh(workload, fixed, microbatches or 1)
-        fitting = choices(ranks, workload, strategies, fixed, microbatches)
+        fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
+        site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes)  # fmt: skip
         answers = [
-            _answer(found, workload, options, meshes, ranks_per_node, engine)
-            for meshes in fitting.values()
+            _answer(found, workload, options, meshes, site, engine) for meshes in fitting.values()
         ]
         num_too_large += answers.count(None)
         rows += [answer for answer in answers if answer is not None]
     if num_too_large and not rows:
         raise UsageError(f"no plan of {net} fits into the memory of a node of {found.name}; use more nodes or a smaller net")  # fmt: skip
     if not rows:
-        check_mesh(workload_on(nodes * ranks_per_node), mesh_of(strategy or Strategy.DATA, nodes * ranks_per_node), microbatches or 1)  # fmt: skip
+        check_plan(workload_on(most), mesh_of(strategy or Strategy.DATA, most), replace(options, num_microbatches=microbatches or 1))  # fmt: skip
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
     if trace is not None:
         fastest = min((row for row in rows if row.ranks <= _MAX_SIMULATED_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
@@ -193,9 +223,19 @@ def _fixed_mesh(
     return mesh_of(strategy or Strategy.HYBRID, ranks, dp, pp, tp)
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a plan is to run: what a forecast asks beside the plan and the machine."""
+
+    ranks_per_node: int
+    epoch_samples: int
+    slow: tuple[tuple[int, float], ...]
+    shares_nodes: bool
+
+
 def _answer(
     machine: Machine, workload: Workload, options: PlanOptions, meshes: Sequence[Choice],
-    ranks_per_node: int, engine: Engine,
+    site: Site, engine: Engine | None,
 ) -> Forecast | None:  # fmt: skip
     """Return the forecast of the best of ``meshes``: chosen by solving, answered by ``engine``.
 
@@ -203,13 +243,16 @@ def _answer(
     """
 
     def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
-        return solved_step_s(machine, workload, mesh, tried, ranks_per_node)
+        return solved_step_s(machine, workload, mesh, tried, site.ranks_per_node, site.epoch_samples)  # fmt: skip
 
     found = best(options, meshes, solved_s)
     if found is None:
         return None
     mesh, chosen = found
-    return forecast(machine, workload, mesh, chosen, ranks_per_node=ranks_per_node, engine=engine)
+    if engine is None:
+        is_open = chosen.strategy in (Strategy.ASYNC_SERVER, Strategy.SHARED_LOCK)
+        engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE
+    return forecast(machine, workload, mesh, chosen, engine=engine, **asdict(site))
 
 
 def _write(path: Path, text: str) -> None:

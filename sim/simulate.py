@@ -5,8 +5,9 @@ the receiver's port, and keeps both for its transfer. Inside a node every rank h
 own; between nodes the ranks of a node share the node's.
 """
 
+import random
 from collections import defaultdict, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,19 +17,23 @@ from calibration.machine import Tier
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
+    Acquire,
     Algorithm,
     Collective,
     Compute,
+    Grant,
     Lane,
     Mark,
     Op,
     Receive,
+    Release,
     Repeat,
+    Scale,
     Send,
     Wait,
     lane_of,
-)  # fmt: skip
-from exec.program.peers import AnyRank, Rank
+)
+from exec.program.peers import AnyRank, Rank, Sender
 from exec.program.program import Program
 from exec.program.timeline import Span
 from sim.costs import Costs
@@ -38,28 +43,23 @@ Events = Generator[simpy.Event, Any, None]
 
 
 def simulate(
-    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False
-) -> StepTimes:
-    """Return the times of one step of ``program``, its collectives expanded or the library's.
+    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False, jitter: float = 0.0
+) -> StepTimes:  # fmt: skip
+    """Return the times of ``program``, its collectives expanded or the library's.
 
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
-    moves during compute; else its two lanes are independent.
+    moves during compute; else its two lanes are independent. ``jitter`` is the relative standard
+    deviation by which a rank's compute differs from turn to turn: lognormal, of mean 1, drawn
+    from a fixed seed.
     """
-    world = _World(program, costs, simpy.Environment(), keeps_spans)
-    lanes = []
-    for rank in range(program.mesh.world_size):
-        if one_lane:
-            lanes.append(_Rank(world, rank).run(program.ops(rank)))
-        else:
-            state = _Rank(world, rank)
-            ops = list(program.ops(rank))
-            lanes += [state.run(iter([op for op in ops if lane_of(op) is lane])) for lane in Lane]
-    processes = [world.env.process(lane) for lane in lanes]
+    world = _World(program, costs, simpy.Environment(), keeps_spans, jitter)
+    ranks = [_Rank(world, rank) for rank in range(program.mesh.world_size)]
+    processes = [world.env.process(rank.play(one_lane=one_lane)) for rank in ranks]
     world.env.run()
     if any(process.is_alive for process in processes):
         raise ValueError("the program deadlocks; check_program says where")
     compute_s = max(world.compute_s.values(), default=0.0)
-    return StepTimes(world.env.now, compute_s, tuple(world.spans))
+    return StepTimes(world.env.now, compute_s, tuple(world.spans), arrivals=tuple(world.arrivals))
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ class _Meeting:
 @dataclass(slots=True)
 class _Message:
     source: int
+    ticket: int
     arrived: simpy.Event
 
 
@@ -84,6 +85,7 @@ class _World:
     costs: Costs
     env: simpy.Environment
     keeps_spans: bool
+    jitter: float
     spans: list[Span] = field(default_factory=list)
     compute_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     ports: dict[tuple[str, Tier, int], simpy.Resource] = field(default_factory=dict)
@@ -92,6 +94,8 @@ class _World:
     )  # by (destination, tag)
     posted: dict[int, simpy.Event] = field(default_factory=dict)  # by destination: new mail
     meetings: dict[tuple[Axis, int, str], _Meeting] = field(default_factory=dict)
+    locks: dict[str, simpy.Resource] = field(default_factory=dict)
+    arrivals: list[int] = field(default_factory=list)  # of the rank that grants tickets
 
     def port(self, direction: str, tier: Tier, owner: int) -> simpy.Resource:
         """Return the port of a rank (inside a node) or of a node (between nodes)."""
@@ -99,6 +103,10 @@ class _World:
         if key not in self.ports:
             self.ports[key] = simpy.Resource(self.env)
         return self.ports[key]
+
+    def lock(self, name: str) -> simpy.Resource:
+        """Return the lock called ``name``."""
+        return self.locks.setdefault(name, simpy.Resource(self.env))
 
     def transfer(self, message: _Message, dest: int, nbytes: int) -> Events:
         """Carry ``message`` to ``dest``."""
@@ -145,37 +153,73 @@ class _World:
 
 
 class _Rank:
-    """One rank: what its lanes tell each other."""
+    """One rank: what its lanes tell each other, and the ticket it holds or has granted."""
 
     def __init__(self, world: _World, rank: int) -> None:
         self.world, self.rank = world, rank
-        self.held = world.program.role_of(rank).nbytes
+        self.role = world.program.role_of(rank)
+        self.held = self.role.nbytes
+        self.slowness = world.costs.slowness.get(rank, 1.0)
+        self.grants = any(isinstance(op, Grant) for op in self.role.ops)
+        self.generator = random.Random(rank)  # noqa: S311  # noise, not secrets
         self.ended: dict[str, simpy.Event] = {}
+        self.senders: dict[str, int] = {}
+        self.holding: dict[str, Any] = {}
+        self.turn = 0
+        self.ticket = world.program.mesh.coordinates(rank)[0] - world.program.trainers.start
 
-    def run(self, ops: Iterator[Op]) -> Events:
-        """Do ``ops`` in order."""
+    def has_more(self) -> bool:
+        """Say whether the role's ops are to be done once more."""
+        if self.role.until:
+            return 0 <= self.ticket < self.world.program.tickets
+        return self.turn < self.role.times
+
+    def play(self, *, one_lane: bool) -> Events:
+        """Do the role's ops, turn by turn."""
+        env, factor = self.world.env, self.world.jitter
+        ops = list(self.world.program.ops(self.rank))
+        lanes = [ops] if one_lane else [[op for op in ops if lane_of(op) is lane] for lane in Lane]
+        while self.has_more():
+            self.ended = {}
+            pace = self.slowness
+            if factor:
+                pace *= self.generator.lognormvariate(-factor * factor / 2.0, factor)
+            yield env.all_of([env.process(self.run(lane, pace)) for lane in lanes if lane])
+            self.turn += 1
+
+    def run(self, ops: list[Op], pace: float) -> Events:
+        """Do ``ops`` in order, each compute op ``pace`` times as long as its cost."""
         world, env = self.world, self.world.env
         for op in ops:
             start_s = env.now
             match op:
                 case Compute():
-                    took_s = world.costs.compute_s(op, self.held)
+                    took_s = world.costs.compute_s(op, self.held) * pace
                     world.compute_s[self.rank] += took_s
                     yield env.timeout(took_s)
                     self.end(op.id)
                 case Wait(_, id):
                     yield self.event(id)
                 case Send(id, part, peer, tag):
-                    assert isinstance(peer, Rank)
-                    message = _Message(self.rank, env.event())
+                    assert isinstance(peer, Rank | Sender)
+                    dest = self.senders[peer.id] if isinstance(peer, Sender) else peer.rank
+                    message = _Message(self.rank, self.ticket, env.event())
                     self.ended[id] = message.arrived
-                    nbytes = (part.stop - part.start) * world.program.itemsize
-                    world.post(message, peer.rank, tag, nbytes)
+                    world.post(message, dest, tag, part.size * world.program.itemsize)
                 case Receive(id):
                     yield from self.receive(op)
                     self.end(id)
-                case Accumulate(into):
-                    yield env.timeout(world.costs.accumulate_s(into.stop - into.start, self.held))
+                case Accumulate(part) | Scale(part):
+                    yield env.timeout(world.costs.accumulate_s(part.size, self.held))
+                case Grant():
+                    granted = len(world.program.trainers) + self.turn
+                    self.ticket = granted if granted < world.program.tickets else -1
+                case Acquire(name):
+                    request = world.lock(name).request()
+                    yield request
+                    self.holding[name] = request
+                case Release(name):
+                    world.lock(name).release(self.holding.pop(name))
                 case Collective(id, algorithm=Algorithm.LIBRARY):
                     yield from world.meet(self.rank, op)
                     self.end(id)
@@ -192,6 +236,11 @@ class _Rank:
             waiting = self.world.posted.setdefault(self.rank, self.world.env.event())
             yield waiting
         yield message.arrived
+        self.senders[op.id] = message.source
+        if self.grants and isinstance(op.peer, AnyRank):
+            self.world.arrivals.append(message.source)
+        if op.id == self.role.until:
+            self.ticket = message.ticket
 
     def event(self, id: str) -> simpy.Event:
         """Return the event that the op called ``id`` has ended."""
@@ -213,5 +262,7 @@ def span_name(op: Op) -> str:
             return f"recv {id}"
         case Wait(_, id):
             return f"wait {id}"
+        case Acquire(name):
+            return f"wait {name}"
         case _:
             return type(op).__name__.lower()

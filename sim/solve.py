@@ -4,8 +4,11 @@ A program without *any*-source receives is a max-plus system: every op ends a kn
 the latest of what it waits for. So each role's lanes are walked once, a lane resting where what
 it waits for is not known yet, and collectives are closed forms. 65,536 ranks cost no more than
 64. Contention between messages of different ranks is left out, but for the ranks that share a
-node's link in a collective step: :mod:`sim.simulate` has it, and is never faster where the parts
+node's link in a collective step, and for messages that a rank takes from many in a repeat, which
+pass its link one by one. :mod:`sim.simulate` has all of it, and is never faster where the parts
 of a plan are equal (else the largest chunk and the last rank count here; see tests/agreement).
+
+Where ranks take turns in an order that only the run can tell, :mod:`sim.bounds` gives bounds.
 
 Source: F. Baccelli, G. Cohen, G. J. Olsder and J.-P. Quadrat, "Synchronization and Linearity",
 Wiley 1992, chapter 2.
@@ -18,20 +21,24 @@ from dataclasses import dataclass, field
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
+    Acquire,
     Algorithm,
     Collective,
     CollectiveKind,
     Compute,
+    Grant,
     Lane,
     Mark,
     Op,
     Receive,
+    Release,
     Repeat,
+    Scale,
     Send,
     Wait,
     lane_of,
-)  # fmt: skip
-from exec.program.peers import Rank, resolve_peer
+)
+from exec.program.peers import AnyRank, At, Part, Peer, Rank, Sender, resolve_peer
 from exec.program.program import Program, Role
 from sim.collectives import allgather_s, allreduce_s
 from sim.costs import Costs
@@ -45,12 +52,29 @@ class _Walk:
 
     role: Role
     rank: int  # the rank that stands for all of the role
+    slowness: float
     ended_s: dict[str, float] = field(default_factory=dict)
-    sent_s: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # by tag
-    taken: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # by tag
-    link_free_s: float = 0.0
+    sent: dict[int, list["_Sent"]] = field(default_factory=lambda: defaultdict(list))  # by tag
+    taken: dict[tuple[int, int], int] = field(
+        default_factory=lambda: defaultdict(int)
+    )  # by source and tag
+    out_free_s: float = 0.0
+    in_free_s: float = 0.0
     compute_s: float = 0.0
     finish_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message that may pass a link from ``ready_s`` on.
+
+    It is for the ranks with coordinate ``index`` along ``axis``, or for any that expects it.
+    """
+
+    axis: Axis
+    index: int | None
+    ready_s: float
+    transfer_s: float
 
 
 def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
@@ -59,7 +83,9 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
     moves during compute; else its two lanes are independent.
     """
-    walks = [_Walk(role, next(iter(program.ranks_of(role)))) for role in program.roles]
+    for rank in costs.slowness:
+        program = program.isolated(rank)
+    walks = [_walk_of(program, role, costs) for role in program.roles]
     solver = _Solver(program, costs, walks)
     lanes = []
     for walk in walks:
@@ -72,10 +98,23 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     while lanes:
         resting = [lane for lane in lanes if next(lane, _END) is not _END]
         if len(resting) == len(lanes) and not solver.has_moved:
-            raise ValueError("the program deadlocks; check_program says where")
+            raise ValueError(
+                "the program deadlocks, and check_program says where; or its collectives are "
+                "expanded, and solve reads it before that"
+            )
         solver.has_moved = False
         lanes = resting
     return StepTimes(max(walk.finish_s for walk in walks), max(walk.compute_s for walk in walks))
+
+
+def _walk_of(program: Program, role: Role, costs: Costs) -> _Walk:
+    """Return the walk of the rank that stands for ``role``.
+
+    Where some rank talks to many one after the other, the last one's turn comes last.
+    """
+    has_turns = any(isinstance(op, Repeat) for each in program.roles for op in each.ops)
+    rank = max(program.ranks_of(role)) if has_turns else next(iter(program.ranks_of(role)))
+    return _Walk(role, rank, costs.slowness.get(rank, 1.0))
 
 
 _END = object()
@@ -92,10 +131,10 @@ class _Solver:
     def walk(self, walk: _Walk, ops: tuple[Op, ...]) -> Iterator[None]:
         """Do ``ops``; yield wherever something is not known yet."""
         now_s, held = 0.0, walk.role.nbytes
-        for op in ops:
+        for op, iteration in _unrolled(ops):
             match op:
                 case Compute():
-                    took_s = self.costs.compute_s(op, held)
+                    took_s = self.costs.compute_s(op, held) * walk.slowness
                     walk.compute_s += took_s
                     now_s += took_s
                     walk.ended_s[op.id] = now_s
@@ -103,15 +142,15 @@ class _Solver:
                     while id not in walk.ended_s:
                         yield
                     now_s = max(now_s, walk.ended_s[id])
-                case Send(id, _, _, tag):
-                    walk.ended_s[id] = self._send_s(walk, op, now_s)
-                    walk.sent_s[tag].append(walk.ended_s[id])
+                case Send():
+                    self._send(walk, op, now_s, iteration)
                 case Receive(id, _, _, tag):
-                    sent_s = self._source(walk, op).sent_s[tag]
-                    while len(sent_s) <= walk.taken[tag]:
+                    source = self._source(walk, op, iteration)
+                    key = self._peer(walk, op.peer, iteration or 0), tag
+                    while (message := self._next(walk, source.sent[tag], walk.taken[key])) is None:
                         yield
-                    now_s = max(now_s, sent_s[walk.taken[tag]])
-                    walk.taken[tag] += 1
+                    walk.taken[key] += 1
+                    now_s = max(now_s, self._arrival_s(walk, message, iteration))
                     walk.ended_s[id] = now_s
                 case Collective(id):
                     arrived_s = self._arrived_s[id]
@@ -125,26 +164,56 @@ class _Solver:
                     walk.ended_s[id] = now_s
                 case Mark(id):
                     walk.ended_s[id] = now_s
-                case Accumulate() | Repeat():
-                    raise ValueError("solve reads a program before its collectives are expanded")
+                case Accumulate(into):
+                    now_s += self.costs.accumulate_s(chunk_size(into), held)
+                case Scale(part):
+                    now_s += self.costs.accumulate_s(part.size, held)
+                case Grant() | Acquire() | Release():
+                    raise ValueError(f"{op} has no closed form; sim.bounds bounds it")
+                case Repeat():
+                    raise ValueError("a repeat must not hold another repeat")
             self.has_moved = True
         walk.finish_s = max(walk.finish_s, now_s)
 
-    def _send_s(self, walk: _Walk, op: Send, now_s: float) -> float:
-        """Return when the message is there: latency, then its turn on the rank's own link."""
-        peer = resolve_peer(op.peer, walk.rank, self.program.mesh)
-        assert isinstance(peer, Rank)
-        nbytes = (op.part.stop - op.part.start) * self.program.itemsize
-        tier = self.costs.fabric.tier(walk.rank, peer.rank)
-        latency_s, transfer_s = self.costs.message(nbytes, tier)
-        walk.link_free_s = max(now_s + latency_s, walk.link_free_s) + transfer_s
-        return walk.link_free_s
+    def _send(self, walk: _Walk, op: Send, now_s: float, iteration: int | None) -> None:
+        """Post the message: after its latency it takes its turn on the rank's own link."""
+        dest = self._peer(walk, op.peer, iteration or 0)
+        nbytes = op.part.size * self.program.itemsize
+        latency_s, transfer_s = self.costs.message(nbytes, self.costs.fabric.tier(walk.rank, dest))
+        ready_s = max(now_s + latency_s, walk.out_free_s)
+        walk.out_free_s = walk.ended_s[op.id] = ready_s + transfer_s
+        axis = Axis.DP if isinstance(op.peer, Rank | AnyRank | Sender) else op.peer.axis
+        is_one = iteration is not None or isinstance(op.peer, At)
+        index = self.program.mesh.coordinate(dest, axis) if is_one else None
+        walk.sent[op.tag].append(_Sent(axis, index, ready_s, transfer_s))
 
-    def _source(self, walk: _Walk, op: Receive) -> _Walk:
-        peer = resolve_peer(op.peer, walk.rank, self.program.mesh)
-        if not isinstance(peer, Rank):
-            raise ValueError("a receive from any rank has no closed form; simulate it")
-        dp, pp, tp = self.program.mesh.coordinates(peer.rank)
+    def _arrival_s(self, walk: _Walk, message: _Sent, iteration: int | None) -> float:
+        """Return when ``message`` is here; what many ranks send passes this rank's link in turn."""
+        if iteration is None:
+            return message.ready_s + message.transfer_s
+        walk.in_free_s = max(walk.in_free_s, message.ready_s) + message.transfer_s
+        return walk.in_free_s
+
+    def _next(self, walk: _Walk, sent: list[_Sent], taken: int) -> _Sent | None:
+        """Return the message that ``walk`` takes next of those ``sent``, if it is there."""
+        mesh = self.program.mesh
+        for message in sent:
+            if message.index in (None, mesh.coordinate(walk.rank, message.axis)):
+                if not taken:
+                    return message
+                taken -= 1
+        return None
+
+    def _peer(self, walk: _Walk, peer: Peer, iteration: int) -> int:
+        resolved = resolve_peer(peer, walk.rank, self.program.mesh, iteration)
+        if not isinstance(resolved, Rank):
+            raise ValueError("a message from or to any rank has no closed form; sim.bounds bounds it")  # fmt: skip
+        return resolved.rank
+
+    def _source(self, walk: _Walk, op: Receive, iteration: int | None) -> _Walk:
+        """Return the walk of the role that the source of ``op`` plays."""
+        rank = self._peer(walk, op.peer, iteration or 0)
+        dp, pp, tp = self.program.mesh.coordinates(rank)
         return next(
             each
             for each in self.walks
@@ -165,7 +234,7 @@ class _Solver:
         ranks = self.program.mesh.size(op.axis)
         if op.algorithm is Algorithm.LIBRARY or ranks == 1:
             return self.costs.library_s(op, self.program.itemsize)
-        elements = op.part.stop - op.part.start
+        elements = op.part.size
 
         def hop(count: int, distance: int, pattern: Pattern) -> float:
             tier, sharers = self.costs.fabric.hop(op.axis, distance, pattern)
@@ -177,3 +246,22 @@ class _Solver:
         return allreduce_s(
             op.algorithm, elements, ranks, hop, lambda count: self.costs.accumulate_s(count, held)
         )
+
+
+def _unrolled(ops: tuple[Op, ...]) -> Iterator[tuple[Op, int | None]]:
+    """Yield each op, with the iteration if it is in a repeat."""
+    for op in ops:
+        if isinstance(op, Repeat):
+            for iteration in range(op.count):
+                for inner in op.body:
+                    yield inner, iteration
+        else:
+            yield op, None
+
+
+def chunk_size(part: Part) -> int:
+    """Return the size of the largest chunk of ``part``."""
+    if part.chunks is None:
+        return part.size
+    units = part.size // part.unit
+    return -(-units * part.chunks.width // part.chunks.num_chunks) * part.unit

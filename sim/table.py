@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.machine import Machine, Tier
+from exec.plan.strategy import ROUNDS, SERVERS
+from exec.program.staleness import staleness_record
 from sim.forecast import Forecast
 
-TABLE_WIDTH = 150  # what the table needs; a narrower terminal wraps its lines
+TABLE_WIDTH = 170  # what the table needs; a narrower terminal wraps its lines
 
 
 def forecast_record(
@@ -41,6 +43,10 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "batch": row.global_batch,
         "engine": row.engine,
         "step_time_s": row.step_time_s,
+        "step_time_upper_s": row.upper_s,
+        "average_every": row.options.average_every if row.strategy in ROUNDS else None,
+        "servers": row.options.servers if row.strategy in SERVERS else None,
+        "staleness": staleness_record(row.arrivals) if row.arrivals else None,
         "epoch_time_s": _epoch_time_s(row, epoch_samples),
         "samples_per_s": row.samples_per_s,
         "speedup": speedup,
@@ -79,7 +85,7 @@ def print_forecasts(
         wins = fastest[row.nodes] is row
         table.add_row(
             str(row.nodes), row.strategy, str(row.mesh), str(row.options.num_microbatches), str(row.global_batch),
-            _time(row.step_time_s), _time(_epoch_time_s(row, epoch_samples)), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
+            _step(row), _time(_epoch_time_s(row, epoch_samples)), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
             f"{speedup / row.ranks:.0%}", *(f"{part / row.step_time_s:.0%}" for part in parts),
             _memory(row.memory_bytes), ("fastest" if wins else "") + (" ~" if row.extrapolated else ""),
             style="bold" if wins else None,
@@ -92,6 +98,12 @@ def print_forecasts(
     out.print(table)
     out.print()
     out.print(_advice(fastest, serial))
+    if any(row.upper_s is not None for row in rows):
+        out.print("a .. b: no closed form; the step takes at least a and at most b, and the other columns are those of a")  # fmt: skip
+    for row in rows:
+        if row.arrivals:
+            stale = staleness_record(row.arrivals)
+            out.print(f"staleness on {row.nodes} nodes: mean {stale['mean']:.2f}, median {stale['median']}, one in ten at least {stale['p90']}, most {stale['max']}")  # fmt: skip
     flags = sorted({flag for row in rows for flag in row.extrapolated})
     if flags:
         kinds: dict[str, list[str]] = {}
@@ -142,6 +154,13 @@ def _advice(fastest: dict[int, Forecast], serial: Forecast) -> str:
 def _epoch_time_s(row: Forecast, epoch_samples: int) -> float:
     """Return the time of whole steps that visit ``epoch_samples``; the last may be smaller."""
     return math.ceil(epoch_samples / row.global_batch) * row.step_time_s
+
+
+def _step(row: Forecast) -> str:
+    """Return the step time, or where there is no closed form its bounds."""
+    if row.upper_s is None:
+        return _time(row.step_time_s)
+    return f"{_time(row.step_time_s)} .. {_time(row.upper_s)}"
 
 
 def _time(seconds: float) -> str:

@@ -125,14 +125,7 @@ def _split(role: Role, program: Program) -> list[Role]:
 
 def _narrowed(role: Role, axis: Axis, span: range) -> Role:
     """Return what ``role`` is for the ranks of ``span`` along ``axis``."""
-    spans = {each: span if each is axis else role.span(each) for each in Axis}
-    return replace(
-        role,
-        name=f"{role.name}.{axis}{span.start}",
-        dp=spans[Axis.DP],
-        pp=spans[Axis.PP],
-        tp=spans[Axis.TP],
-    )
+    return replace(role.narrowed(axis, span), name=f"{role.name}.{axis}{span.start}")
 
 
 def _intersect(cut: range, span: range) -> range:

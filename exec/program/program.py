@@ -55,6 +55,11 @@ class Role:
         """How many ranks play this role."""
         return len(self.dp) * len(self.pp) * len(self.tp)
 
+    def narrowed(self, axis: Axis, span: range) -> "Role":
+        """Return the role for the coordinates ``span`` along ``axis`` only."""
+        spans = {each: span if each is axis else self.span(each) for each in Axis}
+        return replace(self, dp=spans[Axis.DP], pp=spans[Axis.PP], tp=spans[Axis.TP])
+
     def held(self, buffer: str) -> Part | None:
         """Return the range of ``buffer`` that a rank of this role holds, or None."""
         return next((part for part in self.holds if part.buffer == buffer), None)
@@ -109,6 +114,17 @@ class Program:
                 return None
         return mine
 
+    def isolated(self, rank: int) -> "Program":
+        """Return the program with ``rank`` in a role of its own."""
+        role = self.role_of(rank)
+        roles = list(self.roles)
+        at = roles.index(role)
+        pieces = [role]
+        for axis, own in zip(Axis, self.mesh.coordinates(rank), strict=True):
+            pieces = [cut for piece in pieces for cut in _cut(piece, axis, own)]
+        roles[at : at + 1] = pieces
+        return replace(self, roles=tuple(roles))
+
     def with_tickets(self, most: int) -> "Program":
         """Return the program with at most so many tickets."""
         if self.tickets <= most:
@@ -145,3 +161,13 @@ class Program:
                 return op
             case Repeat():
                 raise ValueError("a repeat must not hold another repeat")
+
+
+def _cut(role: Role, axis: Axis, own: int) -> list[Role]:
+    """Return ``role`` for the coordinates before ``own``, for ``own`` and for those after it."""
+    span = role.span(axis)
+    if own not in span:
+        return [role]
+    at = span.index(own)
+    parts = [part for part in (span[:at], span[at : at + 1], span[at + 1 :]) if part]
+    return [role.narrowed(axis, part) for part in parts]

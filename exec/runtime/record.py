@@ -7,9 +7,9 @@ from typing import Any
 
 from exec.data.dataset import Dataset
 from exec.plan.strategy import ROUNDS, SERVERS, Strategy
+from exec.program.staleness import staleness_record
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
 from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
-from exec.runtime.staleness import staleness_record
 
 
 def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: int) -> str:

@@ -13,7 +13,7 @@ from exec.errors import UsageError
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.plan.strategy import Strategy, strategy_of
+from exec.plan.strategy import SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.workload import Workload
 from sim.choices import Choice, best, choices, factorisations, node_counts
@@ -48,7 +48,7 @@ def test_every_choice_fits_and_every_mesh_that_fits_is_a_choice(
     ranks: int, batch: int, widths: list[int], microbatches: int | None
 ) -> None:
     workload = Workload(tuple(widths), batch)
-    found = choices(ranks, workload, list(Strategy), None, microbatches)
+    found = choices(ranks, workload, list(SYNCHRONOUS), None, microbatches)
     chosen = {choice.mesh for each in found.values() for choice in each}
     for strategy, each in found.items():
         assert all(strategy_of(choice.mesh) is strategy for choice in each)
@@ -71,7 +71,7 @@ def fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:
 def test_only_the_wanted_strategies_and_the_fixed_mesh_are_choices() -> None:
     workload = Workload((8, 8, 8), 64)
     assert set(choices(8, workload, [Strategy.DATA], None, None)) == {Strategy.DATA}
-    assert choices(8, workload, list(Strategy), Mesh(2, 2, 2), 4) == {
+    assert choices(8, workload, list(SYNCHRONOUS), Mesh(2, 2, 2), 4) == {
         Strategy.HYBRID: [Choice(Mesh(2, 2, 2), (4,))]
     }
 
@@ -91,7 +91,7 @@ def test_best_is_within_a_fiftieth_of_trying_everything(
     def step_s(mesh: Mesh, tried: PlanOptions) -> float:
         return solved_step_s(on, WORKLOAD, mesh, tried, 1)
 
-    for meshes in choices(ranks, WORKLOAD, list(Strategy), None, None).values():
+    for meshes in choices(ranks, WORKLOAD, list(SYNCHRONOUS), None, None).values():
         every = [
             step_s(choice.mesh, replace(options, num_microbatches=count))
             for choice in meshes

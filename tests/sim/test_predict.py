@@ -19,7 +19,8 @@ SAME = 1e-9  # roundings only
 ROW = {
     "nodes", "ranks", "strategy", "engine", "step_time_s", "speedup", "speedup_low", "speedup_high",
     "efficiency", "memory_bytes", "breakdown", "extrapolated", "mesh", "microbatches", "schedule",
-    "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s",
+    "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s", "step_time_upper_s", "average_every",
+    "servers", "staleness",
 }  # fmt: skip
 PARTS = {"compute_s", "exposed_comm_s", "bubble_s", "wait_s", "overhead_s"}
 Finished = subprocess.CompletedProcess[str]

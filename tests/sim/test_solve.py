@@ -77,5 +77,5 @@ def test_the_same_input_gives_the_same_time(case: Case, on: Machine) -> None:
 
 def test_a_solved_program_must_not_be_expanded() -> None:
     program = expand(plan_step(Workload((4, 4), 8), Mesh(4), PlanOptions(algorithm=Algorithm.RING)))
-    with pytest.raises(ValueError, match="before its collectives are expanded"):
+    with pytest.raises(ValueError, match="collectives are expanded"):
         solve(program, Costs(ROUND, program.mesh, 1), one_lane=False)

@@ -1,0 +1,119 @@
+"""Bounds for programs without a closed form: ranks that wait for a server or a lock in any order.
+
+The ranks are customers of a closed network: each computes for a while, and then visits stations
+that serve one at a time. Whatever the order, no station serves faster than it can, and no visit
+waits for more than all other customers once. Bounds hold for times that do not vary, and for
+their means in the long run where they do.
+
+Source: E. D. Lazowska, J. Zahorjan, G. S. Graham and K. C. Sevcik, "Quantitative System
+Performance", Prentice-Hall 1984, chapter 5 (asymptotic bounds); P. J. Denning and J. P. Buzen,
+"The operational analysis of queueing network models", ACM Comput. Surv. 10 (1978) 225-261.
+"""
+
+from dataclasses import dataclass
+
+from exec.program.ops import Acquire, Compute, Op, Receive, Release, Send
+from exec.program.peers import AnyRank, Sender
+from exec.program.program import Program, Role
+from sim.costs import Costs
+from sim.result import StepTimes
+
+
+def is_asynchronous(program: Program) -> bool:
+    """Say whether ranks of ``program`` take turns in an order that only the run can tell."""
+    return program.tickets > 0 or any(isinstance(op, Acquire) for role in program.roles for op in role.ops)  # fmt: skip
+
+
+def bounds(program: Program, costs: Costs) -> StepTimes:
+    """Return the least and the most time of ``program``, which must be asynchronous."""
+    return _served(program, costs) if program.tickets else _locked(program, costs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What a server does for one gradient: its update, and the longest messages in and out."""
+
+    update_s: float
+    latency_s: float
+    push_s: float
+    pull_s: float
+
+    @property
+    def busy_s(self) -> float:
+        """How long it is held by one gradient, its answer included."""
+        return self.update_s + self.latency_s + self.pull_s
+
+
+def _served(program: Program, costs: Costs) -> StepTimes:
+    """Return the bounds of a run of N tickets by W workers and their servers.
+
+        T >= max(N max_s busy_s, N / sum_w 1 / c_w)
+        T <= (N + W) / sum_w 1 / u_w + max_w u_w
+
+    ``c_w`` is a worker's cycle when nobody else is there; ``u_w`` the same when every message and
+    every update waits for those of all other workers.
+    """
+    workers = [role for role in program.roles if role.until]
+    servers = [_server(program, role, workers, costs) for role in program.roles if _serves(role)]
+    count = sum(role.num_ranks for role in workers)
+    last = servers[-1]
+    trip_s = last.latency_s + sum(each.push_s for each in servers) + last.busy_s
+    pulls_s = sum(each.pull_s for each in servers)
+    crowded_s = sum(
+        each.latency_s + count * (each.push_s + each.update_s + each.latency_s + pulls_s)
+        for each in servers
+    )
+    compute_s = [
+        _compute_s(role.ops, role, rank, costs)
+        for role in workers
+        for rank in program.ranks_of(role)
+    ]
+    tickets = program.tickets
+    alone = tickets / sum(1.0 / (each + trip_s) for each in compute_s)
+    busiest = tickets * max(max(each.busy_s, each.push_s) for each in servers)
+    crowded = [each + crowded_s for each in compute_s]
+    upper_s = (tickets + count) / sum(1.0 / each for each in crowded) + max(crowded)
+    mean_compute_s = tickets / sum(1.0 / each for each in compute_s)
+    return StepTimes(max(alone, busiest), mean_compute_s, upper_s=upper_s)
+
+
+def _serves(role: Role) -> bool:
+    return any(isinstance(op, Receive) and isinstance(op.peer, AnyRank) for op in role.ops)
+
+
+def _server(program: Program, role: Role, workers: list[Role], costs: Costs) -> _Server:
+    rank = next(iter(program.ranks_of(role)))
+    worker = max(program.ranks_of(workers[-1]))
+    tier = costs.fabric.tier(rank, worker)
+    push_s = pull_s = latency_s = 0.0
+    for op in role.ops:
+        if isinstance(op, Receive):
+            latency_s, push_s = costs.message(op.part.size * program.itemsize, tier)
+        elif isinstance(op, Send):
+            assert isinstance(op.peer, Sender)
+            latency_s, pull_s = costs.message(op.part.size * program.itemsize, tier)
+    return _Server(_compute_s(role.ops, role, rank, costs), latency_s, push_s, pull_s)
+
+
+def _locked(program: Program, costs: Costs) -> StepTimes:
+    """Return the bounds of one step, of many, of ranks that update under a lock.
+
+        T >= max(max_w (c_w + s_w), sum_w s_w)
+        T <= max_w c_w + sum_w s_w
+
+    ``c_w`` is what a rank does outside the lock, ``s_w`` inside it.
+    """
+    outside, inside = [], []
+    for role in program.roles:
+        start = next(i for i, op in enumerate(role.ops) if isinstance(op, Acquire))
+        stop = next(i for i, op in enumerate(role.ops) if isinstance(op, Release))
+        for rank in program.ranks_of(role):
+            inside.append(_compute_s(role.ops[start:stop], role, rank, costs))
+            outside.append(_compute_s(role.ops, role, rank, costs) - inside[-1])
+    both = [c + s for c, s in zip(outside, inside, strict=True)]
+    return StepTimes(max(*both, sum(inside)), max(both), upper_s=max(outside) + sum(inside))
+
+
+def _compute_s(ops: tuple[Op, ...], role: Role, rank: int, costs: Costs) -> float:
+    total_s = sum(costs.compute_s(op, role.nbytes) for op in ops if isinstance(op, Compute))
+    return total_s * costs.slowness.get(rank, 1.0)
