@@ -123,11 +123,14 @@ def _spelled(has_momentum: bool) -> str:
 
 def _fault(folder: Path, manifest: Manifest, workload: Workload, transport: Transport) -> str:
     """Return what is wrong with this rank's part of the shards; empty if nothing is."""
-    try:
-        if transport.rank == 0:
+    if transport.rank == 0:
+        try:
             check_coverage(manifest, workload)
+        except StepcastError as error:
+            return f"{folder / MANIFEST}: {error}"
+    try:
         for rank in range(transport.rank, len(manifest.shards), transport.size):
             read_shard(folder, manifest, rank)
-    except StepcastError as error:
+    except ModelFileError as error:
         return str(error)
     return ""

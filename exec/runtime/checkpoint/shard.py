@@ -64,8 +64,10 @@ def shard_name(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
-def encode_shard(held: Held, run_id: str, num_steps: int, rank: int) -> bytes:
-    """Return the file of ``held``.
+def encode_shard(
+    held: Held, run_id: str, num_steps: int, rank: int, coordinates: tuple[int, int, int]
+) -> bytes:
+    """Return the file of what ``rank``, at ``coordinates`` of its mesh, holds.
 
     Raises:
         ModelFileError: a number is not finite; nobody could go on from it.
@@ -76,7 +78,8 @@ def encode_shard(held: Held, run_id: str, num_steps: int, rank: int) -> bytes:
                 f"{name} must be finite for a checkpoint, got others after {num_steps} steps; "
                 f"use a smaller learning-rate"
             )
-    return save(held.tensors, _labels(run_id, num_steps, rank))
+    labels = _labels(run_id, num_steps, rank, coordinates, held.role, held.start)
+    return save(held.tensors, labels)
 
 
 def read_shard(folder: Path, manifest: Manifest, rank: int) -> Held:
@@ -100,7 +103,9 @@ def read_shard(folder: Path, manifest: Manifest, rank: int) -> Held:
         tensors, labels = load(data), _read_labels(data)
     except (SafetensorError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path} must be a safetensors file: {error}") from error
-    expected = _labels(manifest.run_id, manifest.progress.num_steps, rank)
+    coordinates = record.dp_rank, record.stage, record.tp_rank
+    num_steps = manifest.progress.num_steps
+    expected = _labels(manifest.run_id, num_steps, rank, coordinates, record.role, record.start)
     for key, value in expected.items():
         if labels.get(key) != value:
             raise ModelFileError(
@@ -116,8 +121,24 @@ def read_shard(folder: Path, manifest: Manifest, rank: int) -> Held:
     return Held(tensors["parameters"], tensors.get("velocity"), record.role, record.start)
 
 
-def _labels(run_id: str, num_steps: int, rank: int) -> dict[str, str]:
-    return {"format": FORMAT, "run_id": run_id, "num_steps": str(num_steps), "rank": str(rank)}
+def _labels(
+    run_id: str,
+    num_steps: int,
+    rank: int,
+    coordinates: tuple[int, int, int],
+    role: Role,
+    start: int,
+) -> dict[str, str]:
+    """Return what a shard says of itself, as text; its tensors tell the rest."""
+    return {
+        "format": FORMAT,
+        "run_id": run_id,
+        "num_steps": str(num_steps),
+        "rank": str(rank),
+        "dp_rank, stage, tp_rank": ", ".join(map(str, coordinates)),
+        "role": role,
+        "start": str(start),
+    }
 
 
 def _read_labels(data: bytes) -> dict[str, str]:

@@ -115,8 +115,8 @@ class Store:
 
     def _write_shard(self, num_steps: int, held: Held, state: Mapping[str, Any]) -> ShardRecord:
         rank = self.transport.rank
-        dp_rank, stage, tp_rank = self.plan.mesh.coordinates(rank)
-        data = encode_shard(held, self.run_id, num_steps, rank)
+        dp_rank, stage, tp_rank = coordinates = self.plan.mesh.coordinates(rank)
+        data = encode_shard(held, self.run_id, num_steps, rank, coordinates)
         path = self.directory / step_name(num_steps) / shard_name(rank)
         try:
             write_durably(path, data, self.announce)
