@@ -18,7 +18,7 @@ Announce = Callable[[str], None]
 
 
 def write_durably(path: Path, data: bytes, announce: Announce) -> None:
-    """Write ``data`` to ``path``; an older file is replaced only once the new one is on the disk."""
+    """Write ``data`` to ``path``; an older file is replaced once the new one is on the disk."""
     unfinished = path.with_name(path.name + UNFINISHED)
     announce(f"write {path.name}")
     with open(unfinished, "wb") as file:

@@ -31,7 +31,7 @@ def step_name(num_steps: int) -> str:
 
 
 def step_folders(directory: Path) -> dict[int, Path]:
-    """Return the folders of checkpoints in ``directory``, finished or not, by step, newest first."""
+    """Return the folders of checkpoints, finished or not, by step, newest first."""
     matches = [(_STEP_FOLDER.fullmatch(entry.name), entry) for entry in os.scandir(directory)]
     steps = {
         int(match[1]): Path(entry.path)
@@ -42,7 +42,7 @@ def step_folders(directory: Path) -> dict[int, Path]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Say whether ``folder`` has a manifest; asked of the listing, which fails where it is barred."""
+    """Say whether ``folder`` has a manifest; raise OSError if it cannot be listed."""
     return MANIFEST in os.listdir(folder)
 
 
@@ -104,7 +104,7 @@ def _open(folder: Path) -> Manifest | str:
 
 
 def _check_network(folder: Path, manifest: Manifest, workload: Workload, dtype: str) -> None:
-    """Raise unless the checkpoint is of this network, number type and optimiser; each rank knows."""
+    """Raise, on every rank, unless network, number type and optimiser are those wanted."""
     for name, wanted, found in (
         ("net", workload.net, manifest.net),
         ("dtype", dtype, manifest.dtype),

@@ -112,7 +112,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
         canonical = _canonical(body)
     except ValueError as error:
         raise ModelFileError(
-            f"a checkpoint must hold finite numbers, got others ({error}); use a smaller learning-rate"
+            f"a checkpoint must hold finite numbers, got others ({error}); "
+            f"use a smaller learning-rate"
         ) from error
     file = {"sha256": hashlib.sha256(canonical).hexdigest(), "manifest": body}
     return json.dumps(file, indent=1).encode() + b"\n"

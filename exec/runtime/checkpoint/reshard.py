@@ -138,7 +138,7 @@ def _put_together(layout: Layout, weights: Weights, pieces: list[tuple[int, Arra
 
 
 def _mean(size: int, dtype: str, pieces: list[tuple[int, Array]]) -> Array:
-    """Return the mean of the ``pieces`` that hold each element, in float64; equal ones keep their bits."""
+    """Return the mean in float64 of the ``pieces`` of each element; equal ones keep their bits."""
     first = np.zeros(size, DTYPES[dtype])
     total, count, differs = np.zeros(size), np.zeros(size, int), np.zeros(size, bool)
     for start, array in pieces:

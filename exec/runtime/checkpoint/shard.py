@@ -109,7 +109,8 @@ def read_shard(folder: Path, manifest: Manifest, rank: int) -> Held:
     for key, value in expected.items():
         if labels.get(key) != value:
             raise ModelFileError(
-                f"{path} must be of {key} {value}, got {labels.get(key)}; it is of another checkpoint"
+                f"{path} must be of {key} {value}, got {labels.get(key)}; "
+                f"it is of another checkpoint"
             )
     has_velocity = manifest.has_momentum and record.role is not Role.NONE
     names = ("parameters", "velocity") if has_velocity else ("parameters",)

@@ -1,4 +1,4 @@
-"""The store: a folder of checkpoints, written so that a kill at any moment leaves the last good one.
+"""The store: a folder of checkpoints; a kill at any moment leaves the last good one.
 
 Every rank writes its shard; when all are on the disk, rank 0 writes the manifest, and only then
 removes what is too old. The folder must be one that every rank sees.

@@ -1,6 +1,6 @@
-"""Writers that are killed: ``python -m tests.exec.runtime.checkpoint.killed_writer HOW RANKS DIR``.
+"""Writers that are killed: ``python -m tests.exec.runtime.checkpoint.killed_writer HOW RANKS KEEP DIR``.
 
-``each``: a child is killed in the write of step 3, before its first change of the disk, another
+Each keeps KEEP checkpoints. ``each``: a child is killed in the write of step 3, before its first change of the disk, another
 before its second, and so on until one survives. ``whenever``: 20 children write without end and are
 killed at random moments. After each, a training goes on from what is there. Prints a JSON list.
 """
@@ -43,14 +43,14 @@ class Outcome:
 
 
 def go_on(
-    training: Training, directory: Path, last: str, known: int, *, was_killed: bool
+    training: Training, directory: Path, last: str, known: int, keep: int, *, was_killed: bool
 ) -> Outcome:
     """Return what a training that resumes in ``directory`` finds, and what its next write leaves."""
     found = training.find(directory)
     step, is_right = found.manifest.progress.num_steps, training.is_right(found)
 
     def body(wire: Transport) -> None:
-        store, _ = training.resume(directory, wire)
+        store, _ = training.resume(directory, wire, keep=keep)
         training.write(store, step + 1)
 
     run_threads(training.mesh.world_size, body)
@@ -83,9 +83,9 @@ def in_child(body: Callable[[Tell], None], until: int | None = None) -> tuple[li
     return told, status == -signal.SIGKILL
 
 
-def killed_at(training: Training, directory: Path, number: int) -> Outcome:
+def killed_at(training: Training, directory: Path, number: int, keep: int) -> Outcome:
     """Return what is left of a write of step 3 that is killed before change ``number`` of the disk."""
-    training.write_steps(directory, [1, 2])
+    training.write_steps(directory, [1, 2], keep=keep)
     lock, count = threading.Lock(), itertools.count(1)
 
     def body(tell: Tell) -> None:
@@ -96,22 +96,22 @@ def killed_at(training: Training, directory: Path, number: int) -> Outcome:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         def write(wire: Transport) -> None:
-            store, _ = training.resume(directory, wire, announce=announce)
+            store, _ = training.resume(directory, wire, keep=keep, announce=announce)
             training.write(store, 3)
 
         run_threads(training.mesh.world_size, write)
 
     told, was_killed = in_child(body)
-    return go_on(training, directory, told[-1], 2, was_killed=was_killed)
+    return go_on(training, directory, told[-1], 2, keep, was_killed=was_killed)
 
 
-def killed_whenever(training: Training, directory: Path, until: int) -> Outcome:
+def killed_whenever(training: Training, directory: Path, until: int, keep: int) -> Outcome:
     """Return what is left by a writer that is killed soon after it has told ``until`` lines."""
     training.write_steps(directory, [1])
 
     def body(tell: Tell) -> None:
         def write(wire: Transport) -> None:
-            store, _ = training.resume(directory, wire, announce=tell)
+            store, _ = training.resume(directory, wire, keep=keep, announce=tell)
             for step in itertools.count(2):
                 training.write(store, step)
 
@@ -119,24 +119,24 @@ def killed_whenever(training: Training, directory: Path, until: int) -> Outcome:
 
     told, was_killed = in_child(body, until)
     made = [int(match[1]) for line in told if (match := re.fullmatch(r"make step-(\d+)", line))]
-    return go_on(training, directory, told[-1], made[-1] - 1, was_killed=was_killed)
+    return go_on(training, directory, told[-1], made[-1] - 1, keep, was_killed=was_killed)
 
 
-def main(how: str, ranks: int, directory: Path) -> None:
+def main(how: str, ranks: int, keep: int, directory: Path) -> None:
     """Print the outcomes."""
     training = Training(Mesh(dp=ranks))
     outcomes: list[Outcome] = []
     if how == "each":
         while not outcomes or outcomes[-1].was_killed:
             number = len(outcomes) + 1
-            outcomes.append(killed_at(training, directory / str(number), number))
+            outcomes.append(killed_at(training, directory / str(number), number, keep))
     else:
         generator = random.Random(ranks)
         for number in range(KILLS):
             until = generator.randint(2, 80)
-            outcomes.append(killed_whenever(training, directory / str(number), until))
+            outcomes.append(killed_whenever(training, directory / str(number), until, keep))
     print(json.dumps([asdict(outcome) for outcome in outcomes]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

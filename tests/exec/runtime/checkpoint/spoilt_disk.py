@@ -87,7 +87,7 @@ def main(how: str, directory: Path) -> None:
     except StepcastError as error:
         message = str(error)
     mends[0]()
-    print(json.dumps(asdict(go_on(training, directory, message, 2, was_killed=False))))
+    print(json.dumps(asdict(go_on(training, directory, message, 2, 2, was_killed=False))))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ def test_a_file_cut_short_anywhere_is_refused(directory: Path, name: str) -> Non
     last = len(data) - 1 - (name == "manifest.json")  # which ends in a newline that says nothing
     for size in {0, 1, 7, 8, 9, 100, *range(11, last, max(1, last // 20)), last - 1, last}:
         path.write_bytes(data[:size])
-        assert_previous_is_used(directory, name)
+        told = "a whole manifest" if name == "manifest.json" else f"must have {len(data)} bytes, got {size}"  # fmt: skip
+        assert_previous_is_used(directory, name, told)
 
 
 def test_a_file_that_goes_on_is_refused(directory: Path) -> None:

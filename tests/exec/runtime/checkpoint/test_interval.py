@@ -38,6 +38,7 @@ def test_every_t_seconds_is_at_most_t_of_the_slowest_rank_and_at_least_one_step(
     assert interval.due == step + FIRST_STEPS
     interval.agree(interval.due, step_times_s)
     steps, slowest = interval.due - step - FIRST_STEPS, max(step_times_s)
+    assert steps >= 1
     assert steps == 1 or steps * slowest <= every_s * (1 + 1e-12)
     assert (steps + 1) * slowest > every_s * (1 - 1e-12)
 

@@ -9,7 +9,8 @@ import pytest
 
 from exec.errors import StepcastError
 from exec.program.mesh import Mesh
-from exec.runtime.checkpoint.durable import UNFINISHED
+from exec.runtime.checkpoint.durable import UNFINISHED, remove_checkpoint
+from exec.runtime.checkpoint.find import is_finished
 from exec.runtime.checkpoint.shard import Held, held_by
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
@@ -74,19 +75,40 @@ def test_what_an_unfinished_write_left_is_ignored_and_cleaned_by_the_next(tmp_pa
     assert TRAINING.is_right(TRAINING.find(tmp_path))
 
 
-def test_a_refused_checkpoint_is_overtaken_and_never_chosen_again(tmp_path: Path) -> None:
+def test_a_new_training_cleans_what_an_unfinished_one_left(tmp_path: Path) -> None:
+    (tmp_path / "step-000000001").mkdir()
+    (tmp_path / "step-000000001" / "rank-00000.safetensors").write_text("a whole shard, perhaps")
+    TRAINING.write_steps(tmp_path, [5])
+    assert folders(tmp_path) == ["step-000000005"]
+
+
+def test_a_removal_begins_with_the_manifest_so_that_a_kill_leaves_nothing_to_refuse(
+    tmp_path: Path,
+) -> None:
+    TRAINING.write_steps(tmp_path, [1])
+    folder = tmp_path / "step-000000001"
+    had_manifest = []
+    remove_checkpoint(folder, lambda _: had_manifest.append(is_finished(folder)))
+    assert had_manifest == [True, False]
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_a_refused_checkpoint_is_overtaken_and_never_chosen_again(
+    tmp_path: Path, keep: int
+) -> None:
     TRAINING.write_steps(tmp_path, [10, 20, 30], keep=3)
     shard = tmp_path / "step-000000030" / "rank-00001.safetensors"
     hidden = shard.rename(tmp_path / "hidden")
 
     def body(wire: Transport) -> None:
-        store, found = TRAINING.resume(tmp_path, wire)
+        store, found = TRAINING.resume(tmp_path, wire, keep=keep)
         assert [shard.name in message for message in found.refused] == [True]
         TRAINING.write(store, 25)
 
     on_ranks(body)
-    assert folders(tmp_path) == ["hidden", "step-000000020", "step-000000025"]
-    assert hidden.exists()
+    older = ["step-000000010"] * (keep == 3)
+    assert folders(tmp_path) == [hidden.name, *older, "step-000000020", "step-000000025"]
 
 
 def test_older_ones_stay_until_there_are_enough_that_are_known_to_be_good(tmp_path: Path) -> None:
