@@ -1,0 +1,162 @@
+"""Resuming under another plan: the same weights, whatever the mesh was and is."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exec.errors import ModelFileError, UsageError
+from exec.plan.layout import check_mesh
+from exec.program.mesh import Mesh
+from exec.runtime.checkpoint.manifest import Role
+from exec.runtime.checkpoint.reshard import check_coverage, owns_shard, read_network
+from exec.runtime.checkpoint.shard import Held, held_by
+from exec.transport.protocol import Transport
+from exec.transport.threads import run_threads
+from exec.workload import Workload
+from tests.exec.random_plans import factorisations
+from tests.exec.runtime.checkpoint.drawn_state import Training, arrays, progress_at
+
+
+def fits(workload: Workload, mesh: Mesh) -> bool:
+    """Say whether the network admits ``mesh``."""
+    try:
+        check_mesh(replace(workload, global_batch=mesh.dp), mesh, 1)
+    except UsageError:
+        return False
+    return True
+
+
+@st.composite
+def trainings(draw: st.DrawFn) -> tuple[Training, Training]:
+    """Draw a network and two meshes of 1 to 8 ranks for it."""
+    widths = tuple(draw(st.lists(st.integers(2, 9), min_size=2, max_size=6)))
+    workload = Workload(widths, 8, draw(st.sampled_from([4, 8])), draw(st.booleans()))
+    meshes = [
+        draw(st.sampled_from([mesh for mesh in factorisations(ranks) if fits(workload, mesh)]))
+        for ranks in draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
+    ]
+    return Training(meshes[0], workload), Training(meshes[1], workload)
+
+
+@given(trainings())
+@settings(max_examples=40, deadline=None)
+def test_any_mesh_goes_on_from_any_other_with_the_same_bits(
+    pair: tuple[Training, Training],
+) -> None:
+    old, new = pair
+    with tempfile.TemporaryDirectory() as folder:
+        old.write_steps(Path(folder), [5])
+        assert new.is_right(new.find(Path(folder)))
+
+
+def write_drifted(directory: Path, training: Training) -> None:
+    """Write a checkpoint in which each replica's weights are its own: those of step ``dp_rank``."""
+
+    def body(wire: Transport) -> None:
+        dp_rank = training.mesh.coordinates(wire.rank)[0]
+        store = training.begin(directory, wire)
+        store.write(progress_at(9), held_by(training.buffers(wire.rank, dp_rank)), {})
+
+    run_threads(training.mesh.world_size, body)
+
+
+def test_replicas_that_differ_come_back_each_as_it_was_under_the_same_plan(tmp_path: Path) -> None:
+    training = Training(Mesh(3, 2, 1))
+    write_drifted(tmp_path, training)
+    found = training.find(tmp_path)
+
+    def body(wire: Transport) -> None:
+        expected = training.buffers(wire.rank, training.mesh.coordinates(wire.rank)[0])
+        restored = training.restored(found, wire)
+        assert restored.parameters.tobytes() == expected.parameters.tobytes()
+        assert restored.velocity is not None
+        assert expected.velocity is not None
+        assert restored.velocity.tobytes() == expected.velocity.tobytes()
+
+    run_threads(6, body)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Training(Mesh(1, 2, 1)), Training(Mesh(2, 1, 2)), Training(Mesh(3, 2, 1), strategy="other")],
+    ids=["fewer ranks", "another mesh", "another strategy"],
+)
+def test_replicas_that_differ_are_averaged_in_float64_under_another_plan(
+    tmp_path: Path, other: Training
+) -> None:
+    training = Training(Mesh(3, 2, 1))
+    write_drifted(tmp_path, training)
+    loaded = other.loaded(other.find(tmp_path))
+    for which in range(2):
+        replicas = zip(*(arrays(training.weights(r)[which]) for r in range(3)), strict=True)
+        expected = [np.mean(each, axis=0, dtype=np.float64).astype("f4") for each in replicas]
+        for got, want in zip(loaded[which], expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def write_slices(directory: Path, training: Training, stops: tuple[int, ...]) -> None:
+    """Write a checkpoint in which each rank but the last holds one slice, and the last nothing."""
+
+    def body(wire: Transport) -> None:
+        buffers = training.buffers(wire.rank, 3)
+        start, stop = (0, *stops)[wire.rank : wire.rank + 2]
+        assert buffers.velocity is not None
+        held = Held(buffers.parameters[start:stop], buffers.velocity[start:stop], start=start)
+        if wire.rank == wire.size - 1:
+            held = Held(buffers.parameters[:0], None, Role.NONE)
+        training.begin(directory, wire).write(progress_at(3), held, {})
+
+    run_threads(training.mesh.world_size, body)
+
+
+def test_slices_are_put_together_and_ranks_without_weights_do_not_count(tmp_path: Path) -> None:
+    training = Training(Mesh(dp=4))
+    total = training.workload.num_parameters
+    write_slices(tmp_path, training, (20, 20, total, total))
+    assert Training(Mesh(1, 3, 1)).is_right(Training().find(tmp_path))
+
+
+def test_a_slice_comes_back_to_the_rank_that_wrote_it(tmp_path: Path) -> None:
+    training = Training(Mesh(dp=2))
+    total = training.workload.num_parameters
+    write_slices(tmp_path, training, (total, total))
+    manifest = training.find(tmp_path).manifest
+    buffers = training.buffers(0)
+    assert owns_shard(manifest, training.plan, 0, held_by(buffers))
+    assert owns_shard(manifest, training.plan, 1, Held(buffers.parameters[:0], None, Role.NONE))
+    assert not owns_shard(manifest, training.plan, 1, held_by(buffers))
+    assert not owns_shard(manifest, Training(Mesh(dp=1)).plan, 0, held_by(buffers))
+
+
+@pytest.mark.parametrize("stops", [(20, 30, 30), (40, 20, 20), (0, 0, 0)])
+def test_weights_that_no_shard_holds_are_noticed(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    training = Training(Mesh(dp=3))
+    write_slices(tmp_path, training, stops)
+    with pytest.raises(Exception, match=r"stage 0, tp_rank 0 must hold 74 parameters, got them up"):
+        training.find(tmp_path)
+
+
+def test_a_gap_between_slices_is_noticed(tmp_path: Path) -> None:
+    training = Training(Mesh(dp=3))
+    total = training.workload.num_parameters
+    write_slices(tmp_path, training, (20, total, total))
+    manifest = training.find(tmp_path).manifest
+    late = manifest.shards[1].model_copy(update={"start": 21})
+    gapped = manifest.model_copy(update={"shards": [manifest.shards[0], late, manifest.shards[2]]})
+    with pytest.raises(ModelFileError, match=r"must hold 74 parameters, got them up to 20"):
+        check_coverage(gapped, training.workload)
+
+
+def test_equal_float64_replicas_keep_their_bits_whatever_their_number(tmp_path: Path) -> None:
+    training = Training(Mesh(dp=7), Workload((6, 5, 4, 3), 8, 8, False))
+    training.write_steps(tmp_path, [5])
+    found = training.find(tmp_path)
+    network = read_network(found.folder, found.manifest, training.workload)
+    expected = arrays(training.weights(5)[0])
+    assert [a.tobytes() for a in arrays(network.parameters)] == [a.tobytes() for a in expected]
+    assert network.velocity is None
