@@ -28,6 +28,7 @@ from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.monitor import Monitor
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.report import (
     gather_spans,
@@ -35,6 +36,8 @@ from exec.runtime.report import (
     num_cores,
 )  # fmt: skip
 from exec.runtime.session import Epoch, Session, TrainingPlan
+from exec.runtime.utilisation import counters
+from exec.runtime.utilisation_plot import check_plot, draw_utilisation
 from exec.runtime.weights import load_weights, save_weights, scatter_weights
 from exec.transport.protocol import Transport
 from exec.workload import Workload, parse_net, positive
@@ -114,6 +117,8 @@ def train(
     load: Path | None = None,
     save: Path | None = None,
     trace: Path | None = None,
+    monitor: Flag = False,
+    monitor_plot: Path | None = None,
     json: Flag = False,
 ) -> None:
     """Train a network from scratch, alone or under mpiexec.
@@ -179,6 +184,10 @@ def train(
         Write the weights here (safetensors) after every epoch.
     trace
         Write a Chrome trace of the timed steps here.
+    monitor
+        Record CPU, memory and bytes sent of each rank over time, in the record and the trace.
+    monitor_plot
+        Draw them here (PNG, SVG or PDF); implies monitor.
     json
         Print one JSON record instead of text.
     """
@@ -205,9 +214,11 @@ def train(
         raise UsageError(f"seed must be at least 0, got {seed}")
     if dtype not in DTYPES:
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    for option, path in (("save", save), ("trace", trace)):
+    for option, path in (("save", save), ("trace", trace), ("monitor-plot", monitor_plot)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
+    if monitor_plot is not None:
+        check_plot(monitor_plot)
     if load is not None and not load.is_file():
         raise ModelFileError(f"load must be a safetensors file, got {load}, which is no file")
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
@@ -223,14 +234,16 @@ def train(
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
-            _run(wire, plan, source, strategy, epochs, load, save, trace, is_json=json)
+            _run(wire, plan, source, strategy, epochs, load, save, trace, monitor_plot,
+                 is_monitored=monitor or monitor_plot is not None, is_json=json)  # fmt: skip
 
     run_job(name, ranks, body)
 
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: _Source, strategy: Strategy, epochs: int,
-    load: Path | None, save: Path | None, trace: Path | None, *, is_json: bool,
+    load: Path | None, save: Path | None, trace: Path | None, monitor_plot: Path | None,
+    *, is_monitored: bool, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
     dataset = together(wire, lambda: source.load(workload))
@@ -245,28 +258,38 @@ def _run(
         out.print(headline(plan, dataset, strategy, wire.size))
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
+    monitor = Monitor(wire, is_on=is_monitored)
     wire.gather_objects(None)
     origin_s = perf_counter()
     done: list[Epoch] = []
     num_steps = -(-len(dataset.train_labels) // workload.global_batch)
-    for number in range(1, epochs + 1):
-        with _progress(shown=speaks and not is_json) as bar:
-            task = bar.add_task(f"epoch {number}/{epochs}", total=num_steps)
-            epoch = session.run_epoch(number, lambda step: bar.update(task, completed=step))  # noqa: B023  # called inside
-        if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
-            raise AgreedError(
-                f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
-            )
-        done.append(epoch)
-        if speaks:
-            out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
-                      f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s")  # fmt: skip
-        if save is not None:
-            _save(session, save, dataset, epoch, wire)
-    record = training_record(session, dataset, strategy, done, is_oversubscribed=is_over)
+    with monitor:
+        for number in range(1, epochs + 1):
+            with _progress(shown=speaks and not is_json) as bar:
+                task = bar.add_task(f"epoch {number}/{epochs}", total=num_steps)
+                epoch = session.run_epoch(number, lambda step: bar.update(task, completed=step))  # noqa: B023  # called inside
+            if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
+                raise AgreedError(
+                    f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
+                )
+            done.append(epoch)
+            if speaks:
+                out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
+                          f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s")  # fmt: skip
+            if save is not None:
+                _save(session, save, dataset, epoch, wire)
+    usages = monitor.gather(origin_s)
+    record = training_record(
+        session, dataset, strategy, done, is_oversubscribed=is_over, usages=usages
+    )
     if trace is not None:
         spans = gather_spans(session.spans, origin_s, wire)
-        together(wire, lambda: _write(trace, chrome_trace(spans)) if speaks else None)
+        together(
+            wire, lambda: _write(trace, chrome_trace(spans, counters(usages))) if speaks else None
+        )
+    if monitor_plot is not None:
+        title = f"{workload.net} on {dataset.name}, {strategy} on {wire.size} rank{'s' * (wire.size > 1)}"
+        together(wire, lambda: draw_utilisation(monitor_plot, usages, title) if speaks else None)
     if speaks and is_json:
         print(json_format.dumps(record, allow_nan=False))
     elif speaks:
