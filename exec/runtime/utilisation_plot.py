@@ -58,19 +58,22 @@ def draw_utilisation(path: Path, usages: Sequence[Usage], title: str) -> None:
         ):
             _draw_panel(axes, grid_s, values, is_of_all=len(values) < len(usages))
             axes.set_ylabel(label)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.12 * float(values.max()) or 1)
             axes.margins(x=0)
             axes.grid(visible=True, alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-        panels[0].set_ylim(top=max(1.1, 1.1 * float(cpu.max())))
+        panels[0].set_ylim(top=max(1.12, 1.12 * float(cpu.max())))
+        panels[0].set_title(title, fontsize=10)
         if not sent.any():
-            panels[2].set_ylim(top=1)
+            panels[2].text(0.5, 0.5, "nothing was sent", transform=panels[2].transAxes, ha="center")
         panels[-1].set_xlabel("time, s")
         figure.align_ylabels(panels)
         handles, labels = panels[0].get_legend_handles_labels()
         if len(usages) > 1:
-            figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
-        figure.suptitle(title, fontsize=10)
+            figure.legend(
+                handles, labels, loc="outside lower center", ncols=len(labels), frameon=False,
+                fontsize=8,
+            )  # fmt: skip
         metadata = {"Date": None} if path.suffix == ".svg" else None
         try:
             figure.savefig(path, dpi=150, metadata=metadata)
