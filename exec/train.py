@@ -3,6 +3,7 @@
 import json as json_format
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +29,7 @@ from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.monitor import Monitor, Usage
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import read_arrivals
 from exec.runtime.report import (
@@ -36,6 +38,8 @@ from exec.runtime.report import (
     num_cores,
 )  # fmt: skip
 from exec.runtime.session import Epoch, Session, TrainingPlan
+from exec.runtime.utilisation import counters
+from exec.runtime.utilisation_plot import check_plot, draw_utilisation
 from exec.runtime.weights import load_weights, save_weights, scatter_weights
 from exec.transport.protocol import Transport
 from exec.workload import Workload, parse_net, positive
@@ -83,6 +87,18 @@ class _Source:
         return dataset
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What a training reads and writes beside its samples and its record."""
+
+    load: Path | None
+    save: Path | None
+    trace: Path | None
+    arrivals: Path | None
+    monitor_plot: Path | None
+    is_monitored: bool
+
+
 @app.default
 def train(
     *,
@@ -121,6 +137,8 @@ def train(
     load: Path | None = None,
     save: Path | None = None,
     trace: Path | None = None,
+    monitor: Flag = False,
+    monitor_plot: Path | None = None,
     json: Flag = False,
 ) -> None:
     """Train a network from scratch, alone or under mpiexec.
@@ -201,6 +219,10 @@ def train(
         Write the weights here (safetensors) after every epoch.
     trace
         Write a Chrome trace of the timed steps here.
+    monitor
+        Record CPU, memory and bytes sent of each rank over time, in the record and the trace.
+    monitor_plot
+        Draw them here (PNG, SVG or PDF); implies monitor.
     json
         Print one JSON record instead of text.
     """
@@ -227,9 +249,11 @@ def train(
         raise UsageError(f"seed must be at least 0, got {seed}")
     if dtype not in DTYPES:
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    for option, path in (("save", save), ("trace", trace), ("arrivals", arrivals)):
+    for option, path in (("save", save), ("trace", trace), ("arrivals", arrivals), ("monitor-plot", monitor_plot)):  # fmt: skip
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
+    if monitor_plot is not None:
+        check_plot(monitor_plot)
     if load is not None and not load.is_file():
         raise ModelFileError(f"load must be a safetensors file, got {load}, which is no file")
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
@@ -249,22 +273,24 @@ def train(
                         independent_starts, parse_slow(slow, world_size), replayed)  # fmt: skip
     source = _Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
+    files = _Files(load, save, trace, arrivals, monitor_plot, monitor or monitor_plot is not None)
+
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
-            _run(wire, plan, source, strategy, epochs, load, save, trace, arrivals, is_json=json)
+            _run(wire, plan, source, strategy, epochs, files, is_json=json)
 
     run_job(name, ranks, body)
 
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: _Source, strategy: Strategy, epochs: int,
-    load: Path | None, save: Path | None, trace: Path | None, arrivals: Path | None, *, is_json: bool,
+    files: _Files, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
     dataset = together(wire, lambda: source.load(workload))
     session = together(wire, lambda: Session(plan, dataset, wire))
-    if load is not None:
+    if (load := files.load) is not None:
         weights = together(wire, lambda: load_weights(load, workload, plan.dtype))
         scatter_weights(session.buffers, weights)
     is_over = is_oversubscribed(wire)
@@ -274,36 +300,56 @@ def _run(
         out.print(headline(plan, dataset, strategy, wire.size))
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
+    monitor = Monitor(wire, is_on=files.is_monitored)
     wire.gather_objects(None)
     origin_s = perf_counter()
     done: list[Epoch] = []
     num_samples = len(dataset.train_labels)
-    for number in range(1, epochs + 1):
-        with _progress(shown=speaks and not is_json) as bar:
-            task = bar.add_task(f"epoch {number}/{epochs}", total=num_samples)
-            epoch = session.run_epoch(number, lambda seen: bar.update(task, completed=seen))  # noqa: B023  # called inside
-        if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
-            raise AgreedError(
-                f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
-            )
-        done.append(epoch)
-        if speaks:
-            out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
-                      f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s")  # fmt: skip
-        if save is not None:
-            _save(session, save, dataset, epoch, wire)
-    record = training_record(session, dataset, strategy, done, is_oversubscribed=is_over)
-    if trace is not None:
-        spans = gather_spans(session.spans, origin_s, wire)
-        together(wire, lambda: _write(trace, chrome_trace(spans)) if speaks else None)
-    if arrivals is not None:
-        taken = wire.gather_objects(session.arrivals)[: plan.options.servers]
-        text = json_format.dumps({"ranks": wire.size, "arrivals": taken})
-        together(wire, lambda: _write(arrivals, text + "\n") if speaks else None)
+    with monitor:
+        for number in range(1, epochs + 1):
+            with _progress(shown=speaks and not is_json) as bar:
+                task = bar.add_task(f"epoch {number}/{epochs}", total=num_samples)
+                epoch = session.run_epoch(number, lambda seen: bar.update(task, completed=seen))  # noqa: B023  # called inside
+            if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
+                raise AgreedError(
+                    f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
+                )
+            done.append(epoch)
+            if speaks:
+                out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
+                          f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s")  # fmt: skip
+            if files.save is not None:
+                _save(session, files.save, dataset, epoch, wire)
+    usages = monitor.gather(origin_s)
+    record = training_record(
+        session, dataset, strategy, done, is_oversubscribed=is_over, usages=usages
+    )
+    _write_files(files, session, usages, f"{workload.net} on {dataset.name}", origin_s)
     if speaks and is_json:
         print(json_format.dumps(record, allow_nan=False))
     elif speaks:
         out.print(summary(record))
+
+
+def _write_files(
+    files: _Files, session: Session, usages: Sequence[Usage], what: str, origin_s: float
+) -> None:
+    """Write what was asked for beside the record; all ranks must call it together."""
+    wire = session.transport
+    speaks, texts = wire.rank == 0, {}
+    if files.trace is not None:
+        spans = gather_spans(session.spans, origin_s, wire)
+        texts[files.trace] = chrome_trace(spans, counters(usages)) if speaks else ""
+    if files.arrivals is not None:
+        taken = wire.gather_objects(session.arrivals)[: session.plan.options.servers]
+        texts[files.arrivals] = json_format.dumps({"ranks": wire.size, "arrivals": taken}) + "\n"
+    for path, text in texts.items():
+        together(wire, lambda: _write(path, text) if speaks else None)  # noqa: B023  # called now
+    if (plot := files.monitor_plot) is not None:
+        title = (
+            f"{what}, {session.plan.options.strategy} on {wire.size} rank{'s' * (wire.size > 1)}"
+        )
+        together(wire, lambda: draw_utilisation(plot, usages, title) if speaks else None)
 
 
 def _progress(*, shown: bool) -> Progress:

@@ -1,6 +1,7 @@
 """The record of a training: for machines as JSON, for people as a few lines."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 from exec.data.dataset import Dataset
 from exec.plan.strategy import ROUNDS, SERVERS, Strategy
 from exec.program.staleness import staleness_record
+from exec.runtime.monitor import Usage
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
 from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
+from exec.runtime.utilisation import utilisation_line, utilisation_record
 
 
 def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: int) -> str:
@@ -35,9 +38,12 @@ def _details(plan: TrainingPlan) -> str:
 
 def training_record(
     session: Session, dataset: Dataset, strategy: Strategy, epochs: list[Epoch], *,
-    is_oversubscribed: bool,
+    is_oversubscribed: bool, usages: Sequence[Usage] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the record of a training; all ranks must call it together."""
+    """Return the record of a training; all ranks must call it together.
+
+    ``sent_bytes`` are all ranks' by the end of the last of ``epochs``, which send alike.
+    """
     plan, wire = session.plan, session.transport
     times = session.step_times_s()
     times = times[5:] or times
@@ -45,6 +51,7 @@ def training_record(
     timed, parts = breakdown(session.spans if trains else [], session.num_timed if trains else 0, wire)  # fmt: skip
     memory = wire.gather_objects(session.buffers.nbytes)
     arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
+    sent_nbytes = sum(wire.gather_objects(wire.nbytes_sent))
     step_time_s = statistics.median(times) if times else None
     deciles = statistics.quantiles(times, n=10) if len(times) > 1 else [step_time_s] * 9
     return {
@@ -71,6 +78,9 @@ def training_record(
         "epochs": [asdict(epoch) for epoch in epochs],
         "timed_step": asdict(parts) | {"count": timed, "one_in": TIMED_EVERY} if timed else None,
         "memory_bytes": max(memory),
+        "sent_bytes": sent_nbytes,
+        "sent_bytes_per_epoch": sent_nbytes // len(epochs) if epochs else None,
+        "utilisation": utilisation_record(usages),
         "oversubscribed": is_oversubscribed,
         "provenance": {
             "cpu": cpu_model(),
@@ -83,7 +93,12 @@ def training_record(
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return the times of ``record`` for people."""
+    """Return the times of ``record`` for people, and the utilisation if it was monitored."""
+    used = record["utilisation"]
+    return _times(record) + (f"\n{utilisation_line(used)}" if used else "")
+
+
+def _times(record: dict[str, Any]) -> str:
     step_s = record["step_time_s"]
     if step_s is None:
         return "no full step was timed"

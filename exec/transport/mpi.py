@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from exec.errors import TransportError
 from exec.launch import launched_ranks
 from exec.program.ops import CollectiveKind
+from exec.transport.meter import Meter
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
 if TYPE_CHECKING:
@@ -102,12 +103,13 @@ class _WindowLock:
 class MpiTransport:
     """A :class:`~exec.transport.protocol.Transport` over an MPI communicator."""
 
-    def __init__(self, comm: "MPI.Intracomm", mpi: Any) -> None:
-        self._comm, self._mpi = comm, mpi
+    def __init__(self, comm: "MPI.Intracomm", mpi: Any, meter: Meter | None = None) -> None:
+        self._comm, self._mpi, self._meter = comm, mpi, meter or Meter()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
 
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Start to send ``array``."""
+        self._meter.count_message(array)
         return self._comm.Isend(array, dest, tag)
 
     def receive(self, array: Buffer, source: int, tag: int) -> Request:
@@ -123,6 +125,12 @@ class MpiTransport:
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
     ) -> Request:
         """Start ``kind``."""
+        self._meter.count_collective(kind, array, self.size, self.rank == root)
+        return self._start(kind, array, counts, root)
+
+    def _start(
+        self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
+    ) -> Request:
         comm, in_place = self._comm, self._mpi.IN_PLACE
         match kind:
             case CollectiveKind.ALLREDUCE:
@@ -148,12 +156,13 @@ class MpiTransport:
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
     ) -> None:
         """Do ``kind``; the blocking calls are a little faster than starting and waiting."""
+        self._meter.count_collective(kind, array, self.size, self.rank == root)
         if kind is CollectiveKind.ALLREDUCE:
             self._comm.Allreduce(self._mpi.IN_PLACE, array)
         elif kind is CollectiveKind.ALLGATHER:
             self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts])
         else:
-            self.start_collective(kind, array, counts, root).Wait()
+            self._start(kind, array, counts, root).Wait()
 
     def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
         """Return every rank's part of a shared-memory window."""
@@ -177,7 +186,7 @@ class MpiTransport:
     def split(self, color: int) -> "MpiTransport":
         """Return the group of the ranks that name the same ``color``."""
         group: MPI.Intracomm = self._comm.Split(color, self.rank)  # type: ignore[assignment]  # of one
-        return MpiTransport(group, self._mpi)
+        return MpiTransport(group, self._mpi, self._meter)
 
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
@@ -189,6 +198,11 @@ class MpiTransport:
         sys.stderr.flush()
         self._mpi.COMM_WORLD.Abort(status)
         raise TransportError(message)
+
+    @property
+    def nbytes_sent(self) -> int:
+        """The bytes this rank has handed to MPI."""
+        return self._meter.nbytes
 
     @property
     def library(self) -> str:

@@ -68,6 +68,16 @@ class Transport(Protocol):
         """The name and version of what carries the messages."""
         ...
 
+    @property
+    def nbytes_sent(self) -> int:
+        """The bytes this rank has handed to the wire, here and in all groups it was split into.
+
+        A send counts its array, a collective what
+        :func:`~exec.program.traffic.collective_nbytes` says, when it is started. What
+        ``gather_objects`` and ``split`` send is not counted.
+        """
+        ...
+
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Start to send ``array``; it may be overwritten once the request is done."""
         ...

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from exec.errors import TransportError
 from exec.program.ops import CollectiveKind
+from exec.transport.meter import Meter
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
 Result = TypeVar("Result")
@@ -99,6 +100,7 @@ class ThreadTransport:
     group: tuple[object, ...]
     rank: int
     size: int
+    _meter: Meter = field(default_factory=Meter)
     _num_meetings: int = 0
 
     @property
@@ -106,8 +108,14 @@ class ThreadTransport:
         """No library: threads of this process."""
         return "threads"
 
+    @property
+    def nbytes_sent(self) -> int:
+        """The bytes this rank has put into mailboxes, or would have if collectives were messages."""
+        return self._meter.nbytes
+
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Copy ``array`` into the mailbox of ``dest``."""
+        self._meter.count_message(array)
         with self.world.changed:
             self.world.mail[*self.group, dest, tag].append((self.rank, array.copy()))
             self.world.changed.notify_all()
@@ -153,6 +161,7 @@ class ThreadTransport:
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
     ) -> Request:
         """Bring ``array`` to the meeting; the last to arrive computes, and each takes its share."""
+        self._meter.count_collective(kind, array, self.size, self.rank == root)
         key, meeting = self._meet()
         stops = np.cumsum(counts) if len(counts) else np.array([array.size])
         mine = slice(int(stops[self.rank]) - counts[self.rank], int(stops[self.rank])) if len(counts) else slice(None)  # fmt: skip
@@ -188,7 +197,9 @@ class ThreadTransport:
         colors = self.gather_objects(color)
         members = [rank for rank, theirs in enumerate(colors) if theirs == color]
         group = (*self.group, self._num_meetings, color)
-        return ThreadTransport(self.world, group, members.index(self.rank), len(members))
+        return ThreadTransport(
+            self.world, group, members.index(self.rank), len(members), self._meter
+        )
 
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from exec.program.ops import CollectiveKind
+from exec.program.traffic import collective_nbytes
 from exec.runtime.job import TransportName, run_job
 from exec.transport.protocol import Buffer, Transport
 
@@ -343,6 +344,43 @@ def gather_objects_gives_every_rank_every_value(wire: Transport) -> None:
     assert wire.gather_objects(None) == [None] * wire.size
 
 
+def messages_are_counted_where_they_are_sent(wire: Transport) -> None:
+    # Each rank sends to those after it only, so all counts differ.
+    sent_before = wire.nbytes_sent
+    sent = [wire.send(own(wire, 5)[1:4], dest, 16) for dest in range(wire.rank + 1, wire.size)]
+    for source in range(wire.rank):
+        wire.receive(np.empty(3), source, 16).Wait()
+    for request in sent:
+        request.Wait()
+    assert wire.nbytes_sent - sent_before == 3 * 8 * (wire.size - 1 - wire.rank)
+
+
+def collectives_are_counted_once_in_either_form(wire: Transport) -> None:
+    for kind in CollectiveKind:
+        root = wire.size - 1
+        sent_before = wire.nbytes_sent
+        do(wire, kind, own(wire, wire.size).astype(np.float32), [1] * wire.size, root)
+        each = collective_nbytes(kind, 4 * wire.size, wire.size, wire.rank == root)
+        assert wire.nbytes_sent - sent_before == 2 * each, kind
+
+
+def groups_count_together(wire: Transport) -> None:
+    sent_before = wire.nbytes_sent
+    half = wire.split(int(wire.rank >= wire.size // 2))
+    pair = half.split(half.rank // 2)
+    assert half.nbytes_sent == pair.nbytes_sent == sent_before  # setting up is not counted
+    for group in (pair, half, wire):
+        group.run_collective(CollectiveKind.REDUCE, np.ones(2), [], 0)
+    total_nbytes = sum(16 * (group.rank > 0) for group in (pair, half, wire))
+    assert wire.nbytes_sent == half.nbytes_sent == pair.nbytes_sent == sent_before + total_nbytes
+
+
+def gathering_objects_is_not_counted(wire: Transport) -> None:
+    sent_before = wire.nbytes_sent
+    wire.gather_objects("x" * 1000)
+    assert wire.nbytes_sent == sent_before
+
+
 CASES: tuple[Case, ...] = (
     messages_of_one_tag_keep_their_order,
     tags_are_told_apart,
@@ -372,6 +410,10 @@ CASES: tuple[Case, ...] = (
     shared_arrays_may_be_of_one_rank_only,
     lock_is_held_by_one_rank_at_a_time,
     gather_objects_gives_every_rank_every_value,
+    messages_are_counted_where_they_are_sent,
+    collectives_are_counted_once_in_either_form,
+    groups_count_together,
+    gathering_objects_is_not_counted,
 )
 
 

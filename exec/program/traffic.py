@@ -1,0 +1,40 @@
+"""Traffic: the bytes that a collective makes a rank send, whoever does it and however."""
+
+from exec.program.ops import CollectiveKind
+
+
+def collective_nbytes(kind: CollectiveKind, nbytes: int, ranks: int, is_root: bool) -> int:
+    """Return the least that one of ``ranks`` ranks must send in a collective, in bytes, rounded up.
+
+    p ranks share a buffer of n bytes; for allgather and reduce_scatter n is the whole of it.
+
+        allreduce                  2 (p - 1) / p n
+        allgather, reduce_scatter    (p - 1) / p n
+        broadcast                  n by the root, (p - 2) / (p - 1) n by each of the others
+        reduce                     0 by the root, n by each of the others
+        barrier                    0
+
+    Where the shares differ, these are means over the ranks. In a broadcast all but the root must
+    receive n, so p - 1 messages are sent: the root must send one, and who sends the others is the
+    algorithm's choice; here the others share them. A library may send more.
+
+    Source: E. Chan, M. Heimlich, A. Purkayastha and R. van de Geijn, "Collective communication:
+    theory, practice, and experience", Concurrency Comput. Pract. Exper. 19 (2007) 1749-1783,
+    section 3.
+
+    >>> collective_nbytes(CollectiveKind.ALLREDUCE, 1000, 4, is_root=False)
+    1500
+    """
+    if ranks == 1:
+        return 0
+    match kind:
+        case CollectiveKind.ALLREDUCE:
+            return -(-2 * (ranks - 1) * nbytes // ranks)
+        case CollectiveKind.ALLGATHER | CollectiveKind.REDUCE_SCATTER:
+            return -(-(ranks - 1) * nbytes // ranks)
+        case CollectiveKind.BROADCAST:
+            return nbytes if is_root else -(-(ranks - 2) * nbytes // (ranks - 1))
+        case CollectiveKind.REDUCE:
+            return 0 if is_root else nbytes
+        case CollectiveKind.BARRIER:
+            return 0
