@@ -68,7 +68,8 @@ def plan_rounds(
     segments: list[Segment] = []
     for step in _steps(num_samples, batch, every):
         if step not in programs:
-            programs[step] = plan(step)
+            planned = plan(step)
+            programs[step] = next((known for known in programs.values() if known == planned), planned)  # fmt: skip
         program = programs[step]
         if segments and segments[-1].program is program:
             segments[-1] = Segment(program, segments[-1].times + 1, step.batch)

@@ -8,15 +8,15 @@ from cyclopts import Parameter
 from exec.cli import make_app, run_app
 from exec.errors import UsageError
 from exec.plan.collectives import expand
-from exec.plan.layout import check_mesh
-from exec.plan.options import PlanOptions
+from exec.plan.epoch import check_plan, plan_epoch
+from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
-from exec.plan.step import plan_step
-from exec.plan.strategy import Strategy, mesh_of
+from exec.plan.strategy import SYNCHRONOUS, Strategy, mesh_of
 from exec.program.check import check_program
 from exec.program.ops import Algorithm
+from exec.program.program import Program
 from exec.program.text import format_op, format_program
-from exec.workload import Workload, parse_net
+from exec.workload import Workload, parse_net, positive
 
 app = make_app("python -m exec.program", "Print the program of one training step.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -38,9 +38,14 @@ def show(
     algorithm: Algorithm = Algorithm.LIBRARY,
     overlap: Flag = False,
     bucket_kib: int = 4096,
+    average_every: str = "1",
+    servers: int = 1,
+    steps: int = 8,
     rank: int | None = None,
 ) -> None:
-    """Print the program of one training step, role by role, after checking that it is legal.
+    """Print the program of one training step, or of those of a round that differ, role by role.
+
+    It is checked first: every message matched, no deadlock.
 
     Parameters
     ----------
@@ -68,6 +73,12 @@ def show(
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
         The least size of a gradient bucket.
+    average_every
+        Steps between two averages (averaging, master); epoch for a whole one.
+    servers
+        How many ranks serve parameters (server, async_server).
+    steps
+        Batches in the epoch, for the strategies whose steps differ.
     rank
         Print the concrete ops of this rank instead: loops unrolled, peers and parts resolved.
     """
@@ -81,17 +92,31 @@ def show(
     workload = Workload(parse_net(net), batch)
     if microbatches < 1 or bucket_kib < 1:
         raise UsageError(f"microbatches and bucket-kib must be at least 1, got {microbatches} and {bucket_kib}")  # fmt: skip
-    check_mesh(workload, mesh, microbatches)
-    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm)
-    program = expand(plan_step(workload, mesh, options))
+    positive("steps", steps)
+    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
+                          parse_every(average_every), servers)  # fmt: skip
+    check_plan(workload, mesh, options)
+    if rank is not None and not 0 <= rank < mesh.world_size:
+        raise UsageError(f"rank must be 0 .. {mesh.world_size - 1}, got {rank}")
+    segments = plan_epoch(workload, mesh, options, steps * batch)
+    if strategy in SYNCHRONOUS:
+        segments = segments[:1]
+    expanded = {id(each.program): expand(each.program) for each in segments}
     if mesh.world_size <= _MAX_CHECKED_RANKS:
-        check_program(program)
+        for program in expanded.values():
+            check_program(program.with_tickets(_MAX_CHECKED_RANKS))
+    for key, program in expanded.items():
+        if len(expanded) > 1:
+            times = sum(each.times for each in segments if id(each.program) == key)
+            print(f"# {times} of the epoch's {sum(each.times for each in segments)} times")
+        _print(program, rank)
+
+
+def _print(program: Program, rank: int | None) -> None:
     if rank is None:
         print(format_program(program), end="")
         return
-    if not 0 <= rank < mesh.world_size:
-        raise UsageError(f"rank must be 0 .. {mesh.world_size - 1}, got {rank}")
-    print(f"rank {rank} of {mesh.world_size} plays {program.role_of(rank).name}")
+    print(f"rank {rank} of {program.mesh.world_size} plays {program.role_of(rank).name}")
     for op in program.ops(rank):
         print("\n".join(format_op(op)))
 

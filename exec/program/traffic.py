@@ -1,6 +1,7 @@
 """Traffic: the bytes that a collective makes a rank send, whoever does it and however."""
 
-from exec.program.ops import CollectiveKind
+from exec.program.ops import Collective, CollectiveKind, Op, Repeat, Send
+from exec.program.program import Program, Role
 
 
 def collective_nbytes(kind: CollectiveKind, nbytes: int, ranks: int, is_root: bool) -> int:
@@ -38,3 +39,31 @@ def collective_nbytes(kind: CollectiveKind, nbytes: int, ranks: int, is_root: bo
             return 0 if is_root else nbytes
         case CollectiveKind.BARRIER:
             return 0
+
+
+def program_nbytes(program: Program) -> float:
+    """Return the bytes that all ranks send when ``program`` is done once, its tickets and all.
+
+    Where chunks differ by an element, it is their mean.
+    """
+    total = 0.0
+    for role in program.roles:
+        turns = program.tickets if role.until else role.times * role.num_ranks
+        sent = sum(_sent(op, role, program) for op in role.ops)
+        total += turns * sent
+    return total
+
+
+def _sent(op: Op, role: Role, program: Program) -> float:
+    match op:
+        case Send(part=part):
+            share = 1.0 if part.chunks is None else part.chunks.width / part.chunks.num_chunks
+            return part.size * share * program.itemsize
+        case Repeat(count, body):
+            return count * sum(_sent(inner, role, program) for inner in body)
+        case Collective(kind=kind, part=part, axis=axis, root=root):
+            is_root = role.span(axis) == range(root, root + 1)
+            ranks = program.mesh.size(axis)
+            return collective_nbytes(kind, part.size * program.itemsize, ranks, is_root)
+        case _:
+            return 0.0
