@@ -1,0 +1,312 @@
+"""Compare ways of sharing the work: ``python -m sim.compare --nodes 64``.
+
+Forecasts every scheme on the same nodes, and says where one overtakes another.
+"""
+
+import json as json_format
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from calibration.find import find_machine
+from calibration.machine import Machine
+from exec.cli import console, make_app, run_app
+from exec.errors import UsageError
+from exec.plan.collectives import expand
+from exec.plan.epoch import check_plan, plan_epoch
+from exec.plan.options import PlanOptions, parse_slow
+from exec.plan.strategy import SHARED, Strategy
+from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
+from exec.program.staleness import staleness_record
+from exec.program.traffic import program_nbytes
+from exec.workload import Workload, parse_net, positive
+from sim.choices import node_counts
+from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast
+
+app = make_app(
+    "python -m sim.compare", "Compare ways of sharing the work on nodes you do not have."
+)
+Flag = Annotated[bool, Parameter(negative=())]
+
+AVERAGED_EVERY = (1, 4, 16, 64, 0)
+_MAX_SIMULATED_RANKS = 130
+_SLOWEST = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way to share the work, by the name that the table gives it."""
+
+    name: str
+    options: PlanOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all schemes are compared on; ``slow`` as in :func:`sim.forecast.forecast`."""
+
+    machine: Machine
+    workload: Workload
+    ranks_per_node: int
+    epoch_samples: int
+    slow: tuple[tuple[int, float], ...] = ()
+
+    def forecast(self, scheme: Scheme, nodes: int) -> Forecast | None:
+        """Return the forecast of ``scheme`` on ``nodes``, or None where it does not fit."""
+        ranks = nodes * self.ranks_per_node
+        mesh, options = Mesh(ranks), scheme.options
+        if options.strategy in SHARED and nodes > 1:
+            return None
+        try:
+            check_plan(self.workload, mesh, options)
+        except UsageError:
+            return None
+        is_open = options.strategy in (Strategy.ASYNC_SERVER, Strategy.SHARED_LOCK)
+        return forecast(
+            self.machine, self.workload, mesh, options, ranks_per_node=self.ranks_per_node,
+            engine=Engine.SIMULATE if is_open and ranks <= _MAX_SIMULATED_RANKS else Engine.SOLVE,
+            epoch_samples=self.epoch_samples,
+            slow=tuple(each for each in self.slow if each[0] < ranks),
+        )  # fmt: skip
+
+    def epoch_nbytes(self, scheme: Scheme, nodes: int) -> float:
+        """Return what all ranks together send in an epoch."""
+        mesh = Mesh(nodes * self.ranks_per_node)
+        segments = plan_epoch(self.workload, mesh, scheme.options, self.epoch_samples)
+        sent = {id(each.program): program_nbytes(expand(each.program)) for each in segments}
+        return sum(each.times * sent[id(each.program)] for each in segments)
+
+    def epoch_time_s(self, found: Forecast) -> float:
+        """Return the time of an epoch by ``found``."""
+        return self.epoch_samples / self.workload.global_batch * found.step_time_s
+
+
+def schemes(base: PlanOptions, servers: Sequence[int]) -> Iterator[Scheme]:
+    """Yield the schemes to compare, with as many servers each as ``servers`` says."""
+    data = replace(base, strategy=Strategy.DATA)
+    for algorithm in (Algorithm.LIBRARY, Algorithm.RING):
+        yield Scheme(f"all-reduce, {algorithm}", replace(data, algorithm=algorithm))
+    for every in AVERAGED_EVERY:
+        options = replace(base, strategy=Strategy.AVERAGING, average_every=every)
+        yield Scheme(f"averaging every {every or 'epoch'}", options)
+    for strategy in (Strategy.MASTER_ROUND_TRIP, Strategy.MASTER_BROADCAST):
+        yield Scheme(str(strategy), replace(base, strategy=strategy))
+    for strategy in (Strategy.SERVER, Strategy.ASYNC_SERVER):
+        for count in servers:
+            options = replace(base, strategy=strategy, servers=count)
+            yield Scheme(f"{strategy}, {count} serving", options)
+    for strategy in SHARED:
+        yield Scheme(str(strategy), replace(base, strategy=strategy))
+
+
+@app.default
+def compare(
+    *,
+    nodes: int = 64,
+    ranks_per_node: int = 1,
+    machine: str = "local+ethernet-cluster",
+    net: str = "128-100-26",
+    batch: int = 1024,
+    servers: tuple[int, ...] = (1, 4),
+    slow: tuple[str, ...] = (),
+    epoch_samples: int = EPOCH_SAMPLES,
+    plot: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Forecast every way of sharing the work, and say where one overtakes another.
+
+    Parameters
+    ----------
+    nodes
+        How many nodes.
+    ranks_per_node
+        Ranks on each node; they share its cores and its network link.
+    machine
+        A shipped Machine, local (this machine's profile) or a file; a+b takes from b what a lacks.
+    net
+        Widths of the layers: inputs, hidden units, classes.
+    batch
+        The global batch.
+    servers
+        How many ranks serve parameters; may be repeated to compare several numbers.
+    slow
+        A slow rank, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
+    epoch_samples
+        Samples in an epoch.
+    plot
+        Draw the epoch times against the nodes into this SVG, PNG or PDF file.
+    json
+        Print one JSON record instead of a table.
+    """
+    for option, value in (("nodes", nodes), ("ranks-per-node", ranks_per_node), ("epoch-samples", epoch_samples),
+                          *(("servers", each) for each in servers)):  # fmt: skip
+        positive(option, value)
+    if nodes * ranks_per_node > 1 << 14:
+        raise UsageError(f"nodes x ranks-per-node must be at most 16,384, got {nodes * ranks_per_node}")  # fmt: skip
+    if plot is not None and (plot.suffix not in (".svg", ".png", ".pdf") or not plot.absolute().parent.is_dir()):  # fmt: skip
+        raise UsageError(f"plot must be an .svg, .png or .pdf file in a folder that exists, got {plot}")  # fmt: skip
+    found = find_machine(machine)
+    itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
+    workload = Workload(parse_net(net), batch, itemsize)
+    slowness = parse_slow(slow, nodes * ranks_per_node)
+    setting = Setting(found, workload, ranks_per_node, epoch_samples, slowness)
+    serial = forecast(found, workload, Mesh(), epoch_samples=epoch_samples)
+    compared = list(schemes(PlanOptions(), servers))
+    rows = [(scheme, answer) for scheme in compared if (answer := setting.forecast(scheme, nodes))]
+    if not rows:
+        check_plan(workload, Mesh(nodes * ranks_per_node), PlanOptions(strategy=Strategy.DATA))
+    crossings = list(crossovers(setting, serial, compared, nodes))
+    record = {
+        "machine": found.name,
+        "net": net,
+        "batch": batch,
+        "nodes": nodes,
+        "ranks_per_node": ranks_per_node,
+        "slow": {str(rank): factor for rank, factor in slowness},
+        "serial_epoch_s": setting.epoch_time_s(serial),
+        "rows": [_row(setting, serial, scheme, answer, nodes) for scheme, answer in rows],
+        "crossovers": crossings,
+    }
+    if plot is not None:
+        from sim.plot import draw_comparison  # noqa: PLC0415  # matplotlib, only when asked for
+
+        curves = {
+            scheme.name: [
+                (count, setting.epoch_time_s(answer))
+                for count in node_counts(nodes)
+                if (answer := setting.forecast(scheme, count)) is not None
+            ]
+            for scheme in compared
+        }
+        draw_comparison(plot, curves, setting.epoch_time_s(serial), f"{net}, batch {batch}, on {found.name}")  # fmt: skip
+    if json:
+        print(json_format.dumps(record, allow_nan=False))
+    else:
+        _print(record)
+
+
+def crossovers(
+    setting: Setting, serial: Forecast, compared: Sequence[Scheme], nodes: int
+) -> Iterator[dict[str, Any]]:
+    """Yield where one scheme overtakes another, each with the question that it answers.
+
+    Thresholds are searched by bisection, so between two of them a scheme must not win twice.
+    """
+    ring = next(each for each in compared if each.options.algorithm is Algorithm.RING)
+    for scheme in compared:
+        if scheme.options.strategy is Strategy.SERVER:
+            yield _loses_from(setting, scheme, ring, nodes)
+    yield _averaging_pays(setting, serial, ring, nodes)
+    for scheme in compared:
+        if scheme.options.strategy is Strategy.ASYNC_SERVER:
+            yield _wins_when_slow(setting, scheme, compared[0], nodes)
+
+
+def _loses_from(setting: Setting, scheme: Scheme, ring: Scheme, nodes: int) -> dict[str, Any]:
+    def loses(count: int) -> bool:
+        theirs, ours = setting.forecast(scheme, count), setting.forecast(ring, count)
+        return bool(theirs and ours and theirs.step_time_s > ours.step_time_s)
+
+    least = scheme.options.servers + 1
+    at = _first(loses, -(-least // setting.ranks_per_node), nodes)
+    says = f"{scheme.name}: slower than the ring all-reduce "
+    says += f"from {at} nodes on" if at else f"on no number of nodes up to {nodes}"
+    return {"question": "server_loses_from_nodes", "scheme": scheme.name, "answer": at, "says": says}  # fmt: skip
+
+
+def _averaging_pays(setting: Setting, serial: Forecast, ring: Scheme, nodes: int) -> dict[str, Any]:
+    def time_s(every: int) -> float:
+        options = replace(ring.options, strategy=Strategy.AVERAGING, average_every=every, algorithm=Algorithm.LIBRARY)  # fmt: skip
+        answer = setting.forecast(Scheme("", options), nodes)
+        return math.inf if answer is None else answer.step_time_s
+
+    most = max(1, setting.epoch_samples // setting.workload.global_batch)
+    at = _first(lambda every: time_s(every) < serial.step_time_s, 1, most)
+    says = f"averaging on {nodes} nodes: faster than one rank "
+    says += f"when weights are averaged every {at} steps or less often" if at else f"for no interval up to an epoch of {most} steps"  # fmt: skip
+    return {"question": "averaging_pays_from_steps", "scheme": "averaging", "answer": at, "says": says}  # fmt: skip
+
+
+def _wins_when_slow(setting: Setting, scheme: Scheme, data: Scheme, nodes: int) -> dict[str, Any]:
+    last = nodes * setting.ranks_per_node - 1
+
+    def wins(quarter: int) -> bool:
+        slowed = replace(setting, slow=((last, 1.0 + quarter / 4.0),))
+        theirs, ours = slowed.forecast(scheme, nodes), slowed.forecast(data, nodes)
+        return bool(theirs and ours and (theirs.upper_s or theirs.step_time_s) < ours.step_time_s)
+
+    at = _first(wins, 0, round(4 * (_SLOWEST - 1)))
+    factor = None if at is None else 1.0 + at / 4.0
+    says = f"{scheme.name}, on {nodes} nodes of which one is slow: faster than the all-reduce "
+    says += f"when that one takes {factor:g} times as long or longer" if factor else f"not even when that one takes {_SLOWEST:g} times as long"  # fmt: skip
+    return {"question": "server_wins_from_slowness", "scheme": scheme.name, "answer": factor, "says": says}  # fmt: skip
+
+
+def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
+    """Return the least number from ``low`` to ``high`` from which on ``holds``, by bisection."""
+    if low > high or not holds(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def _row(
+    setting: Setting, serial: Forecast, scheme: Scheme, answer: Forecast, nodes: int
+) -> dict[str, Any]:
+    speedup, low, high = answer.speedup_over(serial)
+    return {
+        "scheme": scheme.name,
+        "strategy": answer.strategy,
+        "engine": answer.engine,
+        "ranks": answer.ranks,
+        "step_time_s": answer.step_time_s,
+        "step_time_upper_s": answer.upper_s,
+        "epoch_time_s": setting.epoch_time_s(answer),
+        "epoch_nbytes": setting.epoch_nbytes(scheme, nodes),
+        "speedup": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "memory_bytes": answer.memory_bytes,
+        "staleness": staleness_record(answer.arrivals) if answer.arrivals else None,
+        "extrapolated": list(answer.extrapolated),
+    }
+
+
+def _print(record: dict[str, Any]) -> None:
+    out = console(150)
+    out.print(f"{record['net']}, batch {record['batch']}, on {record['nodes']} nodes of {record['machine']}; "
+              f"one rank takes {record['serial_epoch_s'] * 1e3:.3g} ms an epoch\n")  # fmt: skip
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("scheme", "epoch ms", "step us", "speedup", "(90 %)", "MB sent an epoch", "MiB a rank", "staleness", "by"):  # fmt: skip
+        table.add_column(heading, justify="left" if heading in ("scheme", "by") else "right", no_wrap=True)  # fmt: skip
+    fastest = min(record["rows"], key=lambda row: row["step_time_s"])
+    for row in record["rows"]:
+        upper = f" .. {row['step_time_upper_s'] * 1e6:.0f}" if row["step_time_upper_s"] else ""
+        table.add_row(
+            row["scheme"], f"{row['epoch_time_s'] * 1e3:.3g}", f"{row['step_time_s'] * 1e6:.0f}{upper}",
+            f"{row['speedup']:.2f}", f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
+            f"{row['epoch_nbytes'] / 1e6:.4g}", f"{row['memory_bytes'] / 2**20:.3g}",
+            f"{row['staleness']['mean']:.1f}" if row["staleness"] else "", f"{row['engine']}{' ~' * bool(row['extrapolated'])}",
+            style="bold" if row is fastest else None,
+        )  # fmt: skip
+    out.print(table)
+    out.print()
+    for crossing in record["crossovers"]:
+        out.print(crossing["says"])
+    out.print("accuracy is not forecast: averaging and asynchronous schemes need more epochs for the same; "
+              "~ marks what lies beyond measurements, a .. b bounds without a closed form")  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_app(app)
