@@ -8,6 +8,9 @@ A rank of its own process has the CPU time of the whole process: its BLAS thread
 busy waiting, so a rank that waits for a message shows a busy core. Where several ranks are threads
 of one process, each has the CPU time of its own thread (of the process on systems without clocks
 of threads, such as macOS), and the memory is that of the process.
+
+A reading takes 30 us, so ten a second take 0.03 % of a core; trainings of 0.4 s with and without,
+in turn, had a median ratio of 0.995, within the noise of two without (1.01).
 """
 
 import os

@@ -134,6 +134,7 @@ def test_picture_names_what_it_draws(
     for label in labels:
         assert f"<!-- {label} -->" in drawn
     assert "rank 8" not in drawn
+    assert ("stroke: #555555" in drawn) == shares_memory  # the one line of all
     assert "nothing was sent" not in drawn
 
 
