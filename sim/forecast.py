@@ -177,11 +177,11 @@ def cycle(
     workload: Workload, mesh: Mesh, options: PlanOptions, epoch_samples: int
 ) -> tuple[Segment, ...]:
     """Return what repeats: one step, one round between averages, or an epoch of tickets."""
-    steps = 1
+    steps, epoch = 1, max(1, epoch_samples // workload.global_batch)
     if options.strategy in ROUNDS:
-        steps = options.average_every
-    if options.strategy is Strategy.ASYNC_SERVER or steps == 0:
-        steps = max(1, epoch_samples // workload.global_batch)
+        steps = min(options.average_every or epoch, epoch)
+    elif options.strategy is Strategy.ASYNC_SERVER:
+        steps = epoch
     return plan_epoch(workload, mesh, options, steps * workload.global_batch)
 
 
