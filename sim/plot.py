@@ -77,7 +77,7 @@ def draw_comparison(
     markers, styles = "osv^D", ("-", "--", ":")
     with _figure(path, (9, 5)) as figure:
         axes = figure.subplots()
-        drawn = {name: points for name, points in curves.items() if points}
+        drawn = {name: points for name, points in curves.items() if len(points) > 1}
         for i, (name, points) in enumerate(drawn.items()):
             nodes, times_s = zip(*points, strict=True)
             look = {"marker": markers[i % len(markers)], "ls": styles[i // len(PALETTE)], "color": PALETTE[i % len(PALETTE)]}  # fmt: skip
@@ -90,6 +90,7 @@ def draw_comparison(
         axes.set_xticks(sorted({nodes for points in drawn.values() for nodes, _ in points}))
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.yaxis.set_major_formatter("{x:.3g}")
+        axes.yaxis.set_minor_formatter("{x:.3g}")
         axes.grid(visible=True, alpha=0.25)
         figure.legend(frameon=False, fontsize=8, loc="outside right center")
         figure.suptitle(title, fontsize=10)

@@ -61,6 +61,7 @@ def training_record(
         "net": plan.workload.net,
         "batch": plan.workload.global_batch,
         "data": dataset.name,
+        "train_samples": len(dataset.train_labels),
         "dtype": plan.dtype,
         "algorithm": plan.options.algorithm,
         "schedule": plan.options.schedule,
