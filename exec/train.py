@@ -29,7 +29,7 @@ from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.record import headline, summary, training_record
-from exec.runtime.replay import read_arrivals
+from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
     gather_spans,
     is_oversubscribed,
@@ -264,6 +264,9 @@ def _run(
     workload = plan.workload
     dataset = together(wire, lambda: source.load(workload))
     session = together(wire, lambda: Session(plan, dataset, wire))
+    if plan.replayed:
+        workers = session.program.trainers
+        together(wire, lambda: check_arrivals(plan.replayed, workers, session.tickets, epochs))
     if load is not None:
         weights = together(wire, lambda: load_weights(load, workload, plan.dtype))
         scatter_weights(session.buffers, weights)
