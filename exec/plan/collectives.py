@@ -90,12 +90,17 @@ def expand(program: Program) -> Program:
 
 
 def scratch_elements(program: Program) -> int:
-    """Return how many elements the scratch buffer of the expanded ``program`` needs."""
+    """Return how many elements the scratch buffer of the expanded ``program`` needs.
+
+    That is for roles that do not list it among what they hold.
+    """
     sizes = [0]
     for role in program.roles:
+        if role.held(SCRATCH) is not None:
+            continue
         for op in role.ops:
             for inner in op.body if isinstance(op, Repeat) else (op,):
-                if isinstance(inner, Accumulate):
+                if isinstance(inner, Accumulate) and inner.source.buffer == SCRATCH:
                     sizes.append(inner.source.stop)
     return max(sizes)
 

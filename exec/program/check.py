@@ -121,6 +121,8 @@ def check_program(program: Program) -> None:
             f"rank {first.source} sends {first.send.id} (tag {first.send.tag}) to "
             f"{_peer(first.send)}, which never receives it\n{_grid(state, {first.source})}"
         )
+    for name, rank in state.holders.items():
+        raise IllegalProgramError(f"rank {rank} never releases {name}\n{_grid(state, {rank})}")
 
 
 def _lanes_of(state: _State, rank: int, *, skip: bool) -> None:

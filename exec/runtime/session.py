@@ -104,6 +104,8 @@ class Session:
             _share(self.program, roles[0], plan.dtype, transport),
         )  # fmt: skip
         self.buffers.initialise(plan.seed, dp_rank if plan.has_independent_starts else 0)
+        if self.program.is_shared:  # nobody may train what another has still to initialise
+            transport.gather_objects(None)
         self._feed = Feed(
             dataset.train_images.astype(DTYPES[plan.dtype], copy=False),
             dataset.train_labels,
@@ -133,6 +135,11 @@ class Session:
         slowness = dict(plan.slowness).get(rank, 1.0)
         step = bind_step(program, wire, self.buffers, binder, queue, slowness)
         return _Bound(program, role, step, binder, queue)
+
+    @property
+    def tickets(self) -> tuple[int, ...]:
+        """How many tickets each program of an epoch has."""
+        return tuple(segment.program.tickets for segment, _ in self._segments)
 
     def _order(self, epoch: int) -> Indices:
         """Return the order in which ``epoch`` takes the samples: every sample once."""

@@ -19,6 +19,7 @@ from exec.transport.meter import Meter
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
 Result = TypeVar("Result")
+_LOOK_S = 0.2  # how long a rank waits for a lock before it looks whether another has failed
 
 
 class _PeerFailedError(TransportError):
@@ -93,6 +94,25 @@ class _Pending:
 
 
 @dataclass(slots=True)
+class _FailingLock:
+    """A lock that is not waited for once a rank has failed, perhaps the one that held it."""
+
+    world: _World
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def acquire(self) -> None:
+        while not self.lock.acquire(timeout=_LOOK_S):
+            if self.world.failure:
+                raise _PeerFailedError(self.world.failure)
+        if self.world.failure:
+            self.lock.release()
+            raise _PeerFailedError(self.world.failure)
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+@dataclass(slots=True)
 class ThreadTransport:
     """A :class:`~exec.transport.protocol.Transport` between threads."""
 
@@ -155,7 +175,7 @@ class ThreadTransport:
 
     def lock(self) -> Lock:
         """Return the lock that rank 0 makes."""
-        return self.gather_objects(threading.Lock())[0]
+        return self.gather_objects(_FailingLock(self.world))[0]
 
     def start_collective(
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int

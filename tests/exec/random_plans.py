@@ -2,17 +2,20 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
 from exec.plan.collectives import expand
+from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
+from exec.plan.segment import Segment
 from exec.plan.step import plan_step
+from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.program import Program
@@ -20,6 +23,7 @@ from exec.workload import Workload, parse_net
 
 Item = TypeVar("Item")
 Pick = Callable[[Sequence[Item]], Item]
+SCHEMES = (Strategy.AVERAGING, *MASTERS, *SERVERS, *SHARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,16 @@ class Case:
     def expanded(self) -> Program:
         """The program that a transport would run."""
         return expand(self.program)
+
+    @property
+    def num_trainers(self) -> int:
+        """How many replicas there are."""
+        return num_trainers(self.mesh, self.options)
+
+    def segments(self, num_samples: int) -> tuple[Segment, ...]:
+        """Return the epoch that a transport would run, its collectives expanded."""
+        planned = plan_epoch(self.workload, self.mesh, self.options, num_samples)
+        return tuple(Segment(expand(each.program), each.times, each.samples) for each in planned)
 
 
 def factorisations(ranks: int) -> list[Mesh]:
@@ -72,6 +86,31 @@ def draw_case(pick: Pick, ranks: Sequence[int]) -> Case:  # type: ignore[type-ar
     return Case(Workload(widths, batch, 8, pick([False, True])), mesh, options)
 
 
+def draw_scheme(
+    pick: Pick,  # type: ignore[type-arg]  # of anything
+    ranks: Sequence[int],
+    strategies: Sequence[Strategy] = SCHEMES,
+) -> Case:
+    """Return a case of one of ``strategies``, by which replicas talk, on one of ``ranks``."""
+    least = dict.fromkeys((*MASTERS, *SERVERS), 2)
+    strategy = pick([each for each in strategies if max(ranks) >= least.get(each, 1)])
+    size = pick([each for each in ranks if each >= least.get(strategy, 1)])
+    widths = (*(pick(range(1, 10)) for _ in range(pick(range(1, 5)))), pick(range(2, 10)))
+    options = PlanOptions(strategy=strategy, average_every=pick(range(5)))
+    mesh = Mesh(dp=size)
+    if strategy is Strategy.AVERAGING:
+        mesh = pick([m for m in factorisations(size) if _fits(widths, m)])
+        options = replace(
+            options, num_microbatches=pick(range(1, 4)), schedule=pick(list(Schedule)),
+            algorithm=pick(list(Algorithm)),
+        )  # fmt: skip
+    elif strategy in SERVERS:
+        options = replace(options, servers=pick(range(1, min(4, size))))
+    least_batch = num_trainers(mesh, options) * options.num_microbatches
+    workload = Workload(widths, least_batch + pick(range(14)), 8, pick([False, True]))
+    return Case(workload, mesh, options)
+
+
 def _fits(widths: tuple[int, ...], mesh: Mesh) -> bool:
     try:
         check_mesh(Workload(widths, mesh.dp), mesh, 1)
@@ -84,6 +123,23 @@ def _fits(widths: tuple[int, ...], mesh: Mesh) -> bool:
 def cases(draw: st.DrawFn, ranks: Sequence[int] = range(1, 9)) -> Case:
     """Draw a case on one of ``ranks``."""
     return draw_case(lambda options: draw(st.sampled_from(options)), ranks)
+
+
+@st.composite
+def schemes(
+    draw: st.DrawFn, ranks: Sequence[int] = range(1, 9), strategies: Sequence[Strategy] = SCHEMES
+) -> Case:
+    """Draw a case by which replicas talk."""
+    return draw_scheme(lambda options: draw(st.sampled_from(options)), ranks, strategies)
+
+
+def seeded_schemes(count: int, ranks: int, seed: int) -> list[Case]:
+    """Return ``count`` cases of each scheme on ``ranks`` ranks, the same in every process."""
+    generator = random.Random(seed)
+    fitting = SCHEMES if ranks > 1 else (Strategy.AVERAGING, *SHARED)
+    return [
+        draw_scheme(generator.choice, [ranks], [each]) for each in fitting for _ in range(count)
+    ]
 
 
 def seeded_cases(count: int, ranks: int, seed: int) -> list[Case]:
