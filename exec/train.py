@@ -290,6 +290,9 @@ def _run(
     workload = plan.workload
     dataset = together(wire, lambda: source.load(workload))
     session = together(wire, lambda: Session(plan, dataset, wire))
+    if plan.replayed:
+        workers = session.program.trainers
+        together(wire, lambda: check_arrivals(plan.replayed, workers, session.tickets, epochs))
     if (load := files.load) is not None:
         weights = together(wire, lambda: load_weights(load, workload, plan.dtype))
         scatter_weights(session.buffers, weights)
