@@ -31,7 +31,7 @@ from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.monitor import Monitor, Usage
 from exec.runtime.record import headline, summary, training_record
-from exec.runtime.replay import read_arrivals
+from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
     gather_spans,
     is_oversubscribed,

@@ -10,7 +10,6 @@ from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
-from exec.runtime.staleness import staleness
 
 from exec.data.dataset import Dataset
 from exec.plan.layout import layout_of
@@ -18,6 +17,7 @@ from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy
 from exec.program.check import check_program
 from exec.program.mesh import Mesh
 from exec.program.parse import parse_program
+from exec.program.staleness import staleness
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.job import TransportName, run_job
