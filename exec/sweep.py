@@ -92,16 +92,18 @@ def sweep(
         fixed = check_fixed(options, axes)
         mpiexec = _launcher(transport)
         planned = Sweep(axes, tuple(cells(axes, range(seed, seed + repeats))), options, mpiexec)
-        header = Header(
-            transport="threads" if mpiexec is None else "mpi",
-            axes=tuple(axis.name for axis in axes),
-            fixed=fixed,
-            cpu=cpu_model(),
-            cores=num_cores(),
-            **software(),
-            stepcast=version("stepcast"),
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=without_folders(shlex.join(["python", "-m", "exec.sweep", *sys.argv[1:]]), [*sys.argv[1:], *planned.paths]),
+        header = Header.model_validate(
+            {
+                "transport": "threads" if mpiexec is None else "mpi",
+                "axes": tuple(axis.name for axis in axes),
+                "fixed": fixed,
+                "cpu": cpu_model(),
+                "cores": num_cores(),
+                **software(),
+                "stepcast": version("stepcast"),
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": without_folders(shlex.join(["python", "-m", "exec.sweep", *sys.argv[1:]]), sys.argv[1:]),
+            }
         )  # fmt: skip
         with open_journal(out, header) as writer, reporting() as report:
             run_cells(planned, writer, report)

@@ -8,17 +8,20 @@ point shared its cores with others.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from exec.sweeps.cells import Cell, Scalar
 from exec.sweeps.results import Result, Spread, speedup
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 """M. Okabe and K. Ito's colours, which the colour-blind can tell apart."""
-_LINES = ("-", "--", ":", "-.")
+Dashes = Literal["-", "--", ":", "-.", ""]
+_LINES: tuple[Dashes, ...] = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _BY_COLOUR = ("strategy", "learning_rate", "batch", "ranks")  # the first of these that varies
 
@@ -51,16 +54,22 @@ class Look:
         """Return the name of ``axis`` for people."""
         return self.share if axis == "ranks" else axis.replace("_", " ")
 
-    def style(self, cell: Cell) -> dict[str, str]:
-        """Return the colour, line and marker of ``cell``."""
+    def style(self, cell: Cell) -> "Style":
+        """Return the look of ``cell``."""
         i, j = (
             self.values[axis].index(cell[axis]) if axis else 0 for axis in (self.colour, self.line)
         )
-        return {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "linestyle": _LINES[(j + i // len(_COLOURS)) % len(_LINES)],
-            "marker": _MARKERS[j % len(_MARKERS)],
-        }
+        lines = (j + i // len(_COLOURS)) % len(_LINES)  # colours that come again are dashed
+        return Style(_COLOURS[i % len(_COLOURS)], _LINES[lines], _MARKERS[j % len(_MARKERS)])
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """A line's colour, its dashes and its marker."""
+
+    colour: str
+    line: Dashes
+    marker: str
 
 
 def look_of(values: Mapping[str, list[Scalar]], x: str | None, share: str) -> Look:
@@ -69,7 +78,8 @@ def look_of(values: Mapping[str, list[Scalar]], x: str | None, share: str) -> Lo
         (name for name in values if name != x),
         key=lambda name: _BY_COLOUR.index(name) if name in _BY_COLOUR else len(_BY_COLOUR),
     )
-    return Look(values, *(*others, None, None)[:2], share)
+    colour, line = (*others, None, None)[:2]
+    return Look(values, colour, line, share)
 
 
 def draw_against(frame: FigureBase, results: Sequence[Result], x: str, look: Look) -> None:
@@ -79,12 +89,10 @@ def draw_against(frame: FigureBase, results: Sequence[Result], x: str, look: Loo
     for column, (title, own) in enumerate(panels.items()):
         times, accuracies = grid[:, column]
         times.set_title(title, fontsize=9)
-        for line in _lines(own, x):
+        for line, shift in _lines(own, x):
             style = look.style(line[0].cell)
-            at = [float(result.cell[x]) for result in line]
-            is_hollow = [result.is_oversubscribed for result in line]
-            _plot(times, at, [result.epoch_time_s for result in line], is_hollow, style)
-            _plot(accuracies, at, [_percent(result.test_accuracy) for result in line], is_hollow, style)  # fmt: skip
+            _plot(times, x, [(each, each.epoch_time_s) for each in line], style, shift)
+            _plot(accuracies, x, [(each, _percent(each.test_accuracy)) for each in line], style, shift)  # fmt: skip
         _scale_x(accuracies, look.values[x])
         accuracies.set_xlabel(look.name(x))
     times, accuracies = grid[:, 0]
@@ -109,10 +117,9 @@ def draw_speedup(frame: FigureBase, results: Sequence[Result], look: Look) -> No
         axes.set_title(title, fontsize=9)
         ends = [bases[0], float(ranks[-1])]
         axes.plot(ends, [end / bases[0] for end in ends], "--", color="#999999", lw=1)
-        for line in _lines(own, "ranks"):
+        for line, shift in _lines(own, "ranks"):
             known = [(result, each.times) for result in line if (each := found[id(result)])]
-            _plot(axes, [result.ranks for result, _ in known], [times for _, times in known],
-                  [result.is_oversubscribed for result, _ in known], look.style(line[0].cell))  # fmt: skip
+            _plot(axes, "ranks", known, look.style(line[0].cell), shift)
         if _scale_x(axes, ranks):
             axes.set_yscale("log", base=2)
             axes.yaxis.set_major_formatter("{x:.3g}")
@@ -122,45 +129,56 @@ def draw_speedup(frame: FigureBase, results: Sequence[Result], look: Look) -> No
     one = look.share.removesuffix("s")
     over = f"{bases[0]} {look.share if bases[0] > 1 else one}" if len(bases) == 1 else "the fewest"
     grid[0].set_ylabel(f"speedup over {over}")
-    _legend(frame, results, look, Line2D([], [], color="#999999", ls="--", lw=1, label=f"one per {one}"))  # fmt: skip
+    _legend(frame, results, look, _example(f"one per {one}", "#999999", "--", ""))
 
 
 def draw_curves(frame: FigureBase, results: Sequence[Result], look: Look) -> None:
     """Draw the test accuracy after each epoch against the time trained until then."""
     panels = look.panels(results, None)
-    grid = frame.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    grid = frame.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (title, own) in zip(grid, panels.items(), strict=True):
         axes.set_title(title, fontsize=9)
         for result in own:
             times, accuracies = zip(*result.curve(), strict=True)
-            face = "white" if result.is_oversubscribed else None
-            axes.plot(times, [100 * each for each in accuracies], ms=4, lw=1.2, mfc=face, **look.style(result.cell))  # fmt: skip
+            style = look.style(result.cell)
+            face = "white" if result.is_oversubscribed else style.colour
+            axes.plot(times, [100 * each for each in accuracies], color=style.colour, ls=style.line,
+                      lw=1.2, marker=style.marker, ms=4, mfc=face)  # fmt: skip
         axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(visible=True, alpha=0.25)
         axes.set_xlabel("time of training, s")
     grid[0].set_ylabel("test accuracy, %")
     _legend(frame, results, look)
 
 
-def _lines(results: Sequence[Result], x: str) -> Iterator[list[Result]]:
-    """Yield the results that differ in ``x`` alone, in its order."""
+def _lines(results: Sequence[Result], x: str) -> Iterator[tuple[list[Result], float]]:
+    """Yield the results that differ in ``x`` alone, in its order, and by how many points to shift
+    them, so that what is equal does not hide.
+    """
     found: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         found[str([(k, v) for k, v in result.cell.items() if k != x])].append(result)
-    for line in found.values():
-        yield sorted(line, key=lambda result: result.cell[x])
+    step = min(5.0, 20.0 / len(found))
+    for i, line in enumerate(found.values()):
+        ordered = sorted(line, key=lambda result: float(result.cell[x]))
+        yield ordered, (i - (len(found) - 1) / 2) * step
 
 
 def _plot(
-    axes: Axes, at: Sequence[float], spreads: Sequence[Spread], is_hollow: Sequence[bool],
-    style: Mapping[str, str],
+    axes: Axes, x: str, found: Sequence[tuple[Result, Spread]], style: Style, shift: float,
 ) -> None:  # fmt: skip
-    middle = [each.middle for each in spreads]
-    bars = [[each.middle - each.low for each in spreads], [each.high - each.middle for each in spreads]]  # fmt: skip
-    axes.plot(at, middle, color=style["color"], ls=style["linestyle"], lw=1.2)
-    axes.errorbar(at, middle, bars, fmt="none", ecolor=style["color"], elinewidth=1, capsize=2)
-    face = ["white" if each else style["color"] for each in is_hollow]
-    axes.scatter(at, middle, s=22, c=face, edgecolors=style["color"], marker=style["marker"], zorder=3)  # fmt: skip
+    """Draw one line, its bars and its points, ``shift`` points to the right."""
+    at = [float(result.cell[x]) for result, _ in found]
+    middle = [each.middle for _, each in found]
+    bars = [[each.middle - each.low for _, each in found], [each.high - each.middle for _, each in found]]  # fmt: skip
+    face = ["white" if result.is_oversubscribed else style.colour for result, _ in found]
+    moved = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+    axes.plot(at, middle, color=style.colour, ls=style.line, lw=1.2, transform=moved)
+    axes.errorbar(at, middle, bars, fmt="none", ecolor=style.colour, elinewidth=1, capsize=2, transform=moved)  # fmt: skip
+    axes.scatter(at, middle, s=20, c=face, edgecolors=style.colour, marker=style.marker, zorder=3, transform=moved)  # fmt: skip
+    axes.update_datalim([(a, v) for a, (_, each) in zip(at, found, strict=True) for v in (each.low, each.high)])  # fmt: skip
+    axes.autoscale_view()
     axes.grid(visible=True, alpha=0.25)
 
 
@@ -182,14 +200,24 @@ def _percent(found: Spread) -> Spread:
 def _legend(frame: FigureBase, results: Sequence[Result], look: Look, *more: Line2D) -> None:
     """Explain colours, lines and hollow points beside the panels."""
     handles = []
-    for axis, told in ((look.colour, ("color",)), (look.line, ("linestyle", "marker"))):
-        for value in look.values[axis] if axis else []:
-            example = next(each.cell for each in results if each.cell[axis] == value)
-            style = {"color": "#555555", "linestyle": "-", "marker": ""}
-            style |= {key: look.style(example)[key] for key in told}
-            handles.append(Line2D([], [], label=f"{look.name(axis)} {value}", lw=1.4, ms=4, **style))  # fmt: skip
+    for axis in filter(None, (look.colour, look.line)):
+        for value in look.values[axis]:
+            style = look.style(next(each.cell for each in results if each.cell[axis] == value))
+            name = f"{look.name(axis)} {value}"
+            if axis == look.colour:
+                handles.append(_example(name, style.colour, "-", ""))
+            else:
+                handles.append(_example(name, "#555555", style.line, style.marker))
     handles += more
     if any(result.is_oversubscribed for result in results):
-        handles.append(Line2D([], [], ls="", marker="o", mfc="white", mec="#555555", ms=4, label=f"hollow: {look.share}\nshared cores"))  # fmt: skip
+        handles.append(_example(f"hollow: {look.share}\nshared cores", "#555555", "", "o"))
     if handles:
-        frame.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
+        frame.legend(
+            handles=handles, loc="outside right center", frameon=False, fontsize=8, handlelength=3.2
+        )
+
+
+def _example(label: str, colour: str, line: Dashes, marker: str) -> Line2D:
+    """Return a legend's line, or hollow marker if there is no line."""
+    face = colour if line else "white"
+    return Line2D([], [], color=colour, ls=line, lw=1.2, marker=marker, ms=4, mfc=face, label=label)

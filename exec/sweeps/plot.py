@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ class Picture:
     @property
     def inches(self) -> tuple[float, float]:
         """Its width and height."""
-        return _PANEL_INCHES * self.columns + _LEGEND_INCHES, 2.3 * self.rows + 1.0
+        width = _PANEL_INCHES * self.columns + (0.8 if self.columns == 1 else 0)
+        return width + _LEGEND_INCHES, 2.2 * self.rows + 1.0
 
 
 def check_plot(path: Path) -> None:
@@ -103,19 +105,19 @@ def pictures_of(results: Sequence[Result], share: str) -> list[Picture]:
 
     values = varying(results)
     pictures = []
+
+    def add(name: str, rows: int, x: str | None, draw: Callable[..., None]) -> None:
+        look = look_of(values, x, share)
+        columns = len(look.panels(results, x))
+        pictures.append(Picture(name, rows, columns, partial(draw, results=results, look=look)))
+
     for x in values:
         if x not in ("ranks", "learning_rate") and not isinstance(values[x][0], (str, bool)):
-            look = look_of(values, x, share)
-            pictures.append(Picture(x, 2, len(look.panels(results, x)),
-                                    lambda frame, x=x, look=look: draw_against(frame, results, x, look)))  # fmt: skip
+            add(x, 2, x, partial(draw_against, x=x))
     if "ranks" in values:
-        by_ranks = look_of(values, "ranks", share)
-        pictures.append(Picture("speedup", 1, len(by_ranks.panels(results, "ranks")),
-                                lambda frame: draw_speedup(frame, results, by_ranks)))  # fmt: skip
+        add("speedup", 1, "ranks", draw_speedup)
     if values and any(len(result.curve()) > 1 for result in results):
-        look = look_of(values, None, share)
-        pictures.append(Picture("accuracy", 1, len(look.panels(results, None)),
-                                lambda frame: draw_curves(frame, results, look)))  # fmt: skip
+        add("accuracy", 1, None, draw_curves)
     return pictures
 
 
@@ -137,7 +139,7 @@ def _title(journal: Journal, results: Sequence[Result]) -> str:
     share = share_of(journal)
     same = [f"{share if name == 'ranks' else name.replace('_', ' ')} {value}" for name, value in results[0].cell.items() if name not in varies]  # fmt: skip
     runs = sorted({len(result.records) for result in results})
-    bars = f"; median of {runs[0]}{f' to {runs[-1]}' * (len(runs) > 1)} runs, bars from least to greatest" if runs[-1] > 1 else ""  # fmt: skip
+    bars = f"\nmedian of {runs[0]}{f' to {runs[-1]}' * (len(runs) > 1)} runs, bars from least to greatest" if runs[-1] > 1 else ""  # fmt: skip
     first = ", ".join([f"{nets} on {sets}", *same])
     return f"{first}\n{journal.header.transport} on {journal.header.cpu}{bars}"
 

@@ -21,7 +21,9 @@ def reporting() -> Iterator[Callable[[Progress], None]]:
     columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
     with Bar(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda at: bar.update(task, total=at.total, completed=at.number, description=_what(at))
+        yield lambda at: bar.update(
+            task, total=at.total, completed=at.number, description=_what(at)
+        )
 
 
 def _words(at: Progress) -> str:

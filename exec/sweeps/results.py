@@ -81,11 +81,11 @@ def results_of(lines: Iterable[Line]) -> list[Result]:
 
 
 def speedup(result: Result, results: Sequence[Result]) -> Speedup | None:
-    """Return the speedup of ``result``: for each seed the base's epoch time over its own.
+    """Return how many times as fast ``result``'s epochs are as the median one of its base.
 
     The base is the run on the fewest ranks that shares all other axes. Where that is more than one
     rank, as of a strategy that needs two, another strategy's run on one rank stands in, if any: one
-    rank alone has nothing to share. None if no seed was run with both.
+    rank alone has nothing to share. None if the trainer refused.
     """
     if not result.records:
         return None
@@ -93,12 +93,8 @@ def speedup(result: Result, results: Sequence[Result]) -> Speedup | None:
     if base.ranks > 1:
         other = _fewest(result, results, ("strategy",))
         base = other if other.ranks == 1 else base
-    ratios = [
-        _epoch_time_s(base.records[seed]) / _epoch_time_s(record)
-        for seed, record in result.records.items()
-        if seed in base.records
-    ]
-    return Speedup(spread(ratios), base) if ratios else None
+    base_s, own = base.epoch_time_s.middle, result.epoch_time_s
+    return Speedup(Spread(base_s / own.middle, base_s / own.high, base_s / own.low), base)
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -117,7 +113,5 @@ def _fewest(result: Result, results: Sequence[Result], ignored: Sequence[str]) -
     def others(cell: Cell) -> Cell:
         return {k: v for k, v in cell.items() if k != "ranks" and k not in ignored}
 
-    alike = (
-        each for each in results if each.records and others(each.cell) == others(result.cell)
-    )
+    alike = (each for each in results if each.records and others(each.cell) == others(result.cell))
     return min(alike, key=lambda each: each.ranks)
