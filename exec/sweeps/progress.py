@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from exec.sweeps.cells import label
@@ -18,20 +18,17 @@ def reporting() -> Iterator[Callable[[Progress], None]]:
     if not err.is_terminal:
         yield lambda at: err.print(_words(at), markup=False)
         return
-    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    columns = (BarColumn(20), TextColumn("{task.description}", markup=False))
     with Bar(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda at: bar.update(
-            task, total=at.total, completed=at.number, description=_what(at)
+            task, total=at.total, completed=at.number - 1, description=_words(at)
         )
 
 
 def _words(at: Progress) -> str:
-    return f"cell {at.number}/{at.total}: {_what(at)}"
-
-
-def _what(at: Progress) -> str:
-    return label(at.cell) + ("" if at.left_s is None else f"; {_time(at.left_s)} left")
+    left = "" if at.left_s is None else f"; {_time(at.left_s)} left"
+    return f"cell {at.number}/{at.total}: {label(at.cell)}{left}"
 
 
 def _time(seconds: float) -> str:

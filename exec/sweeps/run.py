@@ -15,7 +15,6 @@ from exec.sweeps.cells import Axis, Cell, arguments, key_of, label
 from exec.sweeps.journal import Record, Writer
 from exec.sweeps.options import without_folders
 
-_ENDING_S = 5.0  # what a child may take to end when told to
 _TERMINATED_STATUS = 128 + signal.SIGTERM
 
 
@@ -97,27 +96,37 @@ def _run_cell(sweep: Sweep, cell: Cell) -> dict[str, Any]:
 
 
 def run_child(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` to its end; whatever ends this process in an orderly way ends it too."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED_STATUS))
+    """Run ``command`` to its end; told to end, end it first, a launcher together with its ranks.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after SIGTERM.
+    """
+    told: list[int] = []
+    running: list[subprocess.Popen[str]] = []
+
+    def end(number: int, _: object) -> None:
+        # An exception here could fall between the child's start and its name, and orphan it.
+        told.append(number)
+        for child in running:
+            child.send_signal(signal.SIGTERM if len(told) == 1 else signal.SIGKILL)
+
+    numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]  # fmt: skip
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             encoding="utf-8", errors="replace",
         ) as child:  # fmt: skip
-            try:
-                out, err = child.communicate()
-            except BaseException:
-                _end(child)
-                raise
+            running.append(child)
+            if told:
+                child.terminate()
+            out, err = child.communicate()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signal.SIGINT in told:
+        raise KeyboardInterrupt
+    if told:
+        sys.exit(_TERMINATED_STATUS)
     return subprocess.CompletedProcess(command, child.returncode, out, err)
-
-
-def _end(child: "subprocess.Popen[str]") -> None:
-    """End ``child``, a launcher together with its ranks."""
-    child.terminate()  # SIGINT would be ignored where a shell started all this in the background
-    try:
-        child.wait(_ENDING_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.kill()
