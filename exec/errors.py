@@ -29,6 +29,10 @@ class ModelFileError(StepcastError):
     """A weights file that is absent, damaged or of another network."""
 
 
+class SweepError(StepcastError):
+    """A sweep's file that is damaged or another sweep's, or a run of it that failed."""
+
+
 class IllegalProgramError(StepcastError):
     """A program that no set of ranks could finish; the message draws the rank-by-step grid."""
 

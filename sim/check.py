@@ -5,8 +5,6 @@ the same plans with both engines, and prints measured and forecast side by side.
 """
 
 import json as json_format
-import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from calibration.ladder import ladder
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
+from exec.launch import find_mpiexec
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
@@ -192,8 +191,7 @@ def _run(case: Case, ranks: int, expected_s: float) -> dict[str, Any]:
 def _launcher(ranks: int) -> list[str]:
     if ranks == 1:
         return []
-    beside = Path(sys.executable).with_name("mpiexec")
-    launcher = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec")
+    launcher = find_mpiexec()
     if launcher is None:
         raise UsageError("mpiexec must be installed for more than 1 rank (the mpi extra has one), or use --ranks 1")  # fmt: skip
     return [launcher, "-n", str(ranks)]

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings by one command, kept line by line, and the figures drawn from them."""
