@@ -99,13 +99,18 @@ class Session:
             np.arange(0),
         )
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
-        wire = Wire.connect(transport, programs[0])
+        self._wire = Wire.connect(transport, programs[0])
         self._bound = [
-            self._bind(program, batch, wire)
+            self._bind(program, batch, self._wire)
             for program, batch in zip(programs, batches, strict=True)
         ]
         self.step_times_s: list[float] = []
         self.spans: list[Span] = []
+
+    def close(self) -> None:
+        """Give back the groups of ranks; needed only where sessions follow one another."""
+        for group in self._wire.groups.values():
+            group.close()
 
     def _bind(self, program: Program, batch: int, wire: Wire) -> _Bound:
         plan = self.plan

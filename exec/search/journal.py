@@ -63,9 +63,7 @@ def parse_journal(data: bytes, name: str) -> Contents:
         DataError: any other line is damaged; the message names it.
     """
     contents = Contents()
-    for number, line in enumerate(data.splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
             if number == 1:
                 contents.head = _parse_head(line)
@@ -77,7 +75,7 @@ def parse_journal(data: bytes, name: str) -> Contents:
                 f"{name}, line {number} must be a line of a search's journal: {problem}; "
                 f"mend it, or search in a new folder"
             ) from error
-        contents.nbytes += len(line)
+        contents.nbytes += len(line) + 1
     return contents
 
 
@@ -137,6 +135,10 @@ class Journal:
         self.contents.add(line)
         self._write(line.model_dump_json())
 
+    def close(self) -> None:
+        """Let another search write."""
+        os.close(self._file)
+
     def _write(self, text: str) -> None:
         left = memoryview(text.encode() + b"\n")
         try:
@@ -152,7 +154,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:  # fmt: skip
-        os.close(self._file)
+        self.close()
 
 
 def _lock(file: int, path: Path) -> None:

@@ -49,30 +49,34 @@ def lower_bound_s(lengths_s: NDArray[np.float64], num_groups: int) -> float:
 
 
 def forecast_makespan(
-    lengths_s: Sequence[float], num_groups: int, num_trials: int | None = None, seed: int = 0
-) -> Makespan:
+    lengths_s: Sequence[float], num_groups: int, num_trials: int | None = None, *,
+    gap_s: float = 0.0, seed: int = 0,
+) -> Makespan:  # fmt: skip
     """Return the makespan of the measured trials, or of ``num_trials`` such trials.
 
-    The interval (90 %) is a bootstrap over the trials: as many are drawn from the measured ones,
-    with replacement, and handed out in the order in which those were (B. Efron, "Bootstrap methods:
-    another look at the jackknife", Ann. Stat. 7 (1979) 1-26). It says how much the makespan hangs
-    on which trials were drawn. It assumes that a trial takes as long as it did here, however many
-    run beside it.
+    ``gap_s`` passes on a group between two trials. The interval (90 %) is a bootstrap over the
+    trials: as many are drawn from the measured ones, with replacement, and handed out in the order
+    in which those were (B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Stat. 7
+    (1979) 1-26). It says how much the makespan hangs on which trials were drawn. It assumes that a
+    trial takes as long as it did here, however many run beside it.
     """
-    measured = np.asarray(lengths_s, np.float64)
-    count = num_trials or len(measured)
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM,))))  # fmt: skip
-    drawn = generator.integers(0, len(measured), (REPLICATES, count))
-    if count == len(measured):
-        lengths = measured
-        drawn.sort(axis=1)
-    else:  # there is no order to keep
-        lengths = measured[np.arange(count) % len(measured)]
-    many_s = list_schedule(measured[drawn], num_groups)
+    measured_s = np.asarray(lengths_s, np.float64)
+    count = num_trials or len(measured_s)
+    seeds = np.random.SeedSequence(seed, spawn_key=(_STREAM,))
+    drawn = np.random.Generator(np.random.PCG64(seeds)).integers(0, len(measured_s), (REPLICATES, count))  # fmt: skip
+    if count == len(measured_s):
+        drawn.sort(axis=1)  # else there is no order to keep
+    many_s = measured_s[drawn]
+    spans_s = list_schedule(many_s + gap_s, num_groups) - gap_s  # none follows the last
+    if count == len(measured_s):
+        own_s = measured_s
+        time_s = float(list_schedule(own_s + gap_s, num_groups)) - gap_s
+    else:
+        middle = np.argsort(spans_s)[REPLICATES // 2]
+        own_s, time_s = many_s[middle], float(spans_s[middle])
     tail = (1 - CONFIDENCE) / 2
-    low_s, high_s = map(float, np.quantile(many_s, (tail, 1 - tail)))
-    time_s = float(list_schedule(lengths, num_groups)) if count == len(measured) else float(np.median(many_s))  # fmt: skip
+    low_s, high_s = map(float, np.quantile(spans_s, (tail, 1 - tail)))
     return Makespan(
-        num_groups, time_s, min(low_s, time_s), max(high_s, time_s), lower_bound_s(lengths, num_groups),
-        float(lengths.sum() / (num_groups * time_s)),
+        num_groups, time_s, min(low_s, time_s), max(high_s, time_s), lower_bound_s(own_s, num_groups),
+        float(own_s.sum() / (num_groups * time_s)),
     )  # fmt: skip

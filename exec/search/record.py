@@ -1,5 +1,6 @@
 """What is written of a trial and of a session: the lines of a search's journal."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -70,7 +71,7 @@ class SessionStart(_Line):
     oversubscribed: bool
 
 
-def best_trial(results: "list[TrialResult] | tuple[TrialResult, ...]") -> TrialResult | None:
+def best_trial(results: Iterable[TrialResult]) -> TrialResult | None:
     """Return the trial of the highest accuracy, of equals that of the least loss, then the first."""
     done = [result for result in results if result.accuracy is not None]
     return min(done, key=_badness, default=None)

@@ -59,7 +59,7 @@ def count_trials(name: str, space: Space, asked: int | None) -> int:
 def grid_config(space: Space, index: int) -> Config:
     """Return point ``index`` of the grid; the last dimension varies fastest."""
     point = {}
-    for name, dimension in reversed(space.dimensions.items()):
+    for name, dimension in reversed([*space.dimensions.items()]):
         assert isinstance(dimension, Values)
         index, place = divmod(index, len(dimension.values))
         point[name] = dimension.values[place]

@@ -175,20 +175,22 @@ def _number(name: str, word: str, text: str) -> float:
     """Return the number that ``word``, a part of ``text``, spells."""
     kind = DIMENSIONS[name]
     word = word.strip()
+    if not re.fullmatch(r"[0-9]+" if kind.is_whole else r"[-+.0-9]+([eE][-+]?[0-9]+)?", word):
+        raise UsageError(_not_numbers(name, text))
     try:
-        if kind.is_whole and not re.fullmatch(r"[0-9]+", word):
-            raise ValueError
         value = int(word) if kind.is_whole else float(word)
     except ValueError:
-        what = "whole numbers" if kind.is_whole else "numbers"
-        raise UsageError(
-            f"{_option(name)} must be {what}, values joined by ',' or a range LOW:HIGH, got {text!r}"
-        ) from None
+        raise UsageError(_not_numbers(name, text)) from None
     if not 0 < value <= kind.most:
         raise UsageError(
             f"{_option(name)} must be above 0 and at most {kind.most:g}, got {word} in {text!r}"
         )
     return value
+
+
+def _not_numbers(name: str, text: str) -> str:
+    what = "whole numbers" if DIMENSIONS[name].is_whole else "numbers"
+    return f"{_option(name)} must be {what}, joined by ',' or a range LOW:HIGH, got {text!r}"
 
 
 def _option(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Ranks as MPI processes: the one file that knows mpi4py.
+"""Ranks as MPI processes; this file and ``pool.py`` know mpi4py, and no other.
 
 Importing ``mpi4py.MPI`` initialises MPI, so it happens inside :func:`connect` only.
 """
@@ -123,6 +123,10 @@ class MpiTransport:
         group: MPI.Intracomm = self._comm.Split(color, self.rank)  # type: ignore[assignment]  # of one
         return MpiTransport(group, self._mpi)
 
+    def close(self) -> None:
+        """Free the communicator: MPI has about two thousand of them."""
+        self._comm.Free()
+
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
         return self._comm.allgather(value)
@@ -133,6 +137,11 @@ class MpiTransport:
         sys.stderr.flush()
         self._mpi.COMM_WORLD.Abort(status)
         raise TransportError(message)
+
+    @property
+    def comm(self) -> "MPI.Intracomm":
+        """The communicator, for the other file that knows MPI."""
+        return self._comm
 
     @property
     def library(self) -> str:

@@ -171,6 +171,9 @@ class ThreadTransport:
         group = (*self.group, self._num_meetings, color)
         return ThreadTransport(self.world, group, members.index(self.rank), len(members))
 
+    def close(self) -> None:
+        """Do nothing: a group of threads is a name."""
+
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
         key, meeting = self._meet()
