@@ -197,7 +197,7 @@ def forecast(
     if json:
         print(json_format.dumps(search_record(searches[0], rows, checks), allow_nan=False))
     else:
-        print_forecasts(console(100), rows, checks)
+        print_forecasts(console(), rows, checks)
 
 
 def _run(world: Transport, search: Search, plot: Path | None, *, is_json: bool) -> None:
@@ -214,7 +214,7 @@ def _run(world: Transport, search: Search, plot: Path | None, *, is_json: bool) 
 
     def lead(pool: Pool[Trial, Outcome]) -> None:
         assert journal is not None
-        out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console(100)
+        out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
         with journal:
             _lead(pool, search, journal, dataset, world.size, out, is_over=is_over)
         contents = journal.contents

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from exec.errors import UsageError
 from exec.search.journal import Contents
-from exec.search.makespan import Makespan, forecast_makespan
+from exec.search.makespan import Makespan, forecast_makespan, seconds
 from exec.search.record import TrialResult
 from exec.transport.pool import num_groups
 
@@ -85,7 +85,7 @@ def check_last(contents: Contents) -> Check | None:
 
 
 def gap_s(contents: Contents) -> float:
-    """Return the median time between two trials of a group, in which results are written down."""
+    """Return the mean time between two trials of a group, in which results are written down."""
     by_group: dict[tuple[int, int], list[TrialResult]] = defaultdict(list)
     for each in sorted(contents.trials.values(), key=lambda result: result.started_s):
         by_group[each.session, each.group].append(each)
@@ -94,7 +94,7 @@ def gap_s(contents: Contents) -> float:
         for own in by_group.values()
         for before, after in pairwise(own)
     ]
-    return max(statistics.median(gaps_s), 0.0) if gaps_s else 0.0
+    return max(statistics.fmean(gaps_s), 0.0) if gaps_s else 0.0
 
 
 def measured_s(results: Sequence[TrialResult]) -> float:
@@ -136,13 +136,6 @@ def check_line(check: Check) -> str:
         f"{seconds(check.measured_s)}, list scheduling of what was measured gives {seconds(span.time_s)} "
         f"({check.measured_s / span.time_s - 1:+.1%}){shared}"
     )
-
-
-def seconds(time_s: float) -> str:
-    """Return a time for people."""
-    if time_s < 120:
-        return f"{time_s:.3g} s"
-    return f"{time_s / 60:.3g} min" if time_s < 7200 else f"{time_s / 3600:.3g} h"
 
 
 def _check_alike(searches: Sequence[Contents]) -> None:

@@ -24,7 +24,7 @@ FORMAT = "stepcast-search-1"
 _LINE: TypeAdapter[SessionStart | TrialResult] = TypeAdapter(
     Annotated[SessionStart | TrialResult, Field(discriminator="kind")]
 )
-_PATIENCE_S, _SLEEP_S = 5.0, 0.05  # for a killed search to let go of its lock
+PATIENCE_S, _SLEEP_S = 5.0, 0.05  # for a killed search to let go of its lock
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ def read_journal(path: Path) -> Contents:
 class Journal:
     """A journal that is open to be written: a context manager that holds its lock."""
 
-    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, head: Mapping[str, Any], patience_s: float = PATIENCE_S) -> None:
         """Open the journal at ``path``, or begin it with ``head``.
 
         Raises:
@@ -116,7 +116,7 @@ class Journal:
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         try:
-            _lock(self._file, path)
+            _lock(self._file, path, patience_s)
             self.contents = parse_journal(path.read_bytes(), str(path))
             if self.contents.head:
                 _check_same(self.contents.search, head["search"], path)
@@ -157,9 +157,9 @@ class Journal:
         self.close()
 
 
-def _lock(file: int, path: Path) -> None:
-    """Lock ``file``; a search that has just been killed has some seconds to end."""
-    give_up_s = monotonic() + _PATIENCE_S
+def _lock(file: int, path: Path, patience_s: float) -> None:
+    """Lock ``file``; a search that has just been killed has ``patience_s`` to end."""
+    give_up_s = monotonic() + patience_s
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -80,3 +80,10 @@ def forecast_makespan(
         num_groups, time_s, min(low_s, time_s), max(high_s, time_s), lower_bound_s(own_s, num_groups),
         float(own_s.sum() / (num_groups * time_s)),
     )  # fmt: skip
+
+
+def seconds(time_s: float) -> str:
+    """Return a time for people."""
+    if time_s < 120:
+        return f"{time_s:.3g} s"
+    return f"{time_s / 60:.3g} min" if time_s < 7200 else f"{time_s / 3600:.3g} h"

@@ -80,7 +80,7 @@ def _draw_found(axes: Any, trials: Sequence[TrialResult]) -> None:
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     axes.set_xlim(left=0)
     axes.grid(visible=True, alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(framealpha=0.8, fontsize=8, loc="lower right")
 
 
 def _draw_parallel(figure: Any, axes: Any, trials: Sequence[TrialResult]) -> None:
@@ -101,7 +101,8 @@ def _draw_parallel(figure: Any, axes: Any, trials: Sequence[TrialResult]) -> Non
         for place, (name, kind) in enumerate(DIMENSIONS.items())
     }  # fmt: skip
     for i in sorted(range(len(trials)), key=lambda i: accuracies[i]):  # the best on top
-        ys = [heights[name][i] for name in DIMENSIONS]
+        # Lines of equal values lie side by side, the better above.
+        ys = [heights[name][i] + 0.06 * (float(scale(accuracies[i])) - 0.5) for name in DIMENSIONS]
         axes.plot(range(len(ys)), ys, color=colours(scale(accuracies[i])), lw=1.4, alpha=0.85)
     for place in range(len(DIMENSIONS)):
         axes.axvline(place, color=GREY, lw=0.8, zorder=0)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from exec.search.makespan import seconds
 from exec.search.record import State, TrialResult, best_trial
 from exec.search.space import DIMENSIONS, Config
 from exec.search.trial import Trial
@@ -71,7 +72,7 @@ class SearchView:
 def trial_table(results: list[TrialResult], best: TrialResult | None) -> Table:
     """Return ``results`` as a table; ``best`` is bold."""
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-    for heading in ("trial", *(name.replace("_", " ") for name in DIMENSIONS), "state", "accuracy", "loss", "time", "group"):  # fmt: skip
+    for heading in ("trial", *(name.removeprefix("learning_") for name in DIMENSIONS), "state", "accuracy", "loss", "time"):  # fmt: skip
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for result in results:
         is_best = best is not None and result.index == best.index
@@ -79,7 +80,7 @@ def trial_table(results: list[TrialResult], best: TrialResult | None) -> Table:
             str(result.index), *_cells(result.config), "best" if is_best else result.state,
             "" if result.accuracy is None else f"{result.accuracy:.2%}",
             "" if result.loss is None else f"{result.loss:.4f}",
-            f"{result.time_s:.2f} s", str(result.group),
+            seconds(result.time_s),
             style="bold" if is_best else "red" if result.state is State.FAILED else None,
         )  # fmt: skip
     return table
@@ -91,7 +92,7 @@ def line(result: TrialResult) -> str:
         came_to = f"failed: {result.reason}"
     else:
         came_to = f"accuracy {result.accuracy:7.2%}  loss {result.loss:.4f}"
-    return f"trial {result.index:3d}  {result.config}  {came_to}  {result.time_s:.2f} s  group {result.group}"  # fmt: skip
+    return f"trial {result.index:3d}  {result.config}  {came_to}  {seconds(result.time_s)}  group {result.group}"  # fmt: skip
 
 
 def _cells(config: Config) -> list[str]:
