@@ -140,9 +140,9 @@ def _draw_makespans(axes: Any, rows: Sequence[Row], checks: Sequence[Check]) -> 
                   label=f"{size} rank{'s' * (size > 1)} a trial")  # fmt: skip
         lows, highs = ([getattr(row.makespan, end) for row in own] for end in ("low_s", "high_s"))
         axes.fill_between(ranks, lows, highs, color=colour, alpha=0.18, lw=0)
-    for check in checks:
-        axes.plot([check.ranks], [check.measured_s], "*", color="black", ms=10, zorder=3,
-                  label=f"measured, {check.ranks} ranks")  # fmt: skip
+    if checks:
+        measured = [(check.ranks, check.measured_s) for check in checks]
+        axes.plot(*zip(*measured, strict=True), "k*", ms=10, zorder=3, label="measured")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("ranks")

@@ -55,9 +55,10 @@ def print_forecasts(out: Console, rows: Sequence[Row], checks: Sequence[Check]) 
     out.print(forecast_table(rows))
     for check in checks:
         out.print(check_line(check))
+    out.print("a trial is taken to last as it did here: measure with as many on a node as will share it")  # fmt: skip
     if len(sizes) == 1:
-        out.print(f"for other than {sizes[0]} rank{'s' * (sizes[0] > 1)} a trial nothing was measured: run the search with "
-                  f"--ranks-per-trial in another folder, then python -m exec.tune forecast FOLDER FOLDER")  # fmt: skip
+        out.print(f"other than {sizes[0]} rank{'s' * (sizes[0] > 1)} a trial was not measured: search with --ranks-per-trial and "
+                  f"another --out, then python -m exec.tune forecast FOLDER FOLDER")  # fmt: skip
 
 
 def search_record(contents: Contents, rows: Sequence[Row], checks: Sequence[Check]) -> dict[str, Any]:  # fmt: skip
