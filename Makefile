@@ -41,6 +41,7 @@ measure: $(VENV)/installed-bench
 	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 5 \
 	    --out $(MEASURED)/check-2core-epyc.jsonl
 	$(RUN) benchmarks/trainer.py --json $(MEASURED)/trainer-2core-epyc.jsonl
+	$(RUN) benchmarks/kill_search.py --json $(MEASURED)/kill-search.jsonl
 	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
 	    > $(MEASURED)/letters-2core-epyc.json
 

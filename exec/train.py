@@ -17,8 +17,6 @@ from threadpoolctl import threadpool_limits
 
 from exec.cli import console, make_app, run_app
 from exec.data.dataset import Dataset
-from exec.data.load import load_dataset
-from exec.data.noise import noise_dataset
 from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
 from exec.nn.backend import DTYPES
@@ -38,6 +36,7 @@ from exec.runtime.report import (
     num_cores,
 )  # fmt: skip
 from exec.runtime.session import Epoch, Session, TrainingPlan
+from exec.runtime.source import Source
 from exec.runtime.utilisation import counters
 from exec.runtime.utilisation_plot import check_plot, draw_utilisation
 from exec.runtime.weights import load_weights, save_weights, scatter_weights
@@ -47,44 +46,6 @@ from exec.workload import Workload, parse_net, positive
 app = make_app("python -m exec.train", "Train a network from scratch, alone or under mpiexec.")
 
 Flag = Annotated[bool, Parameter(negative=())]
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where the samples come from."""
-
-    name: str
-    data_dir: Path | None
-    test_file: Path | None
-    fold: int
-    num_train: int
-    num_test: int
-    seed: int
-
-    def load(self, workload: Workload) -> Dataset:
-        widths = workload.widths
-        if self.name == "noise":
-            dataset = noise_dataset(widths[0], widths[-1], self.num_train, self.num_test, self.seed)
-        else:
-            dataset = load_dataset(
-                self.name, data_dir=self.data_dir, test_file=self.test_file, fold=self.fold,
-                seed=self.seed, num_train=self.num_train, num_test=self.num_test,
-            )  # fmt: skip
-        if (dataset.num_features, dataset.num_classes) != (widths[0], widths[-1]):
-            suggestion = "-".join(
-                map(str, (dataset.num_features, *widths[1:-1], dataset.num_classes))
-            )
-            raise UsageError(
-                f"net must start with the {dataset.num_features} features and end with the "
-                f"{dataset.num_classes} classes of {dataset.name}, got {workload.net}; "
-                f"for example --net {suggestion}"
-            )
-        if len(dataset.train_labels) < workload.global_batch:
-            raise UsageError(
-                f"batch must be at most the {len(dataset.train_labels)} training samples of "
-                f"{dataset.name}, got {workload.global_batch}"
-            )
-        return dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +232,7 @@ def train(
     replayed = () if replay is None else read_arrivals(replay, options.servers, mesh.world_size)
     plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed,
                         independent_starts, parse_slow(slow, world_size), replayed)  # fmt: skip
-    source = _Source(data, data_dir, test_file, fold, num_train, num_test, seed)
+    source = Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     files = _Files(load, save, trace, arrivals, monitor_plot, monitor or monitor_plot is not None)
 
@@ -284,11 +245,11 @@ def train(
 
 
 def _run(
-    wire: Transport, plan: TrainingPlan, source: _Source, strategy: Strategy, epochs: int,
+    wire: Transport, plan: TrainingPlan, source: Source, strategy: Strategy, epochs: int,
     files: _Files, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
-    dataset = together(wire, lambda: source.load(workload))
+    dataset = together(wire, lambda: source.load_for(workload))
     session = together(wire, lambda: Session(plan, dataset, wire))
     if plan.replayed:
         workers = session.program.trainers

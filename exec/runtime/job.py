@@ -5,7 +5,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from exec.errors import StepcastError, UsageError
 from exec.launch import launched_ranks
@@ -14,6 +15,7 @@ from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 _FAILED_STATUS, _INTERRUPTED_STATUS = 1, 130
 
 
@@ -71,20 +73,35 @@ def run_job(name: TransportName, ranks: int | None, body: Callable[[Transport], 
         raise UsageError(
             f"ranks must be the {transport.size} that the launcher started, got {ranks}"
         )
-    try:
-        return body(transport)
-    except AgreedError:
-        raise
-    except KeyboardInterrupt:
-        transport.abort("interrupted" if transport.rank == 0 else "", _INTERRUPTED_STATUS)
-    except BaseException as error:  # noqa: BLE001  # any failure of one rank must end the others
-        is_known = isinstance(error, StepcastError) or type(error).__module__.startswith("mpi4py")
-        detail = "" if is_known else traceback.format_exc()
-        cause = f"{type(error).__name__}: {error}"
-        if type(error).__module__.startswith("mpi4py"):
-            cause = f"MPI lost another rank, which has probably died: {error}"
-        sys.stdout.flush()
-        transport.abort(
-            f"{detail}error: rank {transport.rank} of {transport.size} failed: {cause}",
-            _FAILED_STATUS,
-        )
+    return ended_with(transport, body)(transport)
+
+
+def ended_with(transport: Transport, body: Callable[Arguments, Result]) -> Callable[Arguments, Result]:  # fmt: skip
+    """Return ``body`` such that, if it fails on this rank, all ranks of ``transport`` end.
+
+    The rank and the cause are named; only what all ranks have agreed on is raised.
+    """
+
+    @wraps(body)
+    def run(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        try:
+            return body(*arguments, **named)
+        except AgreedError:
+            raise
+        except KeyboardInterrupt:
+            transport.abort("interrupted" if transport.rank == 0 else "", _INTERRUPTED_STATUS)
+        except BaseException as error:  # noqa: BLE001  # any failure of one rank must end the others
+            is_known = isinstance(error, StepcastError) or type(error).__module__.startswith(
+                "mpi4py"
+            )
+            detail = "" if is_known else traceback.format_exc()
+            cause = f"{type(error).__name__}: {error}"
+            if type(error).__module__.startswith("mpi4py"):
+                cause = f"MPI lost another rank, which has probably died: {error}"
+            sys.stdout.flush()
+            transport.abort(
+                f"{detail}error: rank {transport.rank} of {transport.size} failed: {cause}",
+                _FAILED_STATUS,
+            )
+
+    return run

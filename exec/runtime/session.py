@@ -112,18 +112,21 @@ class Session:
             np.arange(0),
         )
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
-        wire = Wire.connect(transport, programs)
+        self._wire = Wire.connect(transport, programs)
         self.arrivals: list[int] = []
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
-        bound = {key: self._bind(program, samples[key], wire, replayed) for key, program in expanded.items()}  # fmt: skip
+        bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
         self._segments = [(each, bound[id(each.program)]) for each in segments]
         self._bound = list(bound.values())
         self.num_timed = 0
         self.spans: list[Span] = []
 
-    def _bind(
-        self, program: Program, samples: int, wire: Wire, replayed: Iterator[int] | None
-    ) -> _Bound:
+    def close(self) -> None:
+        """Give back the groups of ranks; needed only where sessions follow one another."""
+        for group in self._wire.groups.values():
+            group.close()
+
+    def _bind(self, program: Program, samples: int, replayed: Iterator[int] | None) -> _Bound:
         plan, rank = self.plan, self.transport.rank
         role = program.role_of(rank)
         starts: tuple[int, ...] = (0,)  # a ticket's samples are one rank's
@@ -133,7 +136,7 @@ class Session:
                               role.samples, starts)  # fmt: skip
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         slowness = dict(plan.slowness).get(rank, 1.0)
-        step = bind_step(program, wire, self.buffers, binder, queue, slowness)
+        step = bind_step(program, self._wire, self.buffers, binder, queue, slowness)
         return _Bound(program, role, step, binder, queue)
 
     @property

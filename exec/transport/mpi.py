@@ -1,4 +1,4 @@
-"""Ranks as MPI processes: the one file that knows mpi4py.
+"""Ranks as MPI processes; this file and ``pool.py`` know mpi4py, and no other.
 
 Importing ``mpi4py.MPI`` initialises MPI, so it happens inside :func:`connect` only.
 """
@@ -188,6 +188,10 @@ class MpiTransport:
         group: MPI.Intracomm = self._comm.Split(color, self.rank)  # type: ignore[assignment]  # of one
         return MpiTransport(group, self._mpi, self._meter)
 
+    def close(self) -> None:
+        """Free the communicator: MPI has about two thousand of them."""
+        self._comm.Free()
+
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
         return self._comm.allgather(value)
@@ -203,6 +207,11 @@ class MpiTransport:
     def nbytes_sent(self) -> int:
         """The bytes this rank has handed to MPI."""
         return self._meter.nbytes
+
+    @property
+    def comm(self) -> "MPI.Intracomm":
+        """The communicator, for the other file that knows MPI."""
+        return self._comm
 
     @property
     def library(self) -> str:

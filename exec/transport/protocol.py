@@ -120,6 +120,10 @@ class Transport(Protocol):
         """Return the group of the ranks that name the same ``color``, in the order of ranks."""
         ...
 
+    def close(self) -> None:
+        """Give back this group, which :meth:`split` made; all of its ranks call it together."""
+        ...
+
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank: for set-up and reports, not for steps."""
         ...

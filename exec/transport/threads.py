@@ -221,6 +221,9 @@ class ThreadTransport:
             self.world, group, members.index(self.rank), len(members), self._meter
         )
 
+    def close(self) -> None:
+        """Do nothing: a group of threads is a name."""
+
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
         key, meeting = self._meet()
