@@ -85,7 +85,7 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     """
     for rank in costs.slowness:
         program = program.isolated(rank)
-    walks = [_walk_of(program, role, costs) for role in program.roles]
+    walks = list(_walks(program, costs))
     solver = _Solver(program, costs, walks)
     lanes = []
     for walk in walks:
@@ -107,16 +107,30 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     return StepTimes(max(walk.finish_s for walk in walks), max(walk.compute_s for walk in walks))
 
 
-def _walk_of(program: Program, role: Role, costs: Costs) -> _Walk:
-    """Return the walk of the rank that stands for ``role``.
+def _walks(program: Program, costs: Costs) -> Iterator[_Walk]:
+    """Yield the walks of the ranks that stand for roles.
 
-    Where some rank talks to many one after the other, the last one's turn comes last.
+    Where some rank talks to many one after the other, each of them has its turn, and stands for
+    itself; of very many the last stands for all.
     """
     has_turns = any(isinstance(op, Repeat) for each in program.roles for op in each.ops)
-    rank = max(program.ranks_of(role)) if has_turns else next(iter(program.ranks_of(role)))
-    return _Walk(role, rank, costs.slowness.get(rank, 1.0))
+    for role in program.roles:
+        ranks = list(program.ranks_of(role))
+        if not has_turns or len(ranks) == 1:
+            ranks = ranks[:1]
+        elif len(ranks) > _MAX_APART:
+            ranks = [max(ranks)]
+        else:
+            for rank in ranks:
+                alone = role
+                for axis, own in zip(Axis, program.mesh.coordinates(rank), strict=True):
+                    alone = alone.narrowed(axis, range(own, own + 1))
+                yield _Walk(alone, rank, costs.slowness.get(rank, 1.0))
+            continue
+        yield _Walk(role, ranks[0], costs.slowness.get(ranks[0], 1.0))
 
 
+_MAX_APART = 512
 _END = object()
 
 
@@ -127,6 +141,7 @@ class _Solver:
     walks: list[_Walk]
     has_moved: bool = False
     _arrived_s: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    _known: dict[int, _Walk] = field(default_factory=dict)  # by rank
 
     def walk(self, walk: _Walk, ops: tuple[Op, ...]) -> Iterator[None]:
         """Do ``ops``; yield wherever something is not known yet."""
@@ -189,8 +204,10 @@ class _Solver:
 
     def _arrival_s(self, walk: _Walk, message: _Sent, iteration: int | None) -> float:
         """Return when ``message`` is here; what many ranks send passes this rank's link in turn."""
+        alone_s = message.ready_s + message.transfer_s
         if iteration is None:
-            return message.ready_s + message.transfer_s
+            walk.in_free_s = max(walk.in_free_s, alone_s)
+            return alone_s
         walk.in_free_s = max(walk.in_free_s, message.ready_s) + message.transfer_s
         return walk.in_free_s
 
@@ -213,12 +230,14 @@ class _Solver:
     def _source(self, walk: _Walk, op: Receive, iteration: int | None) -> _Walk:
         """Return the walk of the role that the source of ``op`` plays."""
         rank = self._peer(walk, op.peer, iteration or 0)
-        dp, pp, tp = self.program.mesh.coordinates(rank)
-        return next(
-            each
-            for each in self.walks
-            if dp in each.role.dp and pp in each.role.pp and tp in each.role.tp
-        )
+        if rank not in self._known:
+            dp, pp, tp = self.program.mesh.coordinates(rank)
+            self._known[rank] = next(
+                each
+                for each in self.walks
+                if dp in each.role.dp and pp in each.role.pp and tp in each.role.tp
+            )
+        return self._known[rank]
 
     def _group(self, walk: _Walk, axis: Axis) -> list[int]:
         """Return the ranks that stand for the roles in the group of ``walk`` along ``axis``."""
