@@ -88,3 +88,17 @@ def test_measured_points_of_the_speedup_figure_are_measured() -> None:
         key = (scaling.net, scaling.batch)
         ratio = measured[*key, "serial", False] / measured[*key, "data", False]
         assert scaling.measured[2] == pytest.approx(ratio, rel=1e-12)
+
+
+def test_the_readme_says_how_many_kills_the_search_has_survived() -> None:
+    path = ROOT / "paper" / "measurements" / "kill-search.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    summary = lines[-1]
+    other_bits = summary["searches"] - summary["equal"]
+    assert summary["kills"] == sum(line["kind"] == "kill" for line in lines)
+    row = (
+        f"| {summary['kills']} kills of a search on {summary['ranks']} ranks at random moments: trials "
+        f"lost, run twice, searches of other bits | `python benchmarks/kill_search.py` | "
+        f"{summary['lost']}, {summary['repeated']}, {other_bits} |"
+    )
+    assert row in (ROOT / "README.md").read_text(encoding="utf-8")
