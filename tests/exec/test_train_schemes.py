@@ -28,12 +28,9 @@ BAD = {
     "fast": (("--slow", "1=0.5", "--ranks", 2), "slow must have a factor of at least 1, got '1=0.5'"),
     "slow word": (("--slow", "1=x", "--ranks", 2), "slow must be a rank and a factor, such as 1=2.5, got '1=x'"),
     "starts of servers": (("--independent-starts", "--strategy", "server", "--ranks", 2), "independent-starts needs strategy averaging, got server"),
-    "starts of a mesh": (("--independent-starts", "--ranks", 2), "independent-starts needs strategy averaging, got data"),
     "replay of a mesh": (("--replay", "x", "--ranks", 2), "arrivals and replay need strategy async_server, got data"),
-    "arrivals of servers": (("--arrivals", "x", "--strategy", "server", "--ranks", 2), "arrivals and replay need strategy async_server, got server"),
     "replay of nothing": ((*ASYNC, "--replay", "/nowhere/a.json"), "replay must be a file that --arrivals wrote, got /nowhere/a.json"),
     "arrivals nowhere": ((*ASYNC, "--arrivals", "/nowhere/a.json"), "arrivals must be a file in a folder that exists"),
-    "microbatches": (("--microbatches", 2, "--strategy", "shared_lock", "--ranks", 2), "microbatches must be 1 for shared_lock, got 2"),
     "stages of servers": (("--pp", 2, "--strategy", "server", "--ranks", 4), "pp must be 1 for strategy server on 4 ranks, got 2"),
 }  # fmt: skip
 
@@ -46,10 +43,9 @@ def test_bad_input_is_one_message_and_status_2(name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "not json", '{"ranks": 3}', '{"ranks": 4, "arrivals": [[1, 2]]}',
-     '{"ranks": 3, "arrivals": [[1], [2]]}', '{"ranks": 3, "arrivals": [[1, 2]]}',
+    ["not json", '{"ranks": 4, "arrivals": [[1, 2]]}', '{"ranks": 3, "arrivals": [[1, 2]]}',
      json.dumps({"ranks": 3, "arrivals": [[1] * 26]})],
-    ids=["empty", "text", "other", "ranks", "servers", "short", "hanging"],
+    ids=["damaged", "ranks", "short", "hanging"],
 )  # fmt: skip
 def test_replay_of_another_file_is_one_message_and_status_2(tmp_path: Path, text: str) -> None:
     path = tmp_path / "arrivals.json"
@@ -58,7 +54,7 @@ def test_replay_of_another_file_is_one_message_and_status_2(tmp_path: Path, text
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["every 0", "all serve", "slow word", "hanging"])
+@pytest.mark.parametrize("name", ["all serve", "hanging"])
 def test_bad_input_is_one_message_under_mpiexec_too(
     launch: Launch, tmp_path: Path, name: str
 ) -> None:

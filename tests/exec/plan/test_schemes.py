@@ -26,7 +26,7 @@ from tests.exec.random_plans import Case, schemes
 from tests.exec.runtime.equivalence import dataset_of
 from tests.exec.runtime.schemes import scheme_plan
 
-SETTINGS = settings(derandomize=True, deadline=None, max_examples=80)
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 @st.composite
@@ -182,7 +182,7 @@ def test_last_server_grants_and_locks_are_let_go(
                 assert role.until == f"pull.{case.options.servers - 1}"
 
 
-@settings(SETTINGS, max_examples=400)
+@settings(SETTINGS, max_examples=200)
 @given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 12), st.integers(1, 8))
 def test_rounds_cover_the_epoch(num_samples: int, batch: int, every: int, trainers: int) -> None:
     found = rounds(num_samples, batch, every)
