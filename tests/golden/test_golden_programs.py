@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from exec.plan.collectives import expand
+from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.step import plan_step
+from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.parse import parse_program
@@ -27,6 +29,33 @@ def plan(net: str, batch: int, mesh: Mesh, **options: object) -> Program:
     """Return the expanded program of ``net`` on ``mesh``."""
     widths = tuple(map(int, net.split("-")))
     return expand(plan_step(Workload(widths, batch), mesh, PlanOptions(**options)))  # type: ignore[arg-type]  # by name
+
+
+def epoch(
+    strategy: Strategy, *, momentum: bool = False, ranks: int = 3, **options: object
+) -> list[Program]:
+    """Return the programs of an epoch of 20 samples in batches of 8, for 3 ranks unless given."""
+    workload = Workload((3, 2), 8, has_momentum=momentum)
+    chosen = PlanOptions(strategy=strategy, **options)  # type: ignore[arg-type]  # by name
+    segments = plan_epoch(workload, Mesh(dp=ranks), chosen, 20)
+    return list(dict.fromkeys(expand(segment.program) for segment in segments))
+
+
+def golden_epochs() -> dict[str, list[Program]]:
+    """Return, for each scheme by which replicas talk, the different programs of an epoch."""
+    return {
+        "averaging_every_2": epoch(Strategy.AVERAGING, average_every=2),
+        "averaging_ring": epoch(Strategy.AVERAGING, algorithm=Algorithm.RING)[:1],
+        "master_round_trip_every_2": epoch(Strategy.MASTER_ROUND_TRIP, average_every=2)[:2],
+        "master_broadcast": epoch(Strategy.MASTER_BROADCAST)[:1],
+        "server": epoch(Strategy.SERVER),
+        "server_2_of_4_momentum": epoch(Strategy.SERVER, momentum=True, ranks=4, servers=2)[:1],
+        "async_server_2_of_4": epoch(Strategy.ASYNC_SERVER, ranks=4, servers=2),
+        "async_server": epoch(Strategy.ASYNC_SERVER)[:1],
+        "shared_lock": epoch(Strategy.SHARED_LOCK),
+        "shared_windows": epoch(Strategy.SHARED_WINDOWS)[:1],
+        "hogwild": epoch(Strategy.HOGWILD)[:1],
+    }
 
 
 def golden_programs() -> dict[str, Program]:
@@ -49,7 +78,7 @@ def golden_programs() -> dict[str, Program]:
         "hybrid_2x2x2_halving_doubling": plan(
             "6-5-4", 8, Mesh(2, 2, 2), num_microbatches=2, algorithm=Algorithm.HALVING_DOUBLING
         ),
-    }
+    } | {f"{name}_{i}": program for name, epoch in golden_epochs().items() for i, program in enumerate(epoch, 1)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", golden_programs())

@@ -94,3 +94,18 @@ def test_sums_do_not_depend_on_who_arrives_first() -> None:
         return run_threads(3, rank_body)
 
     assert [body(late) for late in range(3)] == [[(1e16 + 1.0) - 1e16] * 3] * 3
+
+
+def test_rank_that_fails_with_a_lock_held_ends_those_that_wait_for_it() -> None:
+    def body(wire: ThreadTransport) -> None:
+        lock = wire.lock()
+        if wire.rank == 0:
+            lock.acquire()
+        wire.gather_objects(None)
+        if wire.rank == 0:
+            raise ValueError("rank 0 has lost its key")
+        lock.acquire()
+        raise AssertionError("nobody may come here")
+
+    with pytest.raises(ValueError, match="lost its key"):
+        run_threads(3, body)
