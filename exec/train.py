@@ -20,7 +20,7 @@ from exec.data.dataset import Dataset
 from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
 from exec.nn.backend import DTYPES
-from exec.plan.epoch import check_plan
+from exec.plan.epoch import check_plan, idle_options
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy, mesh_of
@@ -262,6 +262,8 @@ def _run(
     out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
     if speaks:
         out.print(headline(plan, dataset, strategy, wire.size))
+        for idle in idle_options(plan.mesh, plan.options):
+            out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
     monitor = Monitor(wire, is_on=files.is_monitored)

@@ -13,7 +13,7 @@ from calibration.find import find_machine
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
-from exec.plan.epoch import check_plan
+from exec.plan.epoch import check_plan, idle_options
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
@@ -202,6 +202,9 @@ def predict(
         print(json_format.dumps(forecast_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
+        idle = [set(idle_options(row.mesh, row.options)) for row in rows]
+        for name in sorted(set.intersection(*idle)):
+            console().print(f"note: {name} changes nothing in any of these plans")
         if num_too_large:
             console().print(
                 f"{num_too_large} left out: no mesh of the strategy fits into a node's memory"

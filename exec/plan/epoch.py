@@ -11,8 +11,9 @@ from exec.plan.segment import Segment
 from exec.plan.server import plan_async_server, plan_server
 from exec.plan.shared import plan_shared
 from exec.plan.step import plan_synchronous
-from exec.plan.strategy import MASTERS, SERVERS, SHARED, SYNCHRONOUS, Strategy
+from exec.plan.strategy import MASTERS, ROUNDS, SERVERS, SHARED, SYNCHRONOUS, Strategy
 from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
 from exec.workload import Workload
 
 PlanEpoch = Callable[[Workload, Mesh, PlanOptions, int], tuple[Segment, ...]]
@@ -59,3 +60,20 @@ def check_plan(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
             raise UsageError(f"servers must be at most the {workload.num_parameters} parameters, got {options.servers}")  # fmt: skip
     trainers = num_trainers(mesh, options)
     check_mesh(workload, Mesh(trainers, mesh.pp, mesh.tp), options.num_microbatches)
+
+
+def idle_options(mesh: Mesh, options: PlanOptions) -> list[str]:
+    """Return the options that were given and that change nothing about this plan."""
+    strategy = options.strategy
+    averages = strategy is Strategy.AVERAGING
+    reduces = strategy in SYNCHRONOUS and mesh.world_size > mesh.pp
+    idle = []
+    if options.overlap and not (strategy in SYNCHRONOUS and mesh.dp > 1):
+        idle.append("overlap")
+    if options.algorithm is not Algorithm.LIBRARY and not (reduces or (averages and mesh.dp > 1)):
+        idle.append("algorithm")
+    if options.average_every != 1 and strategy not in ROUNDS:
+        idle.append("average-every")
+    if options.servers != 1 and strategy not in SERVERS:
+        idle.append("servers")
+    return idle

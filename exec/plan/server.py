@@ -12,6 +12,7 @@ J. Dean et al., "Large scale distributed deep networks", NIPS 2012, section 4.1 
 from collections.abc import Iterator
 from dataclasses import replace
 
+from exec.errors import UsageError
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
 from exec.plan.segment import Segment
@@ -58,6 +59,9 @@ def plan_async_server(
     """
     share = ticket_samples(workload, mesh, options)
     full, last = divmod(num_samples, share)
+    most = 1 << (24 if workload.itemsize == 4 else 53)  # whole numbers that a parameter can hold
+    if full > most:
+        raise UsageError(f"async_server must have at most {most} tickets an epoch, got {full}; use a larger batch")  # fmt: skip
     sizes = [(full, share)] * (full > 0) + [(1, last)] * (last > 0)
     return tuple(
         Segment(_asynchronous(workload, mesh, options, tickets, size), 1, tickets * size)

@@ -175,6 +175,7 @@ class Session:
         start_s = before_s = perf_counter()
         for segment, bound in self._segments:
             for _ in range(segment.times):
+                self.transport.check()
                 is_timed = num_runs % TIMED_EVERY == FIRST_TIMED and not bound.program.tickets
                 self._feed.indices = order[position : position + segment.samples]
                 if bound.program.tickets:

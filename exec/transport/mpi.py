@@ -183,6 +183,9 @@ class MpiTransport:
         """Return a lock over a window; MPI makes processes wait in turn."""
         return _WindowLock(self._mpi.Win.Allocate_shared(1, comm=self._comm))
 
+    def check(self) -> None:
+        """Do nothing: MPI kills this process when another ends the job."""
+
     def split(self, color: int) -> "MpiTransport":
         """Return the group of the ranks that name the same ``color``."""
         group: MPI.Intracomm = self._comm.Split(color, self.rank)  # type: ignore[assignment]  # of one

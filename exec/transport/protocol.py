@@ -116,6 +116,10 @@ class Transport(Protocol):
         """Return a lock that the ranks share; all must call it together."""
         ...
 
+    def check(self) -> None:
+        """Raise if another rank is known to have failed: for ranks that say nothing for long."""
+        ...
+
     def split(self, color: int) -> "Transport":
         """Return the group of the ranks that name the same ``color``, in the order of ranks."""
         ...

@@ -212,6 +212,11 @@ class ThreadTransport:
         """Do ``kind``, and return when it is done."""
         self.start_collective(kind, array, counts, root).Wait()
 
+    def check(self) -> None:
+        """Raise if another rank has failed."""
+        if self.world.failure:
+            raise _PeerFailedError(self.world.failure)
+
     def split(self, color: int) -> "ThreadTransport":
         """Return the group of the ranks that name the same ``color``."""
         colors = self.gather_objects(color)

@@ -3,8 +3,11 @@
 import pytest
 
 from exec.errors import UsageError
+from exec.plan.epoch import idle_options
+from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of, strategy_of
 from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
 from tests.exec.random_plans import factorisations
 
 PURE = {
@@ -61,3 +64,20 @@ def test_factors_that_contradict_are_refused(
     with pytest.raises(UsageError) as caught:
         mesh_of(strategy, ranks, *factors)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "options", "idle"),
+    [
+        (Mesh(2), PlanOptions(overlap=True, algorithm=Algorithm.RING), []),
+        (Mesh(), PlanOptions(overlap=True, algorithm=Algorithm.RING), ["overlap", "algorithm"]),
+        (Mesh(tp=2), PlanOptions(overlap=True, algorithm=Algorithm.RING), ["overlap"]),
+        (Mesh(2), PlanOptions(average_every=4, servers=2), ["average-every", "servers"]),
+        (Mesh(2), PlanOptions(strategy=Strategy.AVERAGING, average_every=4, overlap=True), ["overlap"]),
+        (Mesh(3), PlanOptions(strategy=Strategy.SERVER, servers=2, algorithm=Algorithm.RING), ["algorithm"]),
+    ],
+)  # fmt: skip
+def test_options_that_change_nothing_are_named(
+    mesh: Mesh, options: PlanOptions, idle: list[str]
+) -> None:
+    assert idle_options(mesh, options) == idle

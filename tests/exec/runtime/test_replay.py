@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
+from exec.program.staleness import staleness, staleness_record
 from exec.runtime.replay import check_arrivals, read_arrivals
-from exec.runtime.staleness import staleness, staleness_record
 
 
 def arrivals_of_a_run(

@@ -38,6 +38,19 @@ def test_rank_that_raises_ends_those_that_wait_for_a_message_or_poll() -> None:
         run_threads(3, body)
 
 
+def test_rank_that_raises_ends_those_that_only_check() -> None:
+    def body(wire: ThreadTransport) -> None:
+        wire.check()
+        wire.gather_objects(None)
+        if wire.rank == 1:
+            raise ArithmeticError("rank 1 cannot count")
+        while True:
+            wire.check()
+
+    with pytest.raises(ArithmeticError):
+        run_threads(3, body)
+
+
 def test_error_that_all_ranks_raise_needs_no_note() -> None:
     def body(wire: ThreadTransport) -> None:
         raise ArithmeticError("nobody can count")
