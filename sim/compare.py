@@ -199,6 +199,7 @@ def crossovers(
     Thresholds are searched by bisection, so between two of them a scheme must not win twice.
     """
     ring = next(each for each in compared if each.options.algorithm is Algorithm.RING)
+    compared = [each for each in compared if setting.forecast(each, nodes) is not None]
     for scheme in compared:
         if scheme.options.strategy is Strategy.SERVER:
             yield _loses_from(setting, scheme, ring, nodes)
@@ -229,7 +230,7 @@ def _averaging_pays(setting: Setting, serial: Forecast, ring: Scheme, nodes: int
     most = max(1, setting.epoch_samples // setting.workload.global_batch)
     at = _first(lambda every: time_s(every) < serial.step_time_s, 1, most)
     says = f"averaging on {nodes} nodes: faster than one rank "
-    says += f"when weights are averaged every {at} steps or less often" if at else f"for no interval up to an epoch of {most} steps"  # fmt: skip
+    says += f"when weights are averaged every {at} step{'s' * (at > 1)} or less often" if at else f"for no interval up to an epoch of {most} steps"  # fmt: skip
     return {"question": "averaging_pays_from_steps", "scheme": "averaging", "answer": at, "says": says}  # fmt: skip
 
 
