@@ -5,9 +5,11 @@ The comparison itself, for the tests on threads, and as a program for MPI:
 """
 
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from exec.nn.backend import Indices
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.manifest import PlanRecord, Progress
 from exec.runtime.checkpoint.reshard import restore
@@ -29,7 +31,7 @@ def stop_and_go_on(case: Case, directory: Path, wire: Transport) -> None:
     record = PlanRecord(strategy="hybrid", dp=mesh.dp, pp=mesh.pp, tp=mesh.tp)
     whole = Session(plan, dataset, wire)
     store = begin(directory, plan.workload, plan.dtype, record, wire)
-    for step, indices in enumerate(whole.batches(EPOCH)):
+    for step, indices in enumerate(full_batches(whole)):
         if step == STOP:
             progress = Progress(
                 num_steps=step, epoch=EPOCH, epoch_step=step, seed=plan.seed,
@@ -42,10 +44,16 @@ def stop_and_go_on(case: Case, directory: Path, wire: Transport) -> None:
     held = held_by(again.buffers)
     restore(found.folder, found.manifest, plan.workload, record, wire.rank, held)
     reached = found.manifest.progress
-    for indices in islice(again.batches(reached.epoch), reached.epoch_step, None):
+    for indices in islice(full_batches(again), reached.epoch_step, None):
         again.do_step(indices)
     for name, array in held.tensors.items():
         assert array.tobytes() == held_by(whole.buffers).tensors[name].tobytes(), name
+
+
+def full_batches(session: Session) -> Iterator[Indices]:
+    """Yield the batches of the epoch but for a short last one."""
+    size = session.plan.workload.global_batch
+    return (indices for indices in session.batches(EPOCH) if len(indices) == size)
 
 
 def main(wire: Transport) -> None:
