@@ -27,6 +27,8 @@ from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
+from exec.runtime.checkpoint.store import KEEP
+from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import read_arrivals
@@ -120,6 +122,10 @@ def train(
     blas_threads: int = 1,
     load: Path | None = None,
     save: Path | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: str | None = None,
+    keep: int | None = None,
+    resume: Flag = False,
     trace: Path | None = None,
     json: Flag = False,
 ) -> None:
@@ -199,6 +205,14 @@ def train(
         Start from these weights (safetensors).
     save
         Write the weights here (safetensors) after every epoch.
+    checkpoint
+        Write checkpoints into this folder, and a last one at the end.
+    checkpoint_every
+        How often: steps (500), a time (30s, 5m), or epoch, the default.
+    keep
+        How many checkpoints to keep; 2 unless given.
+    resume
+        Go on from the newest good checkpoint; anew if there is none yet.
     trace
         Write a Chrome trace of the timed steps here.
     json
@@ -232,13 +246,26 @@ def train(
             raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
     if load is not None and not load.is_file():
         raise ModelFileError(f"load must be a safetensors file, got {load}, which is no file")
+    checkpoints = None
+    if checkpoint is not None:
+        checkpoints = CheckpointOptions(checkpoint, checkpoint_every or "epoch", KEEP if keep is None else keep, resume)  # fmt: skip
+        checkpoints.check(strategy)
+    elif checkpoint_every is not None or keep is not None or resume:
+        raise UsageError(
+            "checkpoint must name a folder if checkpoint-every, keep or resume is given"
+        )
+    if resume and replay:
+        raise UsageError(
+            "resume and replay must not both be given; a replay begins at the beginning"
+        )
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
         global_batch = batch
     workload = Workload(parse_net(net), global_batch, 8 if dtype == "float64" else 4, momentum > 0)
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
-                          parse_every(average_every), servers)  # fmt: skip
+                          parse_every(average_every), servers,
+                          checkpoints.pause_every(strategy) if checkpoints else 0)  # fmt: skip
     check_plan(workload, mesh, options)
     if independent_starts and strategy is not Strategy.AVERAGING:
         raise UsageError(f"independent-starts needs strategy averaging, got {strategy}")
@@ -252,19 +279,35 @@ def train(
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
-            _run(wire, plan, source, strategy, epochs, load, save, trace, arrivals, is_json=json)
+            _run(
+                wire,
+                plan,
+                source,
+                strategy,
+                epochs,
+                load,
+                save,
+                trace,
+                arrivals,
+                checkpoints,
+                is_json=json,
+            )
 
     run_job(name, ranks, body)
 
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: _Source, strategy: Strategy, epochs: int,
-    load: Path | None, save: Path | None, trace: Path | None, arrivals: Path | None, *, is_json: bool,
+    load: Path | None, save: Path | None, trace: Path | None, arrivals: Path | None,
+    checkpoint: CheckpointOptions | None, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
+    checkpoints = open_checkpoints(checkpoint, plan, wire)
     dataset = together(wire, lambda: source.load(workload))
-    session = together(wire, lambda: Session(plan, dataset, wire))
-    if load is not None:
+    checkpoints.check_data(dataset)
+    session = together(wire, lambda: Session(plan, dataset, wire, checkpoints.start))
+    checkpoints.restore(session)
+    if load is not None and checkpoints.found is None:
         weights = together(wire, lambda: load_weights(load, workload, plan.dtype))
         scatter_weights(session.buffers, weights)
     is_over = is_oversubscribed(wire)
@@ -274,27 +317,37 @@ def _run(
         out.print(headline(plan, dataset, strategy, wire.size))
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
+        for line in (*checkpoints.notices, *map(_line, checkpoints.epochs)):
+            out.print(line)
     wire.gather_objects(None)
     origin_s = perf_counter()
-    done: list[Epoch] = []
     num_samples = len(dataset.train_labels)
-    for number in range(1, epochs + 1):
+    for number in range(checkpoints.first_epoch, epochs + 1):
         with _progress(shown=speaks and not is_json) as bar:
             task = bar.add_task(f"epoch {number}/{epochs}", total=num_samples)
-            epoch = session.run_epoch(number, lambda seen: bar.update(task, completed=seen))  # noqa: B023  # called inside
+            epoch = session.run_epoch(
+                number, lambda seen: bar.update(task, completed=seen),  # noqa: B023  # called inside
+                checkpoints.between(session, number), resumes=checkpoints.resumes(number),
+            )  # fmt: skip
         if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
             raise AgreedError(
                 f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
             )
-        done.append(epoch)
+        checkpoints.end_epoch(session, epoch, is_last=number == epochs)
         if speaks:
-            out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
-                      f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s")  # fmt: skip
+            out.print(_line(epoch))
         if save is not None:
             _save(session, save, dataset, epoch, wire)
-    record = training_record(session, dataset, strategy, done, is_oversubscribed=is_over)
+    if checkpoints.first_epoch > epochs:
+        if speaks:
+            out.print(
+                f"finished: {len(checkpoints.epochs)} epochs are done, and epochs is {epochs}; raise it to go on"
+            )
+        if save is not None:
+            _save(session, save, dataset, checkpoints.epochs[-1], wire)
+    record = training_record(session, dataset, strategy, checkpoints.epochs, is_oversubscribed=is_over) | checkpoints.record()  # fmt: skip
     if trace is not None:
-        spans = gather_spans(session.spans, origin_s, wire)
+        spans = gather_spans(session.spans + checkpoints.spans, origin_s, wire)
         together(wire, lambda: _write(trace, chrome_trace(spans)) if speaks else None)
     if arrivals is not None:
         taken = wire.gather_objects(session.arrivals)[: plan.options.servers]
@@ -304,6 +357,13 @@ def _run(
         print(json_format.dumps(record, allow_nan=False))
     elif speaks:
         out.print(summary(record))
+
+
+def _line(epoch: Epoch) -> str:
+    return (
+        f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
+        f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s"
+    )
 
 
 def _progress(*, shown: bool) -> Progress:

@@ -51,17 +51,24 @@ def plan_server(
 def plan_async_server(
     workload: Workload, mesh: Mesh, options: PlanOptions, num_samples: int
 ) -> tuple[Segment, ...]:
-    """Return an epoch of tickets, and one for what is left over.
+    """Return an epoch of tickets, cut where ranks are to meet, and one for what is left over.
 
     A ticket is one worker's share of a batch, and its gradient is divided by the whole batch, so
     a sample moves the weights as far as in a synchronous step.
     """
     share = ticket_samples(workload, mesh, options)
     full, last = divmod(num_samples, share)
-    sizes = [(full, share)] * (full > 0) + [(1, last)] * (last > 0)
+    workers = mesh.dp - options.servers
+    run = min(options.pause_every * workers or full, full) or 1
+    sizes = [
+        (full // run, run, share),
+        (int(full % run > 0), full % run, share),
+        (int(last > 0), 1, last),
+    ]
     return tuple(
-        Segment(_asynchronous(workload, mesh, options, tickets, size), 1, tickets * size)
-        for tickets, size in sizes
+        Segment(_asynchronous(workload, mesh, options, tickets, size), times, tickets * size)
+        for times, tickets, size in sizes
+        if times
     )
 
 
