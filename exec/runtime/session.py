@@ -9,10 +9,9 @@ import numpy as np
 from exec.data.dataset import Dataset
 from exec.nn.backend import DTYPES, Indices
 from exec.plan.collectives import expand, scratch_elements
-from exec.plan.epoch import plan_epoch
+from exec.plan.epoch import plan_epoch, plan_rest
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
-from exec.plan.segment import remaining
 from exec.program.check import check_program
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel
@@ -22,6 +21,7 @@ from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
+from exec.runtime.start import Between, Start
 from exec.runtime.step import Step, bind_step
 from exec.runtime.step_times import mean_step_times_s
 from exec.runtime.weights import Weights, gather_weights, num_correct
@@ -65,27 +65,6 @@ class Epoch:
     time_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where in an epoch a training goes on: after ``samples`` of its order, in ``steps`` batches.
-
-    The turns of an epoch are those of one that begins at ``planned_from``. ``losses`` are the sums
-    of each loss of this rank's programs, ``carried_loss`` that of all ranks under other plans, and
-    ``time_s`` what the epoch has taken.
-    """
-
-    samples: int = 0
-    steps: int = 0
-    planned_from: int = 0
-    losses: tuple[tuple[float, ...], ...] = ()
-    carried_loss: float = 0.0
-    time_s: float = 0.0
-
-
-Between = Callable[[int, int], float]
-"""Called between two turns with the epoch's steps and samples so far; returns how long it took."""
-
-
 @dataclass(slots=True)
 class _Bound:
     """One program bound; ``binder`` holds its losses, ``times_s`` those of runs not timed inside."""
@@ -113,14 +92,10 @@ class Session:
         dp_rank, stage, tp_rank = mesh.coordinates(transport.rank)
         num_samples = len(dataset.train_labels)
         segments = plan_epoch(workload, mesh, options, num_samples)
-        self.planned_from, left = start.planned_from, None
-        if start.samples:
-            planned = plan_epoch(workload, mesh, options, num_samples - start.planned_from) if start.planned_from else segments  # fmt: skip
-            left = remaining(planned, start.samples - start.planned_from)
-            if left is None:
-                self.planned_from = start.samples
-                left = plan_epoch(workload, mesh, options, num_samples - start.samples)
-        both = (*segments, *(left or ()))
+        left, self.planned_from = plan_rest(
+            workload, mesh, options, num_samples, segments, start.samples, start.planned_from
+        )
+        both = (*segments, *left)
         samples = {id(each.program): each.samples for each in both}
         expanded = {id(each.program): each.program for each in both}
         expanded = {key: expand(program) for key, program in expanded.items()}
@@ -151,7 +126,7 @@ class Session:
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], wire, replayed) for key, program in expanded.items()}  # fmt: skip
         self._segments = [(each, bound[id(each.program)]) for each in segments]
-        self._left = [(each, bound[id(each.program)]) for each in left or ()]
+        self._left = [(each, bound[id(each.program)]) for each in left]
         self._start, self.carried_loss = start, 0.0
         self._began_s = 0.0
         self.epoch_steps = 0
