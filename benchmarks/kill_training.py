@@ -116,10 +116,10 @@ def _kill_and_resume(command: list[str], directory: Path, whole: Path, after_s: 
     """Return what a kill ``after_s`` led to, or None if the training had already ended."""
     process = _start(command, directory)
     try:
-        process.wait(after_s)
+        process.communicate(timeout=after_s)
     except subprocess.TimeoutExpired:
         _kill_tree(process.pid)
-        process.wait()
+        process.communicate()
     else:
         return None
     steps = _steps(directory)
