@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
 from calibration.assemble import assemble
+from calibration.disk import SIZES, probe_storage
 from calibration.find import local_profile
 from calibration.machine import Machine, read_machine, write_machine
 from calibration.probe import PASSES, idle, probe_kernels, probe_messages, probe_neighbour
@@ -29,7 +30,7 @@ from exec.transport.protocol import Transport
 app = make_app("python -m calibration", "Measure what compute and messages cost on this machine.")
 Flag = Annotated[bool, Parameter(negative=())]
 
-_FULL, _QUICK = (96, 0.36), (48, 0.15)  # rungs, and seconds on each
+_FULL, _QUICK = (96, 0.36, 9), (48, 0.15, 3)  # rungs, seconds on each, passes over the disk
 _MESSAGES = {1: 0, 2: 22, 3: 33}  # sizes measured in a pass, by ranks
 _NEIGHBOUR_SHARE = 8  # one rung in so many is measured again with a busy neighbour
 
@@ -43,6 +44,7 @@ def calibrate(
     if_missing: Flag = False,
     samples: Path | None = None,
     fit: list[Path] | None = None,
+    storage_dir: Path | None = None,
     blas_threads: int = 1,
 ) -> None:
     """Measure what compute and messages cost on this machine, and write its Machine file.
@@ -64,6 +66,9 @@ def calibrate(
         Write the single measurements here too (JSON lines).
     fit
         Measure nothing, but fit the measurements in these files: several runs make one Machine.
+    storage_dir
+        Where to measure what checkpoints cost: a folder on the disk that they will go to; the
+        temporary folder unless given.
     blas_threads
         Threads of each rank's matrix products.
     """
@@ -71,6 +76,8 @@ def calibrate(
     for option, file in (("out", out), ("samples", samples)):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise UsageError(f"{option} must be a file in a folder that exists, got {file}")
+    if storage_dir is not None and not storage_dir.is_dir():
+        raise UsageError(f"storage-dir must be a folder that exists, got {storage_dir}")
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,7 +94,7 @@ def calibrate(
 
     def body(wire: Transport) -> None:
         with threadpool_limits(blas_threads):
-            found = _measure(wire, *(_QUICK if quick else _FULL))
+            found = _measure(wire, storage_dir, *(_QUICK if quick else _FULL))
         if wire.rank:
             return
         provenance = _provenance(wire)
@@ -118,15 +125,19 @@ def _finish(name: str, path: Path, provenance: dict[str, str], found: list[Sampl
     console().print(_summary(machine, path))
 
 
-def _measure(wire: Transport, num_rungs: int, seconds_each: float) -> list[Sample]:
+def _measure(
+    wire: Transport, storage_dir: Path | None, num_rungs: int, seconds_each: float, num_writes: int
+) -> list[Sample]:
     found: list[Sample] = []
     num_busy = num_rungs // _NEIGHBOUR_SHARE
-    total = PASSES * (num_rungs + num_busy + _MESSAGES[min(wire.size, 3)]) + 2
+    total = PASSES * (num_rungs + num_busy + _MESSAGES[min(wire.size, 3)])
+    total += 2 + 1 + num_writes * len(SIZES)
     with _progress(total, shown=wire.rank == 0) as progress:
         if wire.rank == 0:
             found += probe_kernels(num_rungs, seconds_each, progress)
             if num_cores() > 1:
                 found += probe_neighbour(num_busy, seconds_each, progress)
+            found += probe_storage(storage_dir, num_writes, progress)
         if wire.size > 1:
             idle(wire)
             found += probe_messages(wire, seconds_each / 2, progress)
@@ -192,6 +203,10 @@ def _summary(machine: Machine, path: Path) -> str:
         lines.append("  no links measured: run mpiexec -n 2 python -m calibration for those")
     else:
         lines.append(f"  overlap of communication with compute: {machine.overlap_share:.0%}")
+    if machine.storage is not None:
+        storage = machine.storage
+        lines.append(f"  a checkpoint: {storage.fixed_s * 1e3:.2f} ms and {1e-9 / max(storage.s_per_byte, 1e-15):.2f} GB/s, "
+                     f"+-{storage.rel_sigma:.0%}")  # fmt: skip
     return "\n".join(lines)
 
 

@@ -3,9 +3,16 @@
 import statistics
 from collections.abc import Iterable, Sequence
 
-from calibration.fit import fit_allreduce, fit_curve, fit_kernels
+from calibration.fit import fit_allreduce, fit_curve, fit_kernels, fit_storage
 from calibration.machine import Compute, Link, Machine, Range, Tier
-from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
+from calibration.samples import (
+    KernelSample,
+    MessageSample,
+    OverlapSample,
+    Sample,
+    StepSample,
+    StorageSample,
+)
 from exec.errors import MachineError
 
 
@@ -31,6 +38,7 @@ def assemble(
         messages = [s for s in samples if isinstance(s, MessageSample) and s.tier == tier]
         if messages:
             links[tier] = _link(messages, source)
+    saves = [sample for sample in samples if isinstance(sample, StorageSample)]
     overlaps = [sample for sample in samples if isinstance(sample, OverlapSample)]
     shares = [1.0 - sample.left_s / sample.blocking_s for sample in overlaps]
     return Machine(
@@ -40,6 +48,7 @@ def assemble(
         provenance=provenance,
         compute=compute,
         links=links,
+        storage=fit_storage(saves, source) if saves else None,
         overlap_share=min(1.0, max(0.0, statistics.median(shares))) if shares else 0.0,
     )
 

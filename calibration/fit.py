@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from calibration.features import features
-from calibration.machine import Curve, KernelModel, Range, Segment
-from calibration.samples import KernelSample, MessageSample
+from calibration.machine import Curve, KernelModel, Range, Segment, Storage
+from calibration.samples import KernelSample, MessageSample, StorageSample
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
@@ -182,3 +182,22 @@ def fit_allreduce(samples: Sequence[MessageSample], source: str) -> Curve:
         for segment in curve.segments
     )  # fmt: skip
     return curve.model_copy(update={"segments": segments})
+
+
+def fit_storage(samples: Sequence[StorageSample], source: str) -> Storage:
+    """Return what checkpoints of any size cost.
+
+    Raises:
+        MachineError: fewer than two sizes.
+    """
+    sizes = np.array([sample.nbytes for sample in samples], dtype=float)
+    if len(set(sizes)) < 2:
+        raise MachineError(f"storage needs times of at least 2 sizes, got {len(set(sizes))}")
+    matrix = np.column_stack([np.ones_like(sizes), sizes])
+    times_s = np.array([sample.time_s for sample in samples])
+    (fixed_s, s_per_byte), residuals = robust_relative_fit(matrix, times_s)
+    return Storage(
+        source=source, fixed_s=float(fixed_s), s_per_byte=float(s_per_byte),
+        nbytes=Range(low=float(sizes.min()), high=float(sizes.max())),
+        rel_sigma=robust_sigma(residuals),
+    )  # fmt: skip

@@ -148,6 +148,23 @@ class Link(_Section):
     allreduce_ranks: Range
 
 
+class Storage(_Section):
+    """What a checkpoint costs: ``fixed_s + s_per_byte * n`` for the n bytes that a node writes.
+
+    The ranks of a node are taken to share one disk, whatever they write to.
+    """
+
+    source: str
+    fixed_s: NonNegative
+    s_per_byte: NonNegative
+    nbytes: Range
+    rel_sigma: NonNegative
+
+    def time_s(self, nbytes: float) -> float:
+        """Return the time to write ``nbytes``, in seconds."""
+        return self.fixed_s + self.s_per_byte * nbytes
+
+
 class Machine(_Section):
     """One machine, or the parts of several put together."""
 
@@ -157,6 +174,7 @@ class Machine(_Section):
     provenance: dict[str, str]
     compute: Compute | None = None
     links: dict[Tier, Link] = {}
+    storage: Storage | None = None
     overlap_share: Share = 0.0
 
     def combined_with(self, other: "Machine") -> "Machine":
@@ -168,6 +186,7 @@ class Machine(_Section):
                 "provenance": {**other.provenance, **self.provenance},
                 "compute": self.compute or other.compute,
                 "links": {**other.links, **self.links},
+                "storage": self.storage or other.storage,
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,
             }
         )

@@ -1,4 +1,4 @@
-"""The probe: runs the executor's own kernels and transports, and times them. The only impure file.
+"""The probe: runs the executor's own kernels and transports, and times them. Impure, as calibration.disk is.
 
 Kernels are timed where they will be used, inside training steps, so that what a step evicts from
 the caches is evicted here too.

@@ -62,7 +62,15 @@ class OverlapSample(_Record):
     left_s: float
 
 
-Sample = KernelSample | StepSample | MessageSample | OverlapSample
+class StorageSample(_Record):
+    """The time of a whole checkpoint of one rank that holds ``nbytes``."""
+
+    kind: Literal["storage"] = "storage"
+    nbytes: Annotated[int, Field(ge=1)]
+    time_s: Positive
+
+
+Sample = KernelSample | StepSample | MessageSample | OverlapSample | StorageSample
 _ADAPTER: TypeAdapter[Sample] = TypeAdapter(Sample)
 
 

@@ -25,7 +25,9 @@ from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
-from exec.program.timeline import chrome_trace
+from exec.program.timeline import Span, chrome_trace
+from exec.runtime.checkpoint.store import KEEP
+from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.monitor import Monitor, Usage
 from exec.runtime.record import headline, summary, training_record
@@ -58,6 +60,7 @@ class _Files:
     arrivals: Path | None
     monitor_plot: Path | None
     is_monitored: bool
+    checkpoint: CheckpointOptions | None
 
 
 @app.default
@@ -97,6 +100,10 @@ def train(
     blas_threads: int = 1,
     load: Path | None = None,
     save: Path | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: str | None = None,
+    keep: int | None = None,
+    resume: Flag = False,
     trace: Path | None = None,
     monitor: Flag = False,
     monitor_plot: Path | None = None,
@@ -178,6 +185,14 @@ def train(
         Start from these weights (safetensors).
     save
         Write the weights here (safetensors) after every epoch.
+    checkpoint
+        Write checkpoints into this folder, and a last one at the end.
+    checkpoint_every
+        How often: steps (500), a time (30s, 5m), or epoch, the default.
+    keep
+        How many checkpoints to keep; 2 unless given.
+    resume
+        Go on from the newest good checkpoint; anew if there is none yet.
     trace
         Write a Chrome trace of the timed steps here.
     monitor
@@ -217,13 +232,26 @@ def train(
         check_plot(monitor_plot)
     if load is not None and not load.is_file():
         raise ModelFileError(f"load must be a safetensors file, got {load}, which is no file")
+    checkpoints = None
+    if checkpoint is not None:
+        checkpoints = CheckpointOptions(checkpoint, checkpoint_every or "epoch", KEEP if keep is None else keep, resume)  # fmt: skip
+        checkpoints.check(strategy)
+    elif checkpoint_every is not None or keep is not None or resume:
+        raise UsageError(
+            "checkpoint must name a folder if checkpoint-every, keep or resume is given"
+        )
+    if resume and replay:
+        raise UsageError(
+            "resume and replay must not both be given; a replay begins at the beginning"
+        )
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
         global_batch = batch
     workload = Workload(parse_net(net), global_batch, 8 if dtype == "float64" else 4, momentum > 0)
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
-                          parse_every(average_every), servers)  # fmt: skip
+                          parse_every(average_every), servers,
+                          checkpoints.pause_every(strategy) if checkpoints else 0)  # fmt: skip
     check_plan(workload, mesh, options)
     if independent_starts and strategy is not Strategy.AVERAGING:
         raise UsageError(f"independent-starts needs strategy averaging, got {strategy}")
@@ -234,7 +262,9 @@ def train(
                         independent_starts, parse_slow(slow, world_size), replayed)  # fmt: skip
     source = Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
-    files = _Files(load, save, trace, arrivals, monitor_plot, monitor or monitor_plot is not None)
+    files = _Files(
+        load, save, trace, arrivals, monitor_plot, monitor or monitor_plot is not None, checkpoints
+    )
 
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
@@ -249,12 +279,15 @@ def _run(
     files: _Files, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
+    checkpoints = open_checkpoints(files.checkpoint, plan, wire)
     dataset = together(wire, lambda: source.load_for(workload))
-    session = together(wire, lambda: Session(plan, dataset, wire))
+    checkpoints.check_data(dataset)
+    session = together(wire, lambda: Session(plan, dataset, wire, checkpoints.start))
     if plan.replayed:
         workers = session.program.trainers
         together(wire, lambda: check_arrivals(plan.replayed, workers, session.tickets, epochs))
-    if (load := files.load) is not None:
+    checkpoints.restore(session)
+    if (load := files.load) is not None and checkpoints.found is None:
         weights = together(wire, lambda: load_weights(load, workload, plan.dtype))
         scatter_weights(session.buffers, weights)
     is_over = is_oversubscribed(wire)
@@ -266,55 +299,72 @@ def _run(
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
+        for line in (*checkpoints.notices, *map(_line, checkpoints.epochs)):
+            out.print(line)
     monitor = Monitor(wire, is_on=files.is_monitored)
     wire.gather_objects(None)
     origin_s = perf_counter()
-    done: list[Epoch] = []
     num_samples = len(dataset.train_labels)
     with monitor:
-        for number in range(1, epochs + 1):
+        for number in range(checkpoints.first_epoch, epochs + 1):
             with _progress(shown=speaks and not is_json) as bar:
                 task = bar.add_task(f"epoch {number}/{epochs}", total=num_samples)
-                epoch = session.run_epoch(number, lambda seen: bar.update(task, completed=seen))  # noqa: B023  # called inside
+                epoch = session.run_epoch(
+                    number, lambda seen: bar.update(task, completed=seen),  # noqa: B023  # called inside
+                    checkpoints.between(session, number), resumes=checkpoints.resumes(number),
+                )  # fmt: skip
             if not math.isfinite(epoch.loss):  # the same number on every rank, so all end here
                 raise AgreedError(
                     f"the loss of epoch {number} is {epoch.loss}; use a smaller learning-rate"
                 )
-            done.append(epoch)
+            checkpoints.end_epoch(session, epoch, is_last=number == epochs)
             if speaks:
-                out.print(f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
-                          f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s")  # fmt: skip
+                out.print(_line(epoch))
             if files.save is not None:
                 _save(session, files.save, dataset, epoch, wire)
+    if checkpoints.first_epoch > epochs:
+        if speaks:
+            out.print(
+                f"finished: {len(checkpoints.epochs)} epochs are done, and epochs is {epochs}; raise it to go on"
+            )
+        if files.save is not None:
+            _save(session, files.save, dataset, checkpoints.epochs[-1], wire)
     usages = monitor.gather(origin_s)
     record = training_record(
-        session, dataset, strategy, done, is_oversubscribed=is_over, usages=usages
-    )
-    _write_files(files, session, usages, f"{workload.net} on {dataset.name}", origin_s)
+        session, dataset, strategy, checkpoints.epochs, is_oversubscribed=is_over, usages=usages,
+    ) | checkpoints.record()  # fmt: skip
+    spans = session.spans + checkpoints.spans
+    _write_files(files, session, spans, usages, f"{workload.net} on {dataset.name}", origin_s)
     if speaks and is_json:
         print(json_format.dumps(record, allow_nan=False))
     elif speaks:
         out.print(summary(record))
 
 
+def _line(epoch: Epoch) -> str:
+    return (
+        f"epoch {epoch.epoch:3d}  loss {epoch.loss:.5f}  test accuracy "
+        f"{epoch.test_accuracy:7.2%}  {epoch.time_s:.2f} s"
+    )
+
+
 def _write_files(
-    files: _Files, session: Session, usages: Sequence[Usage], what: str, origin_s: float
-) -> None:
+    files: _Files, session: Session, spans: Sequence[Span], usages: Sequence[Usage], what: str,
+    origin_s: float,
+) -> None:  # fmt: skip
     """Write what was asked for beside the record; all ranks must call it together."""
     wire = session.transport
     speaks, texts = wire.rank == 0, {}
     if files.trace is not None:
-        spans = gather_spans(session.spans, origin_s, wire)
-        texts[files.trace] = chrome_trace(spans, counters(usages)) if speaks else ""
+        gathered = gather_spans(spans, origin_s, wire)
+        texts[files.trace] = chrome_trace(gathered, counters(usages)) if speaks else ""
     if files.arrivals is not None:
         taken = wire.gather_objects(session.arrivals)[: session.plan.options.servers]
         texts[files.arrivals] = json_format.dumps({"ranks": wire.size, "arrivals": taken}) + "\n"
     for path, text in texts.items():
         together(wire, lambda: _write(path, text) if speaks else None)  # noqa: B023  # called now
     if (plot := files.monitor_plot) is not None:
-        title = (
-            f"{what}, {session.plan.options.strategy} on {wire.size} rank{'s' * (wire.size > 1)}"
-        )
+        title = f"{what}, {session.plan.options.strategy} on {wire.size} rank{'s' * (wire.size > 1)}"  # fmt: skip
         together(wire, lambda: draw_utilisation(plot, usages, title) if speaks else None)
 
 

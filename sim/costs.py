@@ -1,12 +1,14 @@
 """Op costs: what one op of a program takes on a Machine. All that both engines share."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import Curve, Link, Machine, Tier
 from exec.errors import MachineError
 from exec.program.mesh import Axis, Mesh
-from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Shape
+from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
+from exec.program.program import Program
 from sim.collectives import library_allreduce_s
 from sim.fabric import Fabric
 
@@ -77,6 +79,33 @@ class Costs:
         if self.is_comm_free:
             return 0.0
         return self.kernel_s(Kernel.ACCUMULATE, Shape(0, 0, num_elements), held_nbytes)
+
+    def save_s(self, nbytes: int, num_savers: int) -> float:
+        """Return the time to save ``nbytes`` while as many ranks of the node do the same.
+
+        Assumes that a node's ranks share the bandwidth of one disk, and that the fixed costs of
+        their writes pass beside each other.
+        """
+        storage = self.machine.storage
+        if storage is None:
+            raise MachineError(
+                f"machine {self.machine.name} says nothing of storage, so checkpoints have no cost; "
+                f"measure it with python -m calibration --storage-dir DIR, or leave "
+                f"checkpoint-every out"
+            )
+        if not storage.nbytes.holds(nbytes * num_savers):
+            self.extrapolated.add(f"checkpoint: {nbytes * num_savers} bytes a node")
+        return storage.time_s(nbytes * num_savers)
+
+    def num_savers(self, program: Program) -> int:
+        """Return how many ranks save on the node that has most of them."""
+        savers = Counter(
+            self.fabric.node(rank)
+            for role in program.roles
+            if any(isinstance(op, Save) for op in role.ops)
+            for rank in program.ranks_of(role)
+        )
+        return max(savers.values(), default=0)
 
     def message(self, nbytes: float, tier: Tier) -> tuple[float, float]:
         """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``."""

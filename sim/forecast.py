@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from calibration.machine import Machine, Tier
 from exec.errors import MachineError
+from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
@@ -54,11 +55,13 @@ class Breakdown:
     bubble_s: float
     wait_s: float
     overhead_s: float
+    checkpoint_s: float = 0.0
 
     @property
     def total_s(self) -> float:
         """The step's time."""
-        return self.compute_s + self.exposed_comm_s + self.bubble_s + self.wait_s + self.overhead_s
+        step_s = self.compute_s + self.exposed_comm_s + self.bubble_s + self.wait_s
+        return step_s + self.overhead_s + self.checkpoint_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +131,13 @@ def forecast(
     epoch_samples: int = EPOCH_SAMPLES,
     slow: Sequence[tuple[int, float]] = (),
     shares_nodes: bool = False,
+    checkpoint_every: int | None = None,
 ) -> Forecast:
     """Return what a step of ``workload`` on ``mesh`` will take on ``machine``.
 
     Where steps differ it is the mean over a round, or an epoch of ``epoch_samples``. ``slow`` are
     ranks that compute so many times longer; with ``shares_nodes`` servers have no nodes of their
-    own.
+    own. A checkpoint every ``checkpoint_every`` steps costs each of them its share.
 
     Raises:
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
@@ -145,7 +149,11 @@ def forecast(
     times = cycle_times(segments, workload.global_batch, costs, engine, options)
     overhead_s = costs.step_overhead_s
     wait_s = _wait_s(machine, mesh, options, segments, times.compute_s)
-    total_s = times.step_time_s + wait_s + overhead_s
+    checkpoint_s = 0.0
+    if checkpoint_every is not None:
+        program = plan_checkpoint(segments[-1].program, options.strategy)
+        checkpoint_s = _read(engine, program, costs, False).step_time_s / checkpoint_every
+    total_s = times.step_time_s + wait_s + overhead_s + checkpoint_s
     if not 0 < total_s < math.inf:
         raise MachineError(
             f"a step of {workload.net} must take a finite time above 0, got {total_s} s on machine "
@@ -164,11 +172,13 @@ def forecast(
         options=options,
         global_batch=workload.global_batch,
         engine=engine,
-        breakdown=Breakdown(times.compute_s, exposed_s, bubble_s, wait_s, overhead_s),
+        breakdown=Breakdown(times.compute_s, exposed_s, bubble_s, wait_s, overhead_s, checkpoint_s),
         memory_bytes=max(memory_nbytes(program, options) for program in programs),
-        rel_sigma=_rel_sigma(machine, programs[0], costs, exposed_s, total_s),
+        rel_sigma=_rel_sigma(machine, programs[0], costs, exposed_s, checkpoint_s, total_s),
         extrapolated=tuple(sorted(costs.extrapolated)),
-        upper_s=None if times.upper_s is None else times.upper_s + wait_s + overhead_s,
+        upper_s=None
+        if times.upper_s is None
+        else times.upper_s + wait_s + overhead_s + checkpoint_s,
         arrivals=times.arrivals,
     )
 
@@ -318,7 +328,12 @@ def _noise(machine: Machine) -> float:
 
 
 def _rel_sigma(
-    machine: Machine, program: Program, costs: Costs, exposed_s: float, total_s: float
+    machine: Machine,
+    program: Program,
+    costs: Costs,
+    exposed_s: float,
+    checkpoint_s: float,
+    total_s: float,
 ) -> float:
     """Return the relative standard deviation of a step's time.
 
@@ -334,6 +349,8 @@ def _rel_sigma(
         (time_s * machine.compute.kernels[kernel].rel_sigma) ** 2
         for kernel, time_s in by_kernel.items()
     )
+    if machine.storage is not None:
+        variance_s2 += (checkpoint_s * machine.storage.rel_sigma) ** 2
     return math.sqrt(variance_s2 + (exposed_s * _link_sigma(machine, costs)) ** 2) / total_s
 
 

@@ -57,6 +57,7 @@ def predict(
     shares_nodes: Flag = False,
     slow: tuple[str, ...] = (),
     epoch_samples: int = EPOCH_SAMPLES,
+    checkpoint_every: int | None = None,
     engine: Engine | None = None,
     plot: Path | None = None,
     trace: Path | None = None,
@@ -109,6 +110,9 @@ def predict(
         A slow rank, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
     epoch_samples
         Samples in an epoch.
+    checkpoint_every
+        Steps between two checkpoints, whose cost is then part of a step; the machine must have
+        been calibrated for it.
     engine
         solve (closed form, or bounds where there is none) or simulate (discrete events). Unless
         given, solve, and simulate where there is no closed form and the ranks are few enough.
@@ -126,7 +130,7 @@ def predict(
     if ranks_per_node is None:
         ranks_per_node = found.compute.cores_per_node if is_shared and found.compute else 1
     for option, value in (("nodes", nodes), ("ranks-per-node", ranks_per_node), ("bucket-kib", bucket_kib),
-                          ("epoch-samples", epoch_samples),
+                          ("epoch-samples", epoch_samples), ("checkpoint-every", 1 if checkpoint_every is None else checkpoint_every),
                           ("microbatches", 1 if microbatches is None else microbatches)):  # fmt: skip
         positive(option, value)
     if nodes * ranks_per_node > 1 << 24:
@@ -160,7 +164,7 @@ def predict(
         size = batch_per_rank * ranks if batch_per_rank is not None else batch if batch is not None else 1024  # fmt: skip
         return Workload(widths, size, itemsize, momentum)
 
-    serial = forecast(found, workload_on(1), Mesh())
+    serial = forecast(found, workload_on(1), Mesh(), checkpoint_every=checkpoint_every)
     counts = [count * ranks_per_node + guests for count in node_counts(nodes)]
     if is_shared:
         counts = node_counts(ranks_per_node)
@@ -178,7 +182,7 @@ def predict(
         if fixed is not None:
             check_mesh(workload, fixed, microbatches or 1)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
-        site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes)  # fmt: skip
+        site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every)  # fmt: skip
         answers = [
             _answer(found, workload, options, meshes, site, engine) for meshes in fitting.values()
         ]
@@ -234,6 +238,7 @@ class Site:
     epoch_samples: int
     slow: tuple[tuple[int, float], ...]
     shares_nodes: bool
+    checkpoint_every: int | None = None
 
 
 def _answer(

@@ -28,6 +28,7 @@ from exec.program.ops import (
     Receive,
     Release,
     Repeat,
+    Save,
     Scale,
     Send,
     Wait,
@@ -96,6 +97,10 @@ class _World:
     meetings: dict[tuple[Axis, int, str], _Meeting] = field(default_factory=dict)
     locks: dict[str, simpy.Resource] = field(default_factory=dict)
     arrivals: list[int] = field(default_factory=list)  # of the rank that grants tickets
+    num_savers: int = 0  # on one node
+
+    def __post_init__(self) -> None:
+        self.num_savers = self.costs.num_savers(self.program)
 
     def port(self, direction: str, tier: Tier, owner: int) -> simpy.Resource:
         """Return the port of a rank (inside a node) or of a node (between nodes)."""
@@ -225,6 +230,9 @@ class _Rank:
                     self.end(id)
                 case Mark(id):
                     self.end(id)
+                case Save(_, nbytes):
+                    yield env.timeout(world.costs.save_s(nbytes, world.num_savers))
+                    self.end(op.id)
                 case Collective() | Repeat():
                     raise ValueError("simulate reads a program with its collectives expanded")
             if world.keeps_spans and env.now > start_s:
@@ -256,7 +264,7 @@ class _Rank:
 def span_name(op: Op) -> str:
     """Return what the timeline calls ``op``."""
     match op:
-        case Compute() | Collective():
+        case Compute() | Collective() | Save():
             return op.id
         case Receive(id):
             return f"recv {id}"

@@ -33,6 +33,7 @@ from exec.program.ops import (
     Receive,
     Release,
     Repeat,
+    Save,
     Scale,
     Send,
     Wait,
@@ -86,7 +87,7 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     for rank in costs.slowness:
         program = program.isolated(rank)
     walks = list(_walks(program, costs))
-    solver = _Solver(program, costs, walks)
+    solver = _Solver(program, costs, walks, costs.num_savers(program))
     lanes = []
     for walk in walks:
         if one_lane:
@@ -139,6 +140,7 @@ class _Solver:
     program: Program
     costs: Costs
     walks: list[_Walk]
+    num_savers: int  # on one node
     has_moved: bool = False
     _arrived_s: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     _known: dict[int, _Walk] = field(default_factory=dict)  # by rank
@@ -179,6 +181,9 @@ class _Solver:
                     walk.ended_s[id] = now_s
                 case Mark(id):
                     walk.ended_s[id] = now_s
+                case Save(_, nbytes):
+                    now_s += self.costs.save_s(nbytes, self.num_savers)
+                    walk.ended_s[op.id] = now_s
                 case Accumulate(into):
                     now_s += self.costs.accumulate_s(chunk_size(into), held)
                 case Scale(part):

@@ -73,15 +73,16 @@ def print_forecasts(
     epoch_samples: int, took_s: float,
 ) -> None:  # fmt: skip
     """Print ``rows`` as a table, which strategy wins where, and what was extrapolated."""
+    has_checkpoints = any(row.breakdown.checkpoint_s for row in rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("nodes", "strategy", "dpxppxtp", "micro", "batch", "step", "epoch", "speedup", "(90 %)",
-                    "effic.", "compute", "comm", "bubble", "wait", "over", "memory", ""):  # fmt: skip
+                    "effic.", "compute", "comm", "bubble", "wait", "over", *["ckpt"] * has_checkpoints, "memory", ""):  # fmt: skip
         is_text = heading in ("strategy", "(90 %)", "")
         table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
     fastest = fastest_by_nodes(rows)
     for row in rows:
         speedup, low, high = row.speedup_over(serial)
-        parts = asdict(row.breakdown).values()
+        parts = list(asdict(row.breakdown).values())[: None if has_checkpoints else -1]
         wins = fastest[row.nodes] is row
         table.add_row(
             str(row.nodes), row.strategy, str(row.mesh), str(row.options.num_microbatches), str(row.global_batch),
@@ -124,6 +125,8 @@ def _sources(machine: Machine, rows: list[Forecast]) -> dict[str, str]:
     for tier, is_used in tiers.items():
         if is_used and tier in machine.links:
             sources[tier] = machine.links[tier].message.source
+    if machine.storage is not None and any(row.breakdown.checkpoint_s for row in rows):
+        sources["storage"] = machine.storage.source
     return sources
 
 

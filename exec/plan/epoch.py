@@ -7,7 +7,7 @@ from exec.plan.averaging import plan_averaging
 from exec.plan.layout import check_mesh
 from exec.plan.master import plan_master
 from exec.plan.options import PlanOptions
-from exec.plan.segment import Segment
+from exec.plan.segment import Segment, remaining
 from exec.plan.server import plan_async_server, plan_server
 from exec.plan.shared import plan_shared
 from exec.plan.step import plan_synchronous
@@ -33,6 +33,24 @@ def plan_epoch(
 ) -> tuple[Segment, ...]:
     """Return the programs of an epoch of ``num_samples``, in the order in which they are done."""
     return _PLANS[options.strategy](workload, mesh, options, num_samples)
+
+
+def plan_rest(
+    workload: Workload, mesh: Mesh, options: PlanOptions, num_samples: int,
+    segments: tuple[Segment, ...], samples: int, planned_from: int,
+) -> tuple[tuple[Segment, ...], int]:  # fmt: skip
+    """Return what is left of an epoch after ``samples``, and from where that was planned.
+
+    ``segments`` are those of the whole epoch. Unless ``planned_from`` is 0 the epoch was planned
+    anew from there. If another plan stopped where no turn of this one ends, it is planned anew
+    from ``samples``.
+    """
+    if planned_from:
+        segments = plan_epoch(workload, mesh, options, num_samples - planned_from)
+    left = remaining(segments, samples - planned_from)
+    if left is not None:
+        return left, planned_from
+    return plan_epoch(workload, mesh, options, num_samples - samples), samples
 
 
 def num_trainers(mesh: Mesh, options: PlanOptions) -> int:

@@ -73,6 +73,13 @@ def plan_master(
     return plan_rounds(num_samples, workload.global_batch, options.average_every, plan)
 
 
+def has_average(program: Program) -> bool:
+    """Say whether the master has the average of the workers' states when ``program`` is done."""
+    return any(
+        isinstance(op, Receive | Collective) and op.id == "state" for op in program.roles[0].ops
+    )
+
+
 def _master(workload: Workload, mesh: Mesh, step: StepOfRound, *, is_round_trip: bool) -> Role:
     size = layout_of(workload.widths, mesh, 0, 0).num_parameters
     whole = Part("param", 0, size)

@@ -17,7 +17,9 @@ class PlanOptions:
     Gradients are all-reduced in buckets of whole layers of at least ``bucket_nbytes``; with
     ``overlap`` each as soon as the backward pass has filled it, else all at the end.
     ``average_every`` is how many steps ranks take between two averages of their weights, 0 for a
-    whole epoch; ``servers`` how many ranks serve parameters.
+    whole epoch; ``servers`` how many ranks serve parameters. Ranks that take tickets meet after
+    every ``pause_every`` batches' worth of them, 0 for once an epoch: a checkpoint needs a moment
+    when no gradient is under way.
     """
 
     num_microbatches: int = 1
@@ -28,6 +30,7 @@ class PlanOptions:
     strategy: Strategy = Strategy.HYBRID
     average_every: int = 1
     servers: int = 1
+    pause_every: int = 0
 
 
 def parse_every(text: str) -> int:

@@ -1,6 +1,7 @@
 """A segment of an epoch: a program, how often it is done, and the samples it takes each time."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from exec.program.program import Program
 
@@ -12,3 +13,21 @@ class Segment:
     program: Program
     times: int
     samples: int
+
+    @property
+    def steps(self) -> int:
+        """The global batches that one turn stands for: as many as a worker takes tickets."""
+        return -(-self.program.tickets // len(self.program.trainers)) or 1
+
+
+def remaining(segments: Sequence[Segment], samples: int) -> tuple[Segment, ...] | None:
+    """Return what is left of ``segments`` after ``samples``; None if that is amid a turn."""
+    left: list[Segment] = []
+    for segment in segments:
+        done = min(segment.times, samples // segment.samples)
+        samples -= done * segment.samples
+        if done < segment.times:
+            if samples:
+                return None
+            left.append(replace(segment, times=segment.times - done))
+    return None if samples else tuple(left)

@@ -52,7 +52,7 @@ def plan_server(
 def plan_async_server(
     workload: Workload, mesh: Mesh, options: PlanOptions, num_samples: int
 ) -> tuple[Segment, ...]:
-    """Return an epoch of tickets, and one for what is left over.
+    """Return an epoch of tickets, cut where ranks are to meet, and one for what is left over.
 
     A ticket is one worker's share of a batch, and its gradient is divided by the whole batch, so
     a sample moves the weights as far as in a synchronous step.
@@ -62,10 +62,17 @@ def plan_async_server(
     most = 1 << (24 if workload.itemsize == 4 else 53)  # whole numbers that a parameter can hold
     if full > most:
         raise UsageError(f"async_server must have at most {most} tickets an epoch, got {full}; use a larger batch")  # fmt: skip
-    sizes = [(full, share)] * (full > 0) + [(1, last)] * (last > 0)
+    workers = mesh.dp - options.servers
+    run = min(options.pause_every * workers or full, full) or 1
+    sizes = [
+        (full // run, run, share),
+        (int(full % run > 0), full % run, share),
+        (int(last > 0), 1, last),
+    ]
     return tuple(
-        Segment(_asynchronous(workload, mesh, options, tickets, size), 1, tickets * size)
-        for tickets, size in sizes
+        Segment(_asynchronous(workload, mesh, options, tickets, size), times, tickets * size)
+        for times, tickets, size in sizes
+        if times
     )
 
 

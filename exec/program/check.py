@@ -22,6 +22,7 @@ from exec.program.ops import (
     Op,
     Receive,
     Release,
+    Save,
     Send,
     Wait,
     lane_of,
@@ -175,7 +176,7 @@ def _check_parts(state: _State) -> None:
 
 
 def _check_ids(state: _State) -> None:
-    named = Compute | Send | Receive | Collective | Mark
+    named = Compute | Send | Receive | Collective | Mark | Save
     ids = {(lane.rank, op.id) for lane in state.lanes for op in lane.ops if isinstance(op, named)}
     for lane in state.lanes:
         for i, op in enumerate(lane.ops):
@@ -201,7 +202,7 @@ def _advance(state: _State, lane: _LaneState, op: Op) -> bool:
             return _take(state, rank, op)
         case Collective():
             return _meet(state, rank, op)
-        case Compute() | Mark():
+        case Compute() | Mark() | Save():
             state.done.add((rank, op.id))
         case Grant():
             turns = state.turns[rank]
@@ -334,7 +335,7 @@ def _grid(state: _State, ranks: set[int]) -> str:
 
 def _token(op: Op) -> str:
     match op:
-        case Compute() | Collective() | Mark():
+        case Compute() | Collective() | Mark() | Save():
             text = op.id
         case Send():
             text = f"send {op.id}"

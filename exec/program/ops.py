@@ -1,7 +1,7 @@
 """The ops: frozen values that say what to do and how much, never arrays, handles or durations.
 
-A rank has two lanes, and each does its ops in order. Compute ops, and the lock around some of
-them, are on the compute lane; messages, collectives and the sums they need are on the
+A rank has two lanes, and each does its ops in order. Compute ops, the lock around some of them
+and what goes to the disk are on the compute lane; messages, collectives and the sums they need are on the
 communication lane. One lane waits for another by ``Wait`` only. A ``Send`` is posted and its lane
 goes on; every other op ends before the next of its lane begins.
 """
@@ -194,6 +194,19 @@ class Release:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write ``nbytes`` to the disk: the parameters ``part``, and their velocities if there are any."""
+
+    part: Part
+    nbytes: int
+
+    @property
+    def id(self) -> str:
+        """The name by which a ``Wait`` refers to this op."""
+        return "save"
+
+
 Op = (
     Compute
     | Send
@@ -207,13 +220,14 @@ Op = (
     | Repeat
     | Acquire
     | Release
+    | Save
 )
 
 
 def lane_of(op: Op) -> Lane:
     """Return the lane that does ``op``."""
     match op:
-        case Compute() | Acquire() | Release():
+        case Compute() | Acquire() | Release() | Save():
             return Lane.COMPUTE
         case Wait(lane):
             return lane

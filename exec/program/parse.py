@@ -21,6 +21,7 @@ from exec.program.ops import (
     Receive,
     Release,
     Repeat,
+    Save,
     Scale,
     Send,
     Shape,
@@ -58,6 +59,7 @@ _OP_PATTERNS = {
     "wait": re.compile(rf"(?P<lane>compute|comm) wait (?P<id>{_ID})"),
     "acquire": re.compile(r"compute acquire (?P<name>\w+)"),
     "release": re.compile(r"compute release (?P<name>\w+)"),
+    "save": re.compile(rf"compute save (?P<part>{_PART}) nbytes=(?P<nbytes>\d+)"),
 }  # fmt: skip
 _RANGE = r"\d+(?::\d+(?::\d+)?)?"
 _HEADER = re.compile(
@@ -169,6 +171,8 @@ def _build_op(verb: str, field: dict[str, str]) -> Op:
             return Acquire(field["name"])
         case "release":
             return Release(field["name"])
+        case "save":
+            return Save(_parse_part(field["part"]), int(field["nbytes"]))
         case _:
             return Wait(Lane(field["lane"]), field["id"])
 

@@ -15,6 +15,7 @@ from exec.program.ops import (
     Receive,
     Release,
     Repeat,
+    Save,
     Scale,
     Send,
     Wait,
@@ -153,7 +154,7 @@ class Program:
             case Accumulate(into, source, peer):
                 window = None if peer is None else resolve_peer(peer, rank, self.mesh, iteration)
                 return Accumulate(part(into), part(source), window)
-            case Scale(whole):
+            case Scale(whole) | Save(whole):
                 return replace(op, part=part(whole))
             case Compute(part=Part() as whole):
                 return replace(op, part=part(whole))

@@ -18,6 +18,7 @@ from exec.program.ops import (
     Receive,
     Release,
     Repeat,
+    Save,
     Scale,
     Send,
     Wait,
@@ -81,6 +82,8 @@ def format_op(op: Op, indent: str = "  ") -> list[str]:
             return [f"{indent}compute acquire {name}"]
         case Release(name):
             return [f"{indent}compute release {name}"]
+        case Save(part, nbytes):
+            return [f"{indent}compute save {format_part(part)} nbytes={nbytes}"]
         case Repeat(count, body):
             inner = [line for each in body for line in format_op(each, indent + "  ")]
             return [f"{indent}comm repeat {count}", *inner, f"{indent}comm end"]

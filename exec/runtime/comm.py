@@ -19,6 +19,7 @@ from exec.program.ops import (
     Receive,
     Release,
     Repeat,
+    Save,
     Scale,
     Send,
     Wait,
@@ -125,7 +126,7 @@ class CommBinder:
                 return CommStep("", lambda: _All(self._sent.pop(id)), partial(self.wait_sent, id))
             case Mark():
                 return CommStep("", _nothing, _nothing)
-            case Compute() | Repeat() | Acquire() | Release():
+            case Compute() | Repeat() | Acquire() | Release() | Save():
                 raise ValueError(f"{op} must not be on the communication lane")
 
     def _send(self, op: Send) -> CommStep:

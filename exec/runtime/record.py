@@ -42,7 +42,7 @@ def training_record(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the record of a training; all ranks must call it together.
 
-    ``sent_bytes`` are all ranks' by the end of the last of ``epochs``, which send alike.
+    ``sent_bytes`` are all ranks' by the end, tests and all; an epoch's are those of training.
     """
     plan, wire = session.plan, session.transport
     times = session.step_times_s()
@@ -80,7 +80,9 @@ def training_record(
         "timed_step": asdict(parts) | {"count": timed, "one_in": TIMED_EVERY} if timed else None,
         "memory_bytes": max(memory),
         "sent_bytes": sent_nbytes,
-        "sent_bytes_per_epoch": sent_nbytes // len(epochs) if epochs else None,
+        "sent_bytes_per_epoch": round(statistics.median(each.sent_bytes for each in epochs))
+        if epochs
+        else None,
         "utilisation": utilisation_record(usages),
         "oversubscribed": is_oversubscribed,
         "provenance": {

@@ -1,28 +1,31 @@
 """A training session of one rank: the programs of a full and of the last batch, and the epochs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 
 from exec.data.dataset import Dataset
-from exec.nn.backend import DTYPES, Array, Indices
+from exec.nn.backend import DTYPES, Indices
 from exec.plan.collectives import expand, scratch_elements
-from exec.plan.epoch import plan_epoch
+from exec.plan.epoch import plan_epoch, plan_rest
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
 from exec.program.check import check_program
 from exec.program.mesh import Mesh
-from exec.program.ops import Accumulate, Compute, Kernel, Op, Repeat
+from exec.program.ops import Compute, Kernel
 from exec.program.peers import split_size, split_start
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
+from exec.runtime.start import Between, Start
 from exec.runtime.step import Step, bind_step
+from exec.runtime.step_times import mean_step_times_s
 from exec.runtime.weights import Weights, gather_weights, num_correct
+from exec.runtime.windows import share_windows
 from exec.transport.protocol import Transport
 from exec.workload import Workload
 
@@ -54,12 +57,17 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What an epoch came to; ``time_s`` is that of training, without the test."""
+    """What an epoch came to: ``time_s`` and all ranks' ``sent_bytes`` are those of training.
+
+    The test is in neither, nor, after a resume, what came before it in ``sent_bytes``. The loss is
+    the mean over the samples, each as it was when trained on.
+    """
 
     epoch: int
     loss: float
     test_accuracy: float
     time_s: float
+    sent_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -78,15 +86,23 @@ class Session:
     """One rank's share of a training: construct it on all ranks together, then run epochs.
 
     ``spans`` are those of the ``num_timed`` turns that were done with a clock around every op.
+    With a ``start`` the first epoch can begin there; ``last_program`` is that of the last turn.
     """
 
-    def __init__(self, plan: TrainingPlan, dataset: Dataset, transport: Transport) -> None:
+    def __init__(
+        self, plan: TrainingPlan, dataset: Dataset, transport: Transport, start: Start = Start()
+    ) -> None:
         self.plan, self.dataset, self.transport = plan, dataset, transport
         workload, mesh, options = plan.workload, plan.mesh, plan.options
         dp_rank, stage, tp_rank = mesh.coordinates(transport.rank)
-        segments = plan_epoch(workload, mesh, options, len(dataset.train_labels))
-        samples = {id(each.program): each.samples for each in segments}
-        expanded = {id(each.program): each.program for each in segments}
+        num_samples = len(dataset.train_labels)
+        segments = plan_epoch(workload, mesh, options, num_samples)
+        left, self.planned_from = plan_rest(
+            workload, mesh, options, num_samples, segments, start.samples, start.planned_from
+        )
+        both = (*segments, *left)
+        samples = {id(each.program): each.samples for each in both}
+        expanded = {id(each.program): each.program for each in both}
         expanded = {key: expand(program) for key, program in expanded.items()}
         programs = list(expanded.values())
         for program in programs:
@@ -101,7 +117,7 @@ class Session:
         self.buffers = Buffers(
             workload, layout_of(workload.widths, mesh, stage, tp_rank), roles[0],
             max(map(_most_rows, roles)), scratch, plan.dtype, transport.rank,
-            _share(self.program, roles[0], plan.dtype, transport),
+            share_windows(self.program, roles[0], plan.dtype, transport),
         )  # fmt: skip
         self.buffers.initialise(plan.seed, dp_rank if plan.has_independent_starts else 0)
         if self.program.is_shared:  # nobody may train what another has still to initialise
@@ -117,6 +133,11 @@ class Session:
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
         self._segments = [(each, bound[id(each.program)]) for each in segments]
+        self._left = [(each, bound[id(each.program)]) for each in left]
+        self._start, self.carried_loss = start, 0.0
+        self._began_s = 0.0
+        self.epoch_steps = 0
+        self.last_program = segments[-1].program
         self._bound = list(bound.values())
         self.num_timed = 0
         self.spans: list[Span] = []
@@ -165,15 +186,25 @@ class Session:
         else:
             bound.step.run()
 
-    def run_epoch(self, epoch: int, progress: Callable[[int], None] = lambda _: None) -> Epoch:
-        """Train on every sample once, then test; ``progress`` gets the number of samples seen."""
-        for bound in self._bound:
-            for loss in bound.binder.losses:
-                loss.total = 0.0
+    def run_epoch(
+        self, epoch: int, progress: Callable[[int], None] = lambda _: None,
+        between: Between = lambda _, __: 0.0, *, resumes: bool = False,
+    ) -> Epoch:  # fmt: skip
+        """Train on every sample once, then test; ``progress`` gets the number of samples seen.
+
+        With ``resumes`` the epoch goes on where the session starts.
+        """
+        segments, start = (self._left, self._start) if resumes else (self._segments, Start())
+        if not resumes:
+            self.planned_from = 0
+        self._set_losses(start)
         order = self._order(epoch)
-        position = num_runs = 0
-        start_s = before_s = perf_counter()
-        for segment, bound in self._segments:
+        position, steps, num_runs = start.samples, start.steps, 0
+        sent_before = self.transport.nbytes_sent
+        before_s = perf_counter()
+        self._began_s = before_s - start.time_s
+        for segment, bound in segments:
+            self.last_program = segment.program
             for _ in range(segment.times):
                 self.transport.check()
                 is_timed = num_runs % TIMED_EVERY == FIRST_TIMED and not bound.program.tickets
@@ -183,15 +214,44 @@ class Session:
                 else:
                     self._turn(bound.step, is_timed=is_timed)
                 position += segment.samples
+                steps += segment.steps
                 now_s = perf_counter()
                 if not is_timed:
                     bound.times_s.append(now_s - before_s)
-                before_s = now_s
                 if num_runs % TIMED_EVERY == 0:
                     progress(position)
                 num_runs += 1
-        time_s = perf_counter() - start_s
-        return Epoch(epoch, self._epoch_loss(), self.test_accuracy(), time_s)
+                held_up_s = between(steps, position)
+                self._began_s += held_up_s
+                before_s = now_s + held_up_s
+        self.epoch_steps, time_s = steps, self.epoch_time_s()
+        sent = self.transport.nbytes_sent - sent_before
+        totals = self.transport.gather_objects((self.loss_sum(), sent))
+        loss, sent = (sum(each) for each in zip(*totals, strict=True))
+        loss = (self.carried_loss + loss) / len(self._feed.labels)
+        return Epoch(epoch, loss, self.test_accuracy(), time_s, sent)
+
+    def epoch_time_s(self) -> float:
+        """Return how long the epoch has been trained so far, what came between turns left out."""
+        return perf_counter() - self._began_s
+
+    def losses(self) -> list[list[float]]:
+        """Return the sums of each loss of this rank's programs in the epoch so far."""
+        return [[loss.total for loss in bound.binder.losses] for bound in self._bound]
+
+    def loss_sum(self) -> float:
+        """Return what this rank adds to the epoch's loss, summed over samples."""
+        if not self.counts_loss:
+            return 0.0
+        return sum(
+            bound.role.samples * loss.total for bound in self._bound for loss in bound.binder.losses
+        )
+
+    def _set_losses(self, start: Start) -> None:
+        self.carried_loss = start.carried_loss
+        for i, bound in enumerate(self._bound):
+            for j, loss in enumerate(bound.binder.losses):
+                loss.total = start.losses[i][j] if start.losses else 0.0
 
     def _serve_tickets(self, bound: _Bound, progress: Callable[[int], None]) -> None:
         """Do the turns of a program with tickets: a server's, or as many as this worker gets."""
@@ -218,37 +278,11 @@ class Session:
             step.run()
 
     def step_times_s(self) -> list[float]:
-        """Return the wall times of this rank's full batches, timed ones left out.
-
-        Of a strategy whose steps differ, each time is the mean over an epoch like the run's, with
-        the runs of each program drawn in their order.
-        """
-        batch = self.plan.workload.global_batch
-        times: dict[int, int] = {}
-        for segment, bound in self._segments:
-            if segment.samples % batch == 0 or bound is self._bound[0]:
-                key = self._bound.index(bound)
-                times[key] = times.get(key, 0) + segment.times * segment.samples
-        recorded = {key: self._bound[key].times_s for key in times}
-        if not all(recorded.values()):
-            return []
-        first = next(
-            segment.samples for segment, bound in self._segments if bound is self._bound[0]
+        """Return the wall times of this rank's full batches, timed ones left out."""
+        return mean_step_times_s(
+            [(segment, bound.times_s) for segment, bound in self._segments],
+            self.plan.workload.global_batch,
         )
-        total, count = sum(times.values()), max(map(len, recorded.values()))
-        return [
-            sum(times[key] / total * recorded[key][i % len(recorded[key])] for key in times)
-            * batch / first
-            for i in range(count)
-        ]  # fmt: skip
-
-    def _epoch_loss(self) -> float:
-        """Return the mean loss over the epoch's samples, each as it was when trained on."""
-        total = sum(
-            bound.role.samples * loss.total for bound in self._bound for loss in bound.binder.losses
-        )
-        totals = self.transport.gather_objects(total if self.counts_loss else 0.0)
-        return sum(totals) / len(self._feed.labels)
 
     def weights(self) -> Weights:
         """Return the whole network's weights, on every rank."""
@@ -267,29 +301,6 @@ class Session:
 def _most_rows(role: Role) -> int:
     """Return the most samples of a microbatch of ``role``, 0 if it does not train."""
     return max((op.shape.n for op in role.ops if isinstance(op, Compute) and op.kernel is not Kernel.UPDATE), default=0)  # fmt: skip
-
-
-def _share(program: Program, role: Role, dtype: str, transport: Transport) -> dict[str, list[Array]]:  # fmt: skip
-    """Return the flat buffers of ``program`` that lie in shared memory, of every rank."""
-    if not program.is_shared:
-        return {}
-    sizes = {"param": _size(role, "param") if transport.rank == 0 else 0}
-    sizes |= {name: _size(role, name) for name in sorted(set(_windows(role.ops)))}
-    return {name: transport.share(size, DTYPES[dtype]) for name, size in sizes.items()}
-
-
-def _size(role: Role, name: str) -> int:
-    part = role.held(name)
-    return 0 if part is None else part.size
-
-
-def _windows(ops: Iterable[Op]) -> Iterator[str]:
-    """Yield the buffers that other ranks read."""
-    for op in ops:
-        if isinstance(op, Repeat):
-            yield from _windows(op.body)
-        elif isinstance(op, Accumulate) and op.peer is not None:
-            yield op.source.buffer
 
 
 def sample_starts(num_trainers: int, options: PlanOptions, batch: int, place: int) -> tuple[int, ...]:  # fmt: skip

@@ -22,7 +22,7 @@ ROW = {
     "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s", "step_time_upper_s", "average_every",
     "servers", "staleness",
 }  # fmt: skip
-PARTS = {"compute_s", "exposed_comm_s", "bubble_s", "wait_s", "overhead_s"}
+PARTS = {"compute_s", "exposed_comm_s", "bubble_s", "wait_s", "overhead_s", "checkpoint_s"}
 Finished = subprocess.CompletedProcess[str]
 Predict = Callable[..., Finished]
 

@@ -55,7 +55,7 @@ def newest_good(directory: Path, workload: Workload, dtype: str, transport: Tran
         AgreedError: none is good, or one that comes before the first good one is of another
             network.
     """
-    listed = together(transport, lambda: _list(directory))
+    listed = together(transport, lambda: finished(directory))
     folders = transport.gather_objects(listed)[0]
     refused: list[str] = []
     for folder in folders:
@@ -75,7 +75,12 @@ def newest_good(directory: Path, workload: Workload, dtype: str, transport: Tran
     raise AgreedError(f"a checkpoint to resume from must be in {directory}, got no finished one")
 
 
-def _list(directory: Path) -> list[Path]:
+def finished(directory: Path) -> list[Path]:
+    """Return the folders of the finished checkpoints in ``directory``, newest first.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     try:
         return [folder for folder in step_folders(directory).values() if is_finished(folder)]
     except OSError as error:

@@ -5,9 +5,11 @@ other step needs a message. J. Mohan et al., "CheckFreq", FAST 2021, likewise pi
 from measured steps.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from exec.errors import UsageError
 from exec.workload import positive
 
 FIRST_STEPS = 8
@@ -62,3 +64,25 @@ class Interval:
         if self.every_steps is not None:
             dues.append((step // self.every_steps + 1) * self.every_steps)
         self.due = min(dues)
+
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_interval(text: str) -> Interval | None:
+    """Return the interval that ``text`` spells, None for the end of each epoch.
+
+    >>> parse_interval("5m").every_s, parse_interval("500").every_steps, parse_interval("epoch")
+    (300.0, 500, None)
+    """
+    if text == "epoch":
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    if match is None or float(match[1]) == 0 or ("." in match[1] and not match[2]):
+        raise UsageError(
+            f"checkpoint-every must be steps such as 500, a time such as 30s or 5m, or epoch, "
+            f"got {text!r}"
+        )
+    if not match[2]:
+        return Interval(every_steps=int(match[1]))
+    return Interval(every_s=float(match[1]) * _SECONDS[match[2]])

@@ -72,13 +72,17 @@ class Progress(_Section):
 
     The order of samples is a pure function of ``seed`` and ``epoch``, and ``epoch_samples`` is the
     position in it, so these three are the sampler's whole state; ``random_state`` is for whatever
-    else draws numbers. ``epochs`` are the results of the epochs that are over.
+    else draws numbers, which nothing does now. ``planned_from`` is the position from which the
+    turns of the epoch were planned. ``data`` says which samples they are; ``epochs`` are the results
+    of the epochs that are over.
     """
 
     num_steps: Count  # global batches since the training began
     epoch: Size  # the epoch under way, from 1
     epoch_step: Count  # global batches of it that are done
     epoch_samples: Count  # samples of its order that are used
+    planned_from: Count = 0
+    data: str = ""
     seed: Count
     random_state: dict[str, Any] = Field(default_factory=dict)
     epochs: list[dict[str, Any]] = Field(default_factory=list)

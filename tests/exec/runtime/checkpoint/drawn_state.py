@@ -8,7 +8,9 @@ import numpy as np
 
 from exec.nn.backend import Array
 from exec.plan.layout import layout_of
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
+from exec.program.peers import Part
 from exec.runtime.buffers import Buffers
 from exec.runtime.checkpoint.find import Found, newest_good
 from exec.runtime.checkpoint.manifest import PlanRecord, Progress
@@ -66,7 +68,8 @@ class Training:
     def buffers(self, rank: int, step: int | None = None) -> Buffers:
         """Return what ``rank`` holds after ``step``, or zeros."""
         layout = layout_of(self.workload.widths, self.mesh, *self.mesh.coordinates(rank)[1:])
-        buffers = Buffers(self.workload, layout, 1, 1, 0, self.dtype)
+        role = plan_step(self.workload, self.mesh).role_of(rank)
+        buffers = Buffers(self.workload, layout, role, 1, 0, self.dtype)
         if step is not None:
             weights, velocity = self.weights(step)
             if buffers.velocity is not None:
@@ -102,10 +105,11 @@ class Training:
         def body(wire: Transport) -> tuple[list[Array], list[Array]]:
             buffers = self.restored(found, wire)
             is_owner = self.mesh.coordinates(wire.rank)[0] == self.mesh.dp - 1
-            weights = gather_weights(buffers, wire, is_owner=is_owner)
+            owned = Part("param", 0, buffers.layout.num_parameters) if is_owner else None
+            weights = gather_weights(buffers, wire, owned)
             if buffers.velocity is not None:
                 buffers.parameters[...] = buffers.velocity
-            return arrays(weights), arrays(gather_weights(buffers, wire, is_owner=is_owner))
+            return arrays(weights), arrays(gather_weights(buffers, wire, owned))
 
         return run_threads(self.mesh.world_size, body)[0]
 

@@ -1,57 +1,119 @@
-"""A training that was stopped and resumed against one that was not: the same bits.
-
-The comparison itself, for the tests on threads, and as a program for MPI:
+"""Trainings with checkpoints, stopped and resumed; for tests on threads, and as a program for MPI:
 ``mpiexec -n P python -m tests.exec.runtime.checkpoint.resumed DIR``.
 """
 
+import shutil
 import sys
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from exec.data.dataset import Dataset
+from exec.plan.options import PlanOptions
+from exec.plan.strategy import Strategy, mesh_of
 from exec.program.mesh import Mesh
-from exec.runtime.checkpoint.manifest import PlanRecord, Progress
-from exec.runtime.checkpoint.reshard import restore
-from exec.runtime.checkpoint.shard import held_by
-from exec.runtime.checkpoint.store import begin, resume
+from exec.runtime.checkpoint.training import CheckpointOptions, Checkpoints, open_checkpoints
 from exec.runtime.job import TransportName, run_job
-from exec.runtime.session import Session
+from exec.runtime.session import Epoch, Session, TrainingPlan
 from exec.transport.protocol import Transport
-from tests.exec.random_plans import Case
-from tests.exec.runtime.equivalence import dataset_of, plan_of
+from exec.workload import Workload
 
-EPOCH, STOP = 3, 1
+EVERY, EPOCHS, NUM_SAMPLES, BATCH = 3, 2, 61, 6
+WIDTHS = (6, 5, 4, 3)
 
 
-def stop_and_go_on(case: Case, directory: Path, wire: Transport) -> None:
-    """Raise unless a training stopped in the middle of an epoch goes on bit for bit."""
-    plan, dataset = plan_of(case, 0.1, 0.5), dataset_of(case)
-    mesh = plan.mesh
-    record = PlanRecord(strategy="hybrid", dp=mesh.dp, pp=mesh.pp, tp=mesh.tp)
-    whole = Session(plan, dataset, wire)
-    store = begin(directory, plan.workload, plan.dtype, record, wire)
-    for step, indices in enumerate(whole.batches(EPOCH)):
-        if step == STOP:
-            progress = Progress(
-                num_steps=step, epoch=EPOCH, epoch_step=step, seed=plan.seed,
-                epoch_samples=step * plan.workload.global_batch,
-            )  # fmt: skip
-            store.write(progress, held_by(whole.buffers), {})
-        whole.do_step(indices)
-    again = Session(plan, dataset, wire)
-    _, found = resume(directory, plan.workload, plan.dtype, record, wire)
-    held = held_by(again.buffers)
-    restore(found.folder, found.manifest, plan.workload, record, wire.rank, held)
-    reached = found.manifest.progress
-    for indices in islice(again.batches(reached.epoch), reached.epoch_step, None):
-        again.do_step(indices)
-    for name, array in held.tensors.items():
-        assert array.tobytes() == held_by(whole.buffers).tensors[name].tobytes(), name
+def dataset() -> Dataset:
+    """Return samples that make ten batches of six and a short one."""
+    generator = np.random.Generator(np.random.PCG64(5))
+    images = generator.random((NUM_SAMPLES + 4, WIDTHS[0]), dtype=np.float32)
+    labels = generator.integers(0, WIDTHS[-1], NUM_SAMPLES + 4)
+    cut = NUM_SAMPLES
+    return Dataset("random", images[:cut], labels[:cut], images[cut:], labels[cut:], WIDTHS[-1], "")
+
+
+def plan_of(
+    strategy: Strategy, ranks: int, momentum: float = 0.5, mesh: Mesh | None = None, **options: object
+) -> TrainingPlan:  # fmt: skip
+    """Return a plan of ``strategy``; ``options`` are those of the plan, by name."""
+    chosen = PlanOptions(strategy=strategy, **options)  # type: ignore[arg-type]  # by name
+    if strategy is Strategy.ASYNC_SERVER:
+        chosen = replace(chosen, pause_every=EVERY)
+    workload = Workload(WIDTHS, BATCH, 8, momentum > 0)
+    return TrainingPlan(workload, mesh or mesh_of(strategy, ranks), chosen, "float64", 0.1, momentum, 1)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Trained:
+    """What a rank came to: its epochs, its bits, and the samples of each turn it was told of."""
+
+    checkpoints: Checkpoints
+    session: Session
+    epochs: list[Epoch]
+    bits: tuple[bytes, bytes]
+    resumed: bytes = b""  # the whole network just after it was restored
+    turns: list[tuple[int, list[int]]] = field(default_factory=list)
+
+
+def train(plan: TrainingPlan, directory: Path, wire: Transport, *, resumes: bool) -> Trained:
+    """Train for ``EPOCHS`` epochs with checkpoints, as the command line does."""
+    samples = dataset()
+    options = CheckpointOptions(directory, str(EVERY), keep=100, resumes=resumes)
+    checkpoints = open_checkpoints(options, plan, wire)
+    checkpoints.check_data(samples)
+    session = Session(plan, samples, wire, checkpoints.start)
+    checkpoints.restore(session)
+    trained = Trained(checkpoints, session, checkpoints.epochs, (b"", b""))
+    trained.resumed = b"".join(w.tobytes() + b.tobytes() for w, b in session.weights())
+    for epoch in range(checkpoints.first_epoch, EPOCHS + 1):
+        write = checkpoints.between(session, epoch)
+
+        def between(steps: int, position: int) -> float:
+            trained.turns.append((epoch, session._feed.indices.tolist()))  # noqa: B023  # called inside
+            return write(steps, position)  # noqa: B023
+
+        found = session.run_epoch(epoch, between=between, resumes=checkpoints.resumes(epoch))
+        checkpoints.end_epoch(session, found, is_last=epoch == EPOCHS)
+    velocity = session.buffers.velocity
+    trained.bits = (
+        session.buffers.parameters.tobytes(),
+        b"" if velocity is None else velocity.tobytes(),
+    )
+    return trained
+
+
+def results(trained: Trained) -> list[tuple[int, float, float]]:
+    """Return what each epoch came to, but for its time."""
+    return [(each.epoch, each.loss, each.test_accuracy) for each in trained.epochs]
+
+
+def cut_back(directory: Path, other: Path, step: int) -> None:
+    """Copy ``directory`` to ``other`` as a kill soon after the checkpoint of ``step`` leaves it."""
+    shutil.copytree(directory, other)
+    for folder in other.iterdir():
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
+
+
+def steps_of(directory: Path) -> list[int]:
+    """Return the steps of which there are checkpoints."""
+    return sorted(int(folder.name.removeprefix("step-")) for folder in directory.iterdir())
 
 
 def main(wire: Transport) -> None:
-    """Compare data and tensor parallel training, and say so."""
-    for mesh in (Mesh(dp=wire.size), Mesh(tp=wire.size)):
-        stop_and_go_on(Case.of("6-8-4", 6, mesh), Path(sys.argv[1]) / str(mesh), wire)
+    """Compare trainings stopped in the middle of both epochs with one that was not stopped."""
+    root = Path(sys.argv[1])
+    for strategy in (Strategy.DATA, Strategy.AVERAGING, Strategy.SERVER):
+        plan = plan_of(strategy, wire.size, average_every=4)
+        whole = train(plan, root / strategy, wire, resumes=False)
+        for step in (6, 15):
+            other = root / f"{strategy}-{step}"
+            if wire.rank == 0:
+                cut_back(root / strategy, other, step)
+            wire.gather_objects(None)
+            again = train(plan, other, wire, resumes=True)
+            assert again.checkpoints.record()["resumed_from_step"] == step
+            assert (again.bits, results(again)) == (whole.bits, results(whole)), (strategy, step)
     if wire.rank == 0:
         print(f"the same bits on {wire.size} ranks")
 

@@ -58,3 +58,15 @@ def test_20_kills_at_random_moments_each_leave_the_last_good_checkpoint(
     outcomes = outcomes_of("whenever", ranks, keep, tmp_path)
     assert [outcome["was_killed"] for outcome in outcomes] == [True] * KILLS
     assert len({outcome["last"].split()[0] for outcome in outcomes}) > 1
+
+
+@pytest.mark.mpi
+@pytest.mark.usefixtures("mpiexec")
+def test_3_trainings_killed_at_random_moments_end_with_the_same_bits(tmp_path: Path) -> None:
+    record = tmp_path / "kills.jsonl"
+    options = ("--kills", "3", "--epochs", "10", "--json", str(record))
+    done = run_process([sys.executable, "benchmarks/kill_training.py", *options], timeout_s=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    provenance, run, *kills = map(json.loads, record.read_text().splitlines())
+    assert (provenance["kind"], run["ranks"]) == ("provenance", 2)
+    assert [kill["is_equal"] for kill in kills] == [True] * 3

@@ -1,0 +1,86 @@
+"""A checkpoint as a program: each rank saves what of the training only it can tell, then all meet.
+
+Which ranks those are is the strategy's:
+
+- a mesh of equal replicas: the first replica; the others hold the same bits;
+- averaging: every replica, because they differ between two averages;
+- master and workers: the workers, for the same reason. Just after a round what counts is the
+  average, on the master; it is handed out first, as the next round would do anyway;
+- parameter servers: the servers, each its shard; workers pull the weights before they use them;
+- shared memory: with windows every rank its chunk; under a lock or none the first rank, or with
+  momentum every rank, because velocities are its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from exec.plan.master import has_average
+from exec.plan.strategy import MASTERS, SERVERS, SYNCHRONOUS, Strategy
+from exec.program.mesh import Axis
+from exec.program.ops import Collective, CollectiveKind, Lane, Op, Save, Wait
+from exec.program.peers import Chunks, Part, Shift
+from exec.program.program import Program, Role
+
+_NOTHING = Part("none", 0, 0)
+_SAVED_ONCE = (*SYNCHRONOUS, Strategy.SHARED_LOCK, Strategy.HOGWILD)
+
+
+def plan_checkpoint(program: Program, strategy: Strategy) -> Program:
+    """Return the program of a checkpoint that follows ``program``, a turn of ``strategy``.
+
+    Its ranks hold what those of ``program`` hold. All meet at the end, along one axis after the
+    other, so none goes on before all is on the disk.
+    """
+    roles = [cut for role in program.roles for cut in _first_apart(role, strategy)]
+    is_handed_out = strategy in MASTERS and has_average(program)
+    return replace(
+        program,
+        tickets=0,
+        roles=tuple(
+            replace(
+                role, ops=tuple(_ops(program, role, strategy, is_handed_out)), times=1, until=""
+            )
+            for role in roles
+        ),
+    )
+
+
+def _first_apart(role: Role, strategy: Strategy) -> Iterator[Role]:
+    """Yield ``role``, or where only the first replica saves, that one and the others."""
+    if strategy not in _SAVED_ONCE or 0 not in role.dp or len(role.dp) == 1:
+        yield role
+        return
+    yield role.narrowed(Axis.DP, role.dp[:1])
+    yield role.narrowed(Axis.DP, role.dp[1:])
+
+
+def _ops(program: Program, role: Role, strategy: Strategy, is_handed_out: bool) -> Iterator[Op]:
+    if is_handed_out:
+        held = role.held("param")
+        assert held is not None
+        yield Collective("model", CollectiveKind.BROADCAST, held, Axis.DP)
+        yield Wait(Lane.COMPUTE, "model")
+    part = _saved(program, role, strategy)
+    if part is not None:
+        has_velocity = role.held("velocity") is not None
+        size = part.size if part.chunks is None else -(-part.size // part.chunks.num_chunks)
+        save = Save(part, (1 + has_velocity) * size * program.itemsize)
+        yield save
+        yield Wait(Lane.COMM, save.id)
+    for axis in Axis:
+        if program.mesh.size(axis) > 1:
+            yield Collective(f"saved.{axis}", CollectiveKind.BARRIER, _NOTHING, axis)
+
+
+def _saved(program: Program, role: Role, strategy: Strategy) -> Part | None:
+    """Return which parameters a rank of ``role`` saves, or None."""
+    gradient = role.held("grad")  # a ticket may follow the parameters, but no gradient's
+    is_server = role.dp.start not in program.trainers
+    if gradient is None or (strategy in SERVERS and not is_server):
+        return None
+    whole = replace(gradient, buffer="param")
+    if strategy is Strategy.SHARED_WINDOWS:
+        ranks = program.mesh.dp
+        return replace(whole, chunks=Chunks(ranks, Shift(Axis.DP, 0)))
+    is_own = program.is_shared and role.held("velocity") is not None
+    return None if strategy in _SAVED_ONCE and role.dp.start > 0 and not is_own else whole
