@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: predict test check format paper measure bench clean
+.PHONY: predict test check format paper measure sweep bench clean
 
 predict: $(VENV)/installed-mpi
 	@if [ -t 2 ]; then export FORCE_COLOR=1; fi; \
@@ -44,6 +44,17 @@ measure: $(VENV)/installed-bench
 	$(RUN) benchmarks/kill_search.py --json $(MEASURED)/kill-search.jsonl
 	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
 	    > $(MEASURED)/letters-2core-epyc.json
+
+# The classic figures on real letters, in about two minutes; interrupted, it goes on where it was.
+SWEPT := build
+sweep: $(VENV)/installed-mpi,plot
+	mkdir -p $(SWEPT)
+	$(RUN) -m exec.sweep --out $(SWEPT)/sweep-mpi.jsonl --transport mpi --ranks 1,2 --batch 16,64,256 \
+	    --lr 0.25,0.5 --strategy data --repeats 3 --plot $(SWEPT)/sweep-mpi \
+	    -- --data letters --epochs 3 $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(RUN) -m exec.sweep --out $(SWEPT)/sweep-threads.jsonl --transport threads --ranks 1,2,4 \
+	    --batch 64,256 --strategy data --repeats 3 --plot $(SWEPT)/sweep-threads \
+	    -- --data letters --epochs 3 $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 bench: $(VENV)/installed-bench
 	$(RUN) benchmarks/trainer.py

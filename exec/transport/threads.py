@@ -296,15 +296,16 @@ def run_threads(size: int, body: Callable[[ThreadTransport], Result]) -> list[Re
     threads = [
         threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(size)
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join()
     except BaseException:  # Ctrl-C, or whatever else a signal handler raises
         world.fail("interrupted")
         for thread in threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
         raise
     for rank, error in errors.items():
         if len(errors) < size:

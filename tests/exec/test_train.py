@@ -63,7 +63,7 @@ def test_json_record_says_what_was_run_and_how_it_went(serial: dict[str, object]
     assert isinstance(epochs, list)
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     for epoch in epochs:
-        assert set(epoch) == {"epoch", "loss", "test_accuracy", "time_s"}
+        assert set(epoch) == {"epoch", "loss", "test_accuracy", "time_s", "sent_bytes"}
         assert 0 <= epoch["test_accuracy"] <= 1
         assert epoch["time_s"] > 0
     assert epochs[1]["loss"] < epochs[0]["loss"]
