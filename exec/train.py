@@ -22,12 +22,14 @@ from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
 from exec.nn.backend import DTYPES
 from exec.plan.layout import check_mesh
+from exec.plan.nodes import check_nodes, without_effect
 from exec.plan.schedule import Schedule
 from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.placement import placed
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.report import (
     gather_spans,
@@ -100,6 +102,7 @@ def train(
     microbatches: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
     algorithm: Algorithm = Algorithm.LIBRARY,
+    ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
     batch: int | None = None,
@@ -151,6 +154,8 @@ def train(
         The pipeline's schedule.
     algorithm
         The collectives' algorithm: the library's, or one expanded into sends and receives.
+    ranks_per_node
+        Ranks on each node, in order, for algorithm hierarchical; where they run unless given.
     overlap
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
@@ -198,6 +203,7 @@ def train(
                           ("learning-rate", learning_rate), ("blas-threads", blas_threads),
                           ("num-train", num_train), ("num-test", num_test)):  # fmt: skip
         positive(option, value)
+    positive("ranks-per-node", 1 if ranks_per_node is None else ranks_per_node)
     positive("momentum", momentum, or_zero=True)
     if momentum >= 1:
         raise UsageError(f"momentum must be less than 1, got {momentum}")
@@ -217,20 +223,24 @@ def train(
     workload = Workload(parse_net(net), global_batch, 8 if dtype == "float64" else 4, momentum > 0)
     check_mesh(workload, mesh, microbatches)
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm)
+    if ranks_per_node is not None and algorithm is Algorithm.HIERARCHICAL:
+        check_nodes(mesh, ranks_per_node)
     plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed)
+    note = without_effect(mesh, algorithm, ranks_per_node) if ranks_per_node is not None else ""
     source = _Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
-            _run(wire, plan, source, strategy, epochs, load, save, trace, is_json=json)
+            on_nodes = placed(plan, ranks_per_node, wire)
+            _run(wire, on_nodes, source, strategy, epochs, load, save, trace, note, is_json=json)
 
     run_job(name, ranks, body)
 
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: _Source, strategy: Strategy, epochs: int,
-    load: Path | None, save: Path | None, trace: Path | None, *, is_json: bool,
+    load: Path | None, save: Path | None, trace: Path | None, note: str, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
     dataset = together(wire, lambda: source.load(workload))
@@ -243,6 +253,8 @@ def _run(
     out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
     if speaks:
         out.print(headline(plan, dataset, strategy, wire.size))
+        if note:
+            out.print(note)
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
     wire.gather_objects(None)

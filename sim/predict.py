@@ -13,6 +13,7 @@ from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
 from exec.plan.layout import check_mesh
+from exec.plan.nodes import check_nodes
 from exec.plan.schedule import Schedule
 from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
@@ -120,7 +121,7 @@ def predict(
     widths = parse_net(net)
     found = find_machine(machine)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
-    options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm)
+    options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, ranks_per_node)
     fixed = _fixed_mesh(strategy, nodes * ranks_per_node, dp, pp, tp)
     if fixed is not None and given_nodes not in (None, -(-fixed.world_size // ranks_per_node)):
         raise UsageError(
@@ -147,7 +148,9 @@ def predict(
         workload = workload_on(ranks)
         if fixed is not None:
             check_mesh(workload, fixed, microbatches or 1)
-        fitting = choices(ranks, workload, strategies, fixed, microbatches)
+            if algorithm is Algorithm.HIERARCHICAL:
+                check_nodes(fixed, ranks_per_node)
+        fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
         answers = [
             _answer(found, workload, options, meshes, ranks_per_node, engine)
             for meshes in fitting.values()

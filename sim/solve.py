@@ -33,7 +33,7 @@ from exec.program.ops import (
 )  # fmt: skip
 from exec.program.peers import Rank, resolve_peer
 from exec.program.program import Program, Role
-from sim.collectives import allgather_s, allreduce_s
+from sim.collectives import allgather_s, allreduce_s, hierarchical_s
 from sim.costs import Costs
 from sim.fabric import Pattern
 from sim.result import StepTimes
@@ -166,14 +166,27 @@ class _Solver:
         if op.algorithm is Algorithm.LIBRARY or ranks == 1:
             return self.costs.library_s(op, self.program.itemsize)
         elements = op.part.stop - op.part.start
+        fabric, itemsize = self.costs.fabric, self.program.itemsize
+
+        def add(count: int) -> float:
+            return self.costs.accumulate_s(count, held)
 
         def hop(count: int, distance: int, pattern: Pattern) -> float:
-            tier, sharers = self.costs.fabric.hop(op.axis, distance, pattern)
-            latency_s, transfer_s = self.costs.message(count * self.program.itemsize, tier)
+            tier, sharers = fabric.hop(op.axis, distance, pattern)
+            latency_s, transfer_s = self.costs.message(count * itemsize, tier)
             return latency_s + transfer_s * sharers
+
+        def inside(count: int) -> tuple[float, float]:
+            tier, sharers = fabric.inner_hop(op.axis, op.node_size)
+            latency_s, transfer_s = self.costs.message(count * itemsize, tier)
+            return latency_s, transfer_s * sharers
+
+        def between(count: int) -> tuple[float, float]:
+            return self.costs.message(count * itemsize, network)
 
         if op.kind is CollectiveKind.ALLGATHER:
             return allgather_s(elements, op.part.unit, ranks, hop)
-        return allreduce_s(
-            op.algorithm, elements, ranks, hop, lambda count: self.costs.accumulate_s(count, held)
-        )
+        if op.algorithm is Algorithm.HIERARCHICAL:
+            network, sharers = fabric.hop(op.axis, op.node_size, Pattern.SHIFT)
+            return hierarchical_s(elements, ranks, op.node_size, inside, between, sharers, add)
+        return allreduce_s(op.algorithm, elements, ranks, hop, add)

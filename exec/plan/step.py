@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from exec.plan.layout import LayerShard, Layout, Split, held_elements, layout_of, tensor_classes
+from exec.plan.nodes import node_size
 from exec.plan.schedule import Schedule, microbatch_order, num_slots
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
@@ -35,7 +36,8 @@ class PlanOptions:
     """How a mesh is used.
 
     Gradients are all-reduced in buckets of whole layers of at least ``bucket_nbytes``; with
-    ``overlap`` each as soon as the backward pass has filled it, else all at the end.
+    ``overlap`` each as soon as the backward pass has filled it, else all at the end. A
+    hierarchical all-reduce takes ``ranks_per_node`` ranks in a row for those of one node.
     """
 
     num_microbatches: int = 1
@@ -43,6 +45,7 @@ class PlanOptions:
     bucket_nbytes: int = 4 << 20
     overlap: bool = False
     algorithm: Algorithm = Algorithm.LIBRARY
+    ranks_per_node: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,4 +245,8 @@ def _backward_id(layer: int, microbatch: int) -> str:
 
 
 def _allreduce(stage: _Stage, id: str, part: Part, axis: Axis) -> Op:
-    return Collective(id, CollectiveKind.ALLREDUCE, part, axis, stage.options.algorithm)
+    options, kind = stage.options, CollectiveKind.ALLREDUCE
+    if options.algorithm is Algorithm.HIERARCHICAL:
+        size = node_size(stage.mesh, axis, options.ranks_per_node)
+        return Collective(id, kind, part, axis, options.algorithm, node_size=size)
+    return Collective(id, kind, part, axis, options.algorithm)

@@ -1,6 +1,7 @@
 """Print what each rank will do: ``python -m exec.program --strategy hybrid --dp 2 --pp 2``."""
 
 import math
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,13 +10,14 @@ from exec.cli import make_app, run_app
 from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.layout import check_mesh
+from exec.plan.nodes import without_effect
 from exec.plan.schedule import Schedule
 from exec.plan.step import PlanOptions, plan_step
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.check import check_program
 from exec.program.ops import Algorithm
 from exec.program.text import format_op, format_program
-from exec.workload import Workload, parse_net
+from exec.workload import Workload, parse_net, positive
 
 app = make_app("python -m exec.program", "Print the program of one training step.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -35,6 +37,7 @@ def show(
     microbatches: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
     algorithm: Algorithm = Algorithm.LIBRARY,
+    ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
     rank: int | None = None,
@@ -63,6 +66,8 @@ def show(
         The pipeline's schedule.
     algorithm
         The collectives' algorithm.
+    ranks_per_node
+        Ranks on each node, in order, for algorithm hierarchical; all of them unless given.
     overlap
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
@@ -78,11 +83,15 @@ def show(
             dp, pp, tp = dp or 1, pp or 1, tp or 1
     mesh = mesh_of(strategy, ranks, dp, pp, tp)
     workload = Workload(parse_net(net), batch)
+    positive("ranks-per-node", 1 if ranks_per_node is None else ranks_per_node)
     if microbatches < 1 or bucket_kib < 1:
         raise UsageError(f"microbatches and bucket-kib must be at least 1, got {microbatches} and {bucket_kib}")  # fmt: skip
     check_mesh(workload, mesh, microbatches)
-    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm)
+    on_node = mesh.world_size if ranks_per_node is None else ranks_per_node
+    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, on_node)
     program = expand(plan_step(workload, mesh, options))
+    if ranks_per_node is not None and (note := without_effect(mesh, algorithm, ranks_per_node)):
+        sys.stderr.write(f"{note}\n")
     if mesh.world_size <= _MAX_CHECKED_RANKS:
         check_program(program)
     if rank is None:

@@ -1,8 +1,10 @@
 """The text form: one op a line, for reading, reviewing and golden files; it parses back.
 
 Peers read ``dp+1``, ``dp-1k`` (moves with the iteration), ``dp^4`` (partner at distance 4),
-``pp=2`` (absolute), ``any``, ``rank3``. A part reads ``grad[0:100]``; with chunks,
-``grad[0:100]/4@dp+0-1k`` is the chunk named by the anchor out of 4, ``*2`` a block of two.
+``pp=2`` (absolute), ``any``, ``rank3``; ``dp+1%2`` goes round a block of two. A part reads
+``grad[0:100]``; with chunks, ``grad[0:100]/4@dp+0-1k`` is the chunk named by the anchor out of 4,
+``*2`` a block of two. Chunks ``/2x3`` are 6, those of the first ranks of 3 nodes before those of
+the second.
 """
 
 import re
@@ -58,9 +60,10 @@ def format_op(op: Op, indent: str = "  ") -> list[str]:
             ]
         case Accumulate(into, source):
             return [f"{indent}comm accumulate {format_part(into)} += {format_part(source)}"]
-        case Collective(id, kind, part, axis, algorithm, root):
+        case Collective(id, kind, part, axis, algorithm, root, node_size):
+            node = f"node_size={node_size} " if node_size > 1 else ""
             return [f"{indent}comm {kind} {format_part(part)} axis={axis} algorithm={algorithm} "
-                    f"root={root} id={id}"]  # fmt: skip
+                    f"root={root} {node}id={id}"]  # fmt: skip
         case Mark(id):
             return [f"{indent}comm mark {id}"]
         case Wait(lane, id):
@@ -73,8 +76,9 @@ def format_op(op: Op, indent: str = "  ") -> list[str]:
 def format_peer(peer: Peer) -> str:
     """Return the short form of ``peer``."""
     match peer:
-        case Shift(axis, offset, step):
-            return f"{axis}{offset:+d}" + (f"{step:+d}k" if step else "")
+        case Shift(axis, offset, step, block):
+            moves = f"{step:+d}k" if step else ""
+            return f"{axis}{offset:+d}{moves}" + (f"%{block}" if block else "")
         case Xor(axis, distance):
             return f"{axis}^{distance}"
         case At(axis, index):
@@ -90,8 +94,10 @@ def format_part(part: Part) -> str:
     text = f"{part.buffer}[{part.start}:{part.stop}" + (f":{part.unit}]" if part.unit > 1 else "]")
     if part.chunks is None:
         return text
-    block = f"*{part.chunks.width}" if part.chunks.width > 1 else ""
-    return f"{text}/{part.chunks.num_chunks}@{format_peer(part.chunks.anchor)}{block}"
+    chunks, node_size = part.chunks, part.chunks.node_size
+    block = f"*{chunks.width}" if chunks.width > 1 else ""
+    count = f"{node_size}x{chunks.num_chunks // node_size}" if node_size > 1 else chunks.num_chunks
+    return f"{text}/{count}@{format_peer(chunks.anchor)}{block}"
 
 
 def _format_range(span: range) -> str:
@@ -100,8 +106,8 @@ def _format_range(span: range) -> str:
     return f"{span.start}:{span.stop}" + (f":{span.step}" if span.step > 1 else "")
 
 
-_PEER = r"any|rank\d+|(?:dp|pp|tp)(?:[+-]\d+(?:[+-]\d+k)?|\^\d+|=\d+)"
-_PART = rf"[\w.]+\[\d+:\d+(?::\d+)?\](?:/\d+@(?:{_PEER})(?:\*\d+)?)?"
+_PEER = r"any|rank\d+|(?:dp|pp|tp)(?:[+-]\d+(?:[+-]\d+k)?(?:%\d+)?|\^\d+|=\d+)"
+_PART = rf"[\w.]+\[\d+:\d+(?::\d+)?\](?:/\d+(?:x\d+)?@(?:{_PEER})(?:\*\d+)?)?"
 _ID = r"[\w.]+"
 _OP_PATTERNS = {
     "compute": re.compile(
@@ -115,7 +121,8 @@ _OP_PATTERNS = {
     "accumulate": re.compile(rf"comm accumulate (?P<into>{_PART}) \+= (?P<source>{_PART})"),
     "collective": re.compile(
         rf"comm (?P<kind>{'|'.join(CollectiveKind)}) (?P<part>{_PART}) axis=(?P<axis>dp|pp|tp) "
-        rf"algorithm=(?P<algorithm>\w+) root=(?P<root>\d+) id=(?P<id>{_ID})"
+        rf"algorithm=(?P<algorithm>\w+) root=(?P<root>\d+) (?:node_size=(?P<node_size>\d+) )?"
+        rf"id=(?P<id>{_ID})"
     ),
     "mark": re.compile(rf"comm mark (?P<id>{_ID})"),
     "wait": re.compile(rf"(?P<lane>compute|comm) wait (?P<id>{_ID})"),
@@ -207,7 +214,7 @@ def _build_op(verb: str, field: dict[str, str]) -> Op:
         case "collective":
             return Collective(field["id"], CollectiveKind(field["kind"]), _parse_part(field["part"]),
                               Axis(field["axis"]), Algorithm(field["algorithm"]),
-                              int(field["root"]))  # fmt: skip
+                              int(field["root"]), int(field["node_size"] or 1))  # fmt: skip
         case "mark":
             return Mark(field["id"])
         case _:
@@ -229,8 +236,8 @@ def _parse_peer(text: str) -> Peer:
         return Xor(axis, int(rest[1:]))
     if rest[0] == "=":
         return At(axis, int(rest[1:]))
-    offset, step = re.fullmatch(r"([+-]\d+)(?:([+-]\d+)k)?", rest).groups()  # type: ignore[union-attr]  # _PEER matched
-    return Shift(axis, int(offset), int(step or 0))
+    offset, step, block = re.fullmatch(r"([+-]\d+)(?:([+-]\d+)k)?(?:%(\d+))?", rest).groups()  # type: ignore[union-attr]  # _PEER matched
+    return Shift(axis, int(offset), int(step or 0), int(block or 0))
 
 
 def _parse_part(text: str) -> Part:
@@ -246,5 +253,8 @@ def _parse_part(text: str) -> Part:
             raise ValueError(
                 f"the anchor of a chunk must be a shift or a partner, got {anchor_text}"
             )
-        chunks = Chunks(int(count), anchor, int(width or "1"))
+        node_size, _, nodes = count.rpartition("x")
+        chunks = Chunks(
+            int(nodes) * int(node_size or 1), anchor, int(width or "1"), int(node_size or 1)
+        )
     return Part(buffer, start, stop, unit, chunks)

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exec.data.dataset import Dataset
+from exec.plan.step import PlanOptions
 from exec.plan.strategy import Strategy
+from exec.program.ops import Algorithm
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
 from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
 
@@ -20,8 +22,14 @@ def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: in
         f"strategy {strategy} on {ranks} rank{'s' * (ranks > 1)} (dp x pp x tp = {plan.mesh}), batch "
         f"{workload.global_batch}, {options.num_microbatches} microbatch"
         f"{'es' * (options.num_microbatches > 1)}, {plan.dtype}, all-reduce {options.algorithm}"
-        f"{', overlapped' * options.overlap}"
+        f"{_nodes(options)}{', overlapped' * options.overlap}"
     )
+
+
+def _nodes(options: PlanOptions) -> str:
+    if options.algorithm is not Algorithm.HIERARCHICAL:
+        return ""
+    return f" ({options.ranks_per_node} rank{'s' * (options.ranks_per_node > 1)} a node)"
 
 
 def training_record(
@@ -45,6 +53,7 @@ def training_record(
         "data": dataset.name,
         "dtype": plan.dtype,
         "algorithm": plan.options.algorithm,
+        "ranks_per_node": plan.options.ranks_per_node,
         "schedule": plan.options.schedule,
         "microbatches": plan.options.num_microbatches,
         "overlap": plan.options.overlap,
