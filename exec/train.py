@@ -226,13 +226,14 @@ def train(
     if ranks_per_node is not None and algorithm is Algorithm.HIERARCHICAL:
         check_nodes(mesh, ranks_per_node)
     plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed)
-    note = without_effect(mesh, algorithm, ranks_per_node) if ranks_per_node is not None else ""
     source = _Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
             on_nodes = placed(plan, ranks_per_node, wire)
+            note = without_effect(mesh, algorithm, on_nodes.options.ranks_per_node,
+                                  is_given=ranks_per_node is not None)  # fmt: skip
             _run(wire, on_nodes, source, strategy, epochs, load, save, trace, note, is_json=json)
 
     run_job(name, ranks, body)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from calibration.machine import Curve
 from exec.program.ops import Algorithm
+from exec.program.peers import split_start
 from sim.fabric import Pattern
 
 Hop = Callable[[int, int, Pattern], float]
@@ -77,8 +78,7 @@ def hierarchical_s(
     parts, for any p and g.
     """
     nodes = ranks // node_size
-    part = _largest(elements, ranks)
-    share = part * nodes
+    part, share = _largest(elements, ranks), split_start(elements, ranks, nodes)
     latency_s, transfer_s = inside(share)
     inside_s = (node_size - 1) * (2.0 * (latency_s + transfer_s) + add(share))
     if nodes == 1:

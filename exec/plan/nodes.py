@@ -29,9 +29,9 @@ def node_size(mesh: Mesh, axis: Axis, ranks_per_node: int) -> int:
     is_even = size % together == 0 or together % size == 0
     if size > 1 and (ranks_per_node % stride or not is_even):
         raise UsageError(
-            f"ranks-per-node must give each node as many ranks of a {axis} group as the others, for "
+            f"ranks-per-node must put equally many ranks of a {axis} group on each of its nodes for "
             f"algorithm hierarchical, got {ranks_per_node} for dp x pp x tp = {mesh}; use another "
-            f"mesh or number, or --algorithm ring"
+            f"number or mesh, or --algorithm ring"
         )
     return min(size, together)
 
@@ -47,10 +47,13 @@ def is_two_level(mesh: Mesh, ranks_per_node: int) -> bool:
     return any(1 < node_size(mesh, axis, ranks_per_node) < mesh.size(axis) for axis in REDUCED_AXES)
 
 
-def without_effect(mesh: Mesh, algorithm: Algorithm, ranks_per_node: int) -> str:
-    """Return why ``ranks_per_node`` changes nothing about a step, or nothing if it does."""
+def without_effect(mesh: Mesh, algorithm: Algorithm, ranks_per_node: int, *, is_given: bool) -> str:
+    """Return why ``ranks_per_node`` makes no difference to a step, or nothing if it does."""
     if algorithm is not Algorithm.HIERARCHICAL:
-        return f"ranks-per-node changes nothing: algorithm {algorithm} does not ask for it"
+        return f"ranks-per-node changes nothing for algorithm {algorithm}" * is_given
     if not is_two_level(mesh, ranks_per_node):
-        return f"algorithm hierarchical is the ring here: no group has several ranks on each of several nodes of {ranks_per_node}"  # fmt: skip
+        return (
+            f"algorithm hierarchical is the ring here: with {ranks_per_node} ranks on a node no "
+            f"group has several ranks on each of several nodes"
+        )
     return ""

@@ -90,7 +90,7 @@ def show(
     on_node = mesh.world_size if ranks_per_node is None else ranks_per_node
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, on_node)
     program = expand(plan_step(workload, mesh, options))
-    if ranks_per_node is not None and (note := without_effect(mesh, algorithm, ranks_per_node)):
+    if note := without_effect(mesh, algorithm, on_node, is_given=ranks_per_node is not None):
         sys.stderr.write(f"{note}\n")
     if mesh.world_size <= _MAX_CHECKED_RANKS:
         check_program(program)

@@ -21,10 +21,9 @@ def placed(plan: TrainingPlan, ranks_per_node: int | None, transport: Transport)
     if plan.options.algorithm is not Algorithm.HIERARCHICAL:
         return plan
     names = transport.gather_objects(socket.gethostname())
-    found = ranks_per_node
 
     def check() -> int:
-        number = ranks_in_a_row(names) if found is None else found
+        number = ranks_in_a_row(names) if ranks_per_node is None else ranks_per_node
         check_nodes(plan.mesh, number)
         return number
 
@@ -33,7 +32,9 @@ def placed(plan: TrainingPlan, ranks_per_node: int | None, transport: Transport)
 
 
 def ranks_in_a_row(names: Sequence[str]) -> int:
-    """Return how many ranks each node has, from the ``names`` of all ranks' nodes; the last may have less.
+    """Return how many ranks a node has, from the ``names`` of all ranks' nodes.
+
+    The last node may have fewer.
 
     Raises:
         UsageError: nodes differ, or the ranks of a node do not follow each other.
@@ -42,7 +43,8 @@ def ranks_in_a_row(names: Sequence[str]) -> int:
     2
     """
     counts = [len(list(ranks)) for _, ranks in groupby(names)]
-    if len(set(names)) != len(counts) or any(count != counts[0] for count in counts[:-1]) or counts[-1] > counts[0]:  # fmt: skip
+    is_even = set(counts[:-1]) <= {counts[0]} and counts[-1] <= counts[0]
+    if not is_even or len(set(names)) != len(counts):
         raise UsageError(
             f"ranks must fill one node after the other, equally many on each, for algorithm "
             f"hierarchical, got {counts} in a row; change how the launcher places them, or give "

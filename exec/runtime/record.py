@@ -38,6 +38,7 @@ def training_record(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the record of a training; all ranks must call it together."""
     plan, wire = session.plan, session.transport
+    is_hierarchical = plan.options.algorithm is Algorithm.HIERARCHICAL
     times = session.step_times_s[5:] or session.step_times_s
     timed = sum(span.name.startswith("update") for span in session.spans)
     parts = breakdown(session.spans, timed, wire)
@@ -53,7 +54,7 @@ def training_record(
         "data": dataset.name,
         "dtype": plan.dtype,
         "algorithm": plan.options.algorithm,
-        "ranks_per_node": plan.options.ranks_per_node,
+        "ranks_per_node": plan.options.ranks_per_node if is_hierarchical else None,
         "schedule": plan.options.schedule,
         "microbatches": plan.options.num_microbatches,
         "overlap": plan.options.overlap,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.layout import check_mesh
+from exec.plan.nodes import check_nodes
 from exec.plan.schedule import Schedule
 from exec.plan.step import PlanOptions, plan_step
 from exec.program.mesh import Mesh
@@ -66,7 +67,7 @@ def draw_case(pick: Pick, ranks: Sequence[int]) -> Case:  # type: ignore[type-ar
     batch = mesh.dp * microbatches + pick(range(14))
     options = PlanOptions(
         microbatches, pick(list(Schedule)), pick([1, 200, 1 << 20]), pick([False, True]),
-        pick(list(Algorithm)),
+        pick(list(Algorithm)), pick([count for count in range(1, size + 1) if _lies_evenly(mesh, count)]),
     )  # fmt: skip
     return Case(Workload(widths, batch, 8, pick([False, True])), mesh, options)
 
@@ -74,6 +75,14 @@ def draw_case(pick: Pick, ranks: Sequence[int]) -> Case:  # type: ignore[type-ar
 def _fits(widths: tuple[int, ...], mesh: Mesh) -> bool:
     try:
         check_mesh(Workload(widths, mesh.dp), mesh, 1)
+    except UsageError:
+        return False
+    return True
+
+
+def _lies_evenly(mesh: Mesh, ranks_per_node: int) -> bool:
+    try:
+        check_nodes(mesh, ranks_per_node)
     except UsageError:
         return False
     return True

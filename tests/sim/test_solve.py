@@ -38,10 +38,10 @@ def num_calls(function: Callable[[], object]) -> int:
     return calls
 
 
-@pytest.mark.parametrize("algorithm", [Algorithm.LIBRARY, Algorithm.RING])
+@pytest.mark.parametrize("algorithm", [Algorithm.LIBRARY, Algorithm.RING, Algorithm.HIERARCHICAL])
 @pytest.mark.parametrize("pp, tp", [(1, 1), (2, 2)])
 def test_65536_ranks_cost_no_more_calls_than_64(algorithm: Algorithm, pp: int, tp: int) -> None:
-    options = PlanOptions(2, algorithm=algorithm)
+    options = PlanOptions(2, algorithm=algorithm, ranks_per_node=8)
 
     def solved(ranks: int) -> Callable[[], object]:
         mesh = Mesh(ranks // pp // tp, pp, tp)
