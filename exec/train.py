@@ -21,6 +21,7 @@ from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
 from exec.nn.backend import DTYPES
 from exec.plan.epoch import check_plan, idle_options
+from exec.plan.nodes import check_nodes, without_effect
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy, mesh_of
@@ -30,6 +31,7 @@ from exec.runtime.checkpoint.store import KEEP
 from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.monitor import Monitor, Usage
+from exec.runtime.placement import placed
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
@@ -81,6 +83,7 @@ def train(
     microbatches: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
     algorithm: Algorithm = Algorithm.LIBRARY,
+    ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
     average_every: str = "1",
@@ -147,6 +150,8 @@ def train(
         The pipeline's schedule.
     algorithm
         The collectives' algorithm: the library's, or one expanded into sends and receives.
+    ranks_per_node
+        Ranks on each node, in order, for algorithm hierarchical; where they run unless given.
     overlap
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
@@ -218,6 +223,7 @@ def train(
                           ("learning-rate", learning_rate), ("blas-threads", blas_threads),
                           ("num-train", num_train), ("num-test", num_test)):  # fmt: skip
         positive(option, value)
+    positive("ranks-per-node", 1 if ranks_per_node is None else ranks_per_node)
     positive("momentum", momentum, or_zero=True)
     if momentum >= 1:
         raise UsageError(f"momentum must be less than 1, got {momentum}")
@@ -251,8 +257,10 @@ def train(
     workload = Workload(parse_net(net), global_batch, 8 if dtype == "float64" else 4, momentum > 0)
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
                           parse_every(average_every), servers,
-                          checkpoints.pause_every(strategy) if checkpoints else 0)  # fmt: skip
+                          pause_every=checkpoints.pause_every(strategy) if checkpoints else 0)  # fmt: skip
     check_plan(workload, mesh, options)
+    if ranks_per_node is not None and algorithm is Algorithm.HIERARCHICAL:
+        check_nodes(mesh, ranks_per_node)
     if independent_starts and strategy is not Strategy.AVERAGING:
         raise UsageError(f"independent-starts needs strategy averaging, got {strategy}")
     if strategy is not Strategy.ASYNC_SERVER and (arrivals or replay):
@@ -269,14 +277,17 @@ def train(
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
-            _run(wire, plan, source, strategy, epochs, files, is_json=json)
+            on_nodes = placed(plan, ranks_per_node, wire)
+            note = without_effect(mesh, algorithm, on_nodes.options.ranks_per_node,
+                                  is_given=ranks_per_node is not None)  # fmt: skip
+            _run(wire, on_nodes, source, strategy, epochs, files, note, is_json=json)
 
     run_job(name, ranks, body)
 
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: Source, strategy: Strategy, epochs: int,
-    files: _Files, *, is_json: bool,
+    files: _Files, note: str, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
     checkpoints = open_checkpoints(files.checkpoint, plan, wire)
@@ -297,6 +308,8 @@ def _run(
         out.print(headline(plan, dataset, strategy, wire.size))
         for idle in idle_options(plan.mesh, plan.options):
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
+        if note:
+            out.print(note)
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
         for line in (*checkpoints.notices, *map(_line, checkpoints.epochs)):

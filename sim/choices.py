@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from exec.errors import UsageError
 from exec.plan.epoch import check_plan
 from exec.plan.layout import check_mesh
+from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
 from exec.workload import Workload
 
 _MICROBATCHES = (1, 2, 4, 8, 16, 32)
@@ -52,7 +54,8 @@ def choices(
     """Return, for each strategy that fits, its meshes and numbers of microbatches.
 
     Only pipelines are cut into microbatches, unless the user says how many. Strategies that are
-    no shape of mesh use all ranks as replicas; ``options`` say how.
+    no shape of mesh use all ranks as replicas; ``options`` say how. A mesh that their algorithm
+    cannot lay over the nodes does not fit.
     """
     found: dict[Strategy, list[Choice]] = {}
     for strategy in strategies:
@@ -65,7 +68,7 @@ def choices(
         if strategy not in strategies:
             continue
         counts = (microbatches,) if microbatches else _MICROBATCHES if mesh.pp > 1 else (1,)
-        fitting = tuple(count for count in counts if _fits(workload, mesh, count))
+        fitting = tuple(count for count in counts if _fits(workload, mesh, count, options))
         if fitting:
             found.setdefault(strategy, []).append(Choice(mesh, fitting))
     return found
@@ -95,9 +98,11 @@ def best(
     return None if found is None else found[1:]
 
 
-def _fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:
+def _fits(workload: Workload, mesh: Mesh, microbatches: int, options: PlanOptions) -> bool:
     try:
         check_mesh(workload, mesh, microbatches)
+        if options.algorithm is Algorithm.HIERARCHICAL:
+            check_nodes(mesh, options.ranks_per_node)
     except UsageError:
         return False
     return True

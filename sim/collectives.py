@@ -7,7 +7,8 @@ largest chunk counts.
 
 Source: R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective communication
 operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66, section 4; for the
-ring P. Patarasuk and X. Yuan, J. Parallel Distrib. Comput. 69 (2009) 117-124.
+ring P. Patarasuk and X. Yuan, J. Parallel Distrib. Comput. 69 (2009) 117-124. The form of the
+hierarchical algorithm is our own.
 """
 
 import math
@@ -15,12 +16,15 @@ from collections.abc import Callable
 
 from calibration.machine import Curve
 from exec.program.ops import Algorithm
+from exec.program.peers import split_start
 from sim.fabric import Pattern
 
 Hop = Callable[[int, int, Pattern], float]
 """Time of a message: ``(elements, distance, pattern)``."""
 Sum = Callable[[int], float]
 """Time to add so many elements."""
+Message = Callable[[int], tuple[float, float]]
+"""Latency and transfer of a message of so many elements."""
 
 
 def library_allreduce_s(nbytes: int, ranks: int, pair: Curve, sharers: int = 1) -> float:
@@ -50,8 +54,42 @@ def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: 
             return _folded_s(elements, ranks, hop, add, _halving_s)
         case Algorithm.BINOMIAL_TREE:
             return _tree_s(elements, ranks, hop, add)
-        case Algorithm.LIBRARY:
-            raise ValueError("the library's all-reduce has no messages of ours")
+        case Algorithm.LIBRARY | Algorithm.HIERARCHICAL:
+            raise ValueError(f"an all-reduce of algorithm {algorithm} has a form of its own")
+
+
+def hierarchical_s(
+    elements: int, ranks: int, node_size: int, inside: Message, between: Message, sharers: int,
+    add: Sum,
+) -> float:  # fmt: skip
+    """Return the time of a hierarchical all-reduce over nodes of ``node_size`` ranks of the group.
+
+    For g ranks on each of N = p / g nodes, inside which a message of b bytes costs
+    alpha_i + beta_i b, and R ``sharers`` of a node's link:
+
+        t = (g - 1) (2 (alpha_i + beta_i n / g) + gamma n / g)
+            + alpha + R beta n / p
+            + (N - 1) max(alpha + beta n / p + gamma n / p, R beta n / p)
+            + (N - 2) max(alpha + beta n / p, R beta n / p)
+
+    The shares of a node's ranks leave it one after another. The first rank's next message may be
+    sent once its last one is there, and once the link has carried all the others': hence the
+    maxima. At R = 1 the last three terms are those of a ring of N. Exact for equal ranks and equal
+    parts, for any p and g.
+    """
+    nodes = ranks // node_size
+    part, share = _largest(elements, ranks), split_start(elements, ranks, nodes)
+    latency_s, transfer_s = inside(share)
+    inside_s = (node_size - 1) * (2.0 * (latency_s + transfer_s) + add(share))
+    if nodes == 1:
+        return inside_s
+    latency_s, transfer_s = between(part)
+    alone_s, together_s = latency_s + transfer_s, sharers * transfer_s
+    return (
+        inside_s + latency_s + together_s
+        + (nodes - 1) * max(alone_s + add(part), together_s)
+        + (nodes - 2) * max(alone_s, together_s)
+    )  # fmt: skip
 
 
 def allgather_s(elements: int, unit: int, ranks: int, hop: Hop) -> float:

@@ -67,6 +67,12 @@ class Fabric:
             return Tier.NETWORK, min(self.ranks_per_node, self.mesh.stride(axis))
         return Tier.NETWORK, min(self.ranks_per_node, stride)
 
+    def inner_hop(self, axis: Axis, block: int) -> tuple[Tier, int]:
+        """Return what :meth:`hop` does, of hops to the next one round blocks of ``block``."""
+        if self.ranks_per_node % (block * self.mesh.stride(axis)) == 0:
+            return Tier.NODE, 1
+        return self.hop(axis, 1, Pattern.SHIFT)
+
     def group_nodes(self, axis: Axis) -> tuple[int, int, int]:
         """Return, of a group along ``axis``: ranks on a node, nodes, and groups on a node."""
         if self.group_tier(axis) is Tier.NODE:

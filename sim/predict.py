@@ -15,6 +15,7 @@ from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.layout import check_mesh
+from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import SERVERS, SHARED, SYNCHRONOUS, Strategy, mesh_of
@@ -145,7 +146,7 @@ def predict(
     widths = parse_net(net)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
-                          parse_every(average_every), servers)  # fmt: skip
+                          parse_every(average_every), servers, ranks_per_node=ranks_per_node)  # fmt: skip
     if shares_nodes and strategy not in SERVERS:
         raise UsageError(f"shares-nodes needs strategy server or async_server, got {strategy or 'none'}")  # fmt: skip
     guests = servers if shares_nodes else 0
@@ -181,6 +182,8 @@ def predict(
         workload = workload_on(ranks)
         if fixed is not None:
             check_mesh(workload, fixed, microbatches or 1)
+            if algorithm is Algorithm.HIERARCHICAL:
+                check_nodes(fixed, ranks_per_node)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
         site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every)  # fmt: skip
         answers = [

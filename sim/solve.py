@@ -41,7 +41,7 @@ from exec.program.ops import (
 )
 from exec.program.peers import AnyRank, At, Part, Peer, Rank, Sender, resolve_peer
 from exec.program.program import Program, Role
-from sim.collectives import allgather_s, allreduce_s
+from sim.collectives import allgather_s, allreduce_s, hierarchical_s
 from sim.costs import Costs
 from sim.fabric import Pattern
 from sim.result import StepTimes
@@ -99,10 +99,7 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     while lanes:
         resting = [lane for lane in lanes if next(lane, _END) is not _END]
         if len(resting) == len(lanes) and not solver.has_moved:
-            raise ValueError(
-                "the program deadlocks, and check_program says where; or its collectives are "
-                "expanded, and solve reads it before that"
-            )
+            raise ValueError("the program deadlocks; check_program says where")
         solver.has_moved = False
         lanes = resting
     return StepTimes(max(walk.finish_s for walk in walks), max(walk.compute_s for walk in walks))
@@ -116,19 +113,16 @@ def _walks(program: Program, costs: Costs) -> Iterator[_Walk]:
     """
     has_turns = any(isinstance(op, Repeat) for each in program.roles for op in each.ops)
     for role in program.roles:
-        ranks = list(program.ranks_of(role))
-        if not has_turns or len(ranks) == 1:
-            ranks = ranks[:1]
-        elif len(ranks) > _MAX_APART:
-            ranks = [max(ranks)]
-        else:
-            for rank in ranks:
+        if has_turns and 1 < role.num_ranks <= _MAX_APART:
+            for rank in program.ranks_of(role):
                 alone = role
                 for axis, own in zip(Axis, program.mesh.coordinates(rank), strict=True):
                     alone = alone.narrowed(axis, range(own, own + 1))
                 yield _Walk(alone, rank, costs.slowness.get(rank, 1.0))
             continue
-        yield _Walk(role, ranks[0], costs.slowness.get(ranks[0], 1.0))
+        is_last = has_turns and role.num_ranks > 1
+        rank = max(program.ranks_of(role)) if is_last else next(iter(program.ranks_of(role)))
+        yield _Walk(role, rank, costs.slowness.get(rank, 1.0))
 
 
 _MAX_APART = 512
@@ -198,6 +192,8 @@ class _Solver:
     def _send(self, walk: _Walk, op: Send, now_s: float, iteration: int | None) -> None:
         """Post the message: after its latency it takes its turn on the rank's own link."""
         dest = self._peer(walk, op.peer, iteration or 0)
+        if self.program.role_of(dest) is self.program.role_of(walk.rank):
+            raise ValueError("ranks of one role talk to each other: solve reads a program before its collectives are expanded")  # fmt: skip
         nbytes = op.part.size * self.program.itemsize
         latency_s, transfer_s = self.costs.message(nbytes, self.costs.fabric.tier(walk.rank, dest))
         ready_s = max(now_s + latency_s, walk.out_free_s)
@@ -259,17 +255,30 @@ class _Solver:
         if op.algorithm is Algorithm.LIBRARY or ranks == 1:
             return self.costs.library_s(op, self.program.itemsize)
         elements = op.part.size
+        fabric, itemsize = self.costs.fabric, self.program.itemsize
+
+        def add(count: int) -> float:
+            return self.costs.accumulate_s(count, held)
 
         def hop(count: int, distance: int, pattern: Pattern) -> float:
-            tier, sharers = self.costs.fabric.hop(op.axis, distance, pattern)
-            latency_s, transfer_s = self.costs.message(count * self.program.itemsize, tier)
+            tier, sharers = fabric.hop(op.axis, distance, pattern)
+            latency_s, transfer_s = self.costs.message(count * itemsize, tier)
             return latency_s + transfer_s * sharers
+
+        def inside(count: int) -> tuple[float, float]:
+            tier, sharers = fabric.inner_hop(op.axis, op.node_size)
+            latency_s, transfer_s = self.costs.message(count * itemsize, tier)
+            return latency_s, transfer_s * sharers
+
+        def between(count: int) -> tuple[float, float]:
+            return self.costs.message(count * itemsize, network)
 
         if op.kind is CollectiveKind.ALLGATHER:
             return allgather_s(elements, op.part.unit, ranks, hop)
-        return allreduce_s(
-            op.algorithm, elements, ranks, hop, lambda count: self.costs.accumulate_s(count, held)
-        )
+        if op.algorithm is Algorithm.HIERARCHICAL:
+            network, sharers = fabric.hop(op.axis, op.node_size, Pattern.SHIFT)
+            return hierarchical_s(elements, ranks, op.node_size, inside, between, sharers, add)
+        return allreduce_s(op.algorithm, elements, ranks, hop, add)
 
 
 def _unrolled(ops: tuple[Op, ...]) -> Iterator[tuple[Op, int | None]]:

@@ -1,78 +1,34 @@
 """Expansion: a collective becomes the sends, receives and sums of its algorithm.
 
 What is simulated is then what is executed. The algorithms and their names are those of Thakur et
-al. (see :class:`exec.program.ops.Algorithm`); the ring is P. Patarasuk and X. Yuan, "Bandwidth
-optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib. Comput. 69
-(2009) 117-124. For p ranks that are no power of two, the doubling algorithms fold the last
-``p - 2^k`` ranks onto the first ones before, and hand them the result after.
+al. (see :class:`exec.program.ops.Algorithm`); rings have a file of their own. For p ranks that are
+no power of two, the doubling algorithms fold the last ``p - 2^k`` ranks onto the first ones
+before, and hand them the result after.
 
 Every algorithm leaves the same bits on all ranks of the group: either one rank computes a sum and
 the others copy it, or two partners add the same two numbers, which commutes.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count, pairwise
 
+from exec.plan.group import SCRATCH, Group
+from exec.plan.rings import Ring, hierarchical, ring
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
     Algorithm,
     Collective,
     CollectiveKind,
-    Lane,
     Mark,
     Op,
-    Receive,
     Repeat,
-    Send,
-    Wait,
 )  # fmt: skip
-from exec.program.peers import Anchor, Chunks, Part, Shift, Xor
+from exec.program.peers import Shift, Xor
 from exec.program.program import Program, Role
 
-SCRATCH = "scratch"
 _FIRST_TAG = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """One expansion: the collective, its ``size`` ranks, and a ``tag`` of its own."""
-
-    op: Collective
-    size: int
-    tag: int
-
-    def chunk(self, anchor: Anchor, num_chunks: int, width: int = 1) -> Part:
-        return replace(self.op.part, chunks=Chunks(num_chunks, anchor, width))
-
-    def scratch(self, part: Part) -> Part:
-        """Return the place in the scratch buffer for what will be added to ``part``."""
-        return replace(part, buffer=SCRATCH, start=0, stop=part.stop - part.start)
-
-    def exchange(self, step: str, out: Part, to: Anchor, into: Part, source: Anchor) -> list[Op]:
-        """Return a send and a receive at once, and the wait until the sent part is free again."""
-        id = f"{self.op.id}.{step}"
-        return [
-            Send(f"{id}.send", out, to, self.tag),
-            Receive(f"{id}.receive", into, source, self.tag),
-            Wait(Lane.COMM, f"{id}.send"),
-        ]
-
-    def add(self, step: str, out: Part, to: Anchor, into: Part, source: Anchor) -> list[Op]:
-        """Return an exchange whose received part is added to ``into``."""
-        scratch = self.scratch(into)
-        return [*self.exchange(step, out, to, scratch, source), Accumulate(into, scratch)]
-
-    def send(self, step: str, to: Anchor) -> list[Op]:
-        id = f"{self.op.id}.{step}"
-        return [Send(id, self.op.part, to, self.tag), Wait(Lane.COMM, id)]
-
-    def receive(self, step: str, source: Anchor, *, is_added: bool) -> list[Op]:
-        part = self.op.part
-        into = self.scratch(part) if is_added else part
-        ops: list[Op] = [Receive(f"{self.op.id}.{step}", into, source, self.tag)]
-        return [*ops, Accumulate(part, into)] if is_added else ops
 
 
 def expand(program: Program) -> Program:
@@ -116,7 +72,7 @@ def _split(role: Role, program: Program) -> list[Role]:
             and op.axis is axis
             and op.kind is CollectiveKind.ALLREDUCE
         }
-        for algorithm in sorted(algorithms - {Algorithm.LIBRARY, Algorithm.RING}):
+        for algorithm in sorted(algorithms & _CLASSES.keys()):
             size = program.mesh.size(axis)
             cuts = _CLASSES[algorithm](size)
             parts = [
@@ -146,9 +102,9 @@ def _expand_ops(role: Role, program: Program, tags: dict[str, int]) -> Iterator[
     for op in role.ops:
         if isinstance(op, Collective) and op.algorithm is not Algorithm.LIBRARY:
             size = program.mesh.size(op.axis)
-            group = _Group(op, size, tags[op.id])
+            group = Group(op, size, tags[op.id])
             if op.kind is CollectiveKind.ALLGATHER:
-                yield from _gather_ring(group, Shift(op.axis, 0, -1))
+                yield from Ring(group, size).gather(0)
             elif op.kind is CollectiveKind.ALLREDUCE:
                 yield from _ALLREDUCES[op.algorithm](group, role.span(op.axis).start)
             else:
@@ -158,24 +114,7 @@ def _expand_ops(role: Role, program: Program, tags: dict[str, int]) -> Iterator[
             yield op
 
 
-def _ring(group: _Group, _: int) -> list[Op]:
-    """p - 1 steps add chunks round the ring, p - 1 more hand the sums round."""
-    p, axis = group.size, group.op.axis
-    out, into = (group.chunk(Shift(axis, -i, -1), p) for i in (0, 1))
-    body = group.add("reduce", out, Shift(axis, 1), into, Shift(axis, -1))
-    return [Repeat(p - 1, tuple(body)), *_gather_ring(group, Shift(axis, 1, -1))]
-
-
-def _gather_ring(group: _Group, first: Shift) -> list[Op]:
-    """p - 1 steps hand chunks round, each rank starting with the one that ``first`` names."""
-    p, axis = group.size, group.op.axis
-    out = group.chunk(first, p)
-    into = group.chunk(replace(first, offset=first.offset - 1), p)
-    body = group.exchange("gather", out, Shift(axis, 1), into, Shift(axis, -1))
-    return [Repeat(p - 1, tuple(body))]
-
-
-def _recursive_doubling(group: _Group, rank: int) -> list[Op]:
+def _recursive_doubling(group: Group, rank: int) -> list[Op]:
     """log2 p steps, each of which adds the partner's whole buffer."""
     part, axis = group.op.part, group.op.axis
 
@@ -187,7 +126,7 @@ def _recursive_doubling(group: _Group, rank: int) -> list[Op]:
     return _folded(group, rank, core)
 
 
-def _halving_doubling(group: _Group, rank: int) -> list[Op]:
+def _halving_doubling(group: Group, rank: int) -> list[Op]:
     """Halve what is exchanged log2 p times while adding, then double it while handing back."""
     axis = group.op.axis
 
@@ -206,7 +145,7 @@ def _halving_doubling(group: _Group, rank: int) -> list[Op]:
     return _folded(group, rank, core)
 
 
-def _binomial_tree(group: _Group, rank: int) -> list[Op]:
+def _binomial_tree(group: Group, rank: int) -> list[Op]:
     """Reduce to the first rank along a binomial tree, then broadcast along the same tree."""
     axis, p = group.op.axis, group.size
     lowest = rank & -rank or 1 << p.bit_length()
@@ -222,7 +161,7 @@ def _binomial_tree(group: _Group, rank: int) -> list[Op]:
     return ops
 
 
-def _folded(group: _Group, rank: int, core: Callable[[int], Iterator[Op]]) -> list[Op]:
+def _folded(group: Group, rank: int, core: Callable[[int], Iterator[Op]]) -> list[Op]:
     size = _largest_power(group.size)
     extra, axis = group.size - size, group.op.axis
     if rank >= size:
@@ -263,11 +202,12 @@ def _powers(limit: int) -> list[int]:
     return [1 << i for i in range((limit - 1).bit_length())]
 
 
-_ALLREDUCES: dict[Algorithm, Callable[[_Group, int], list[Op]]] = {
-    Algorithm.RING: _ring,
+_ALLREDUCES: dict[Algorithm, Callable[[Group, int], list[Op]]] = {
+    Algorithm.RING: ring,
     Algorithm.RECURSIVE_DOUBLING: _recursive_doubling,
     Algorithm.HALVING_DOUBLING: _halving_doubling,
     Algorithm.BINOMIAL_TREE: _binomial_tree,
+    Algorithm.HIERARCHICAL: hierarchical,
 }
 _CLASSES: dict[Algorithm, Callable[[int], list[range]]] = {
     Algorithm.RECURSIVE_DOUBLING: _folded_classes,

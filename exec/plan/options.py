@@ -30,6 +30,7 @@ class PlanOptions:
     strategy: Strategy = Strategy.HYBRID
     average_every: int = 1
     servers: int = 1
+    ranks_per_node: int = 1
     pause_every: int = 0
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from exec.plan.layout import LayerShard, Layout, Split, held_elements, layout_of, tensor_classes
+from exec.plan.nodes import node_size
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import microbatch_order, num_slots
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
+    Algorithm,
     Collective,
     CollectiveKind,
     Compute,
@@ -166,7 +168,11 @@ def finish_sends(stage: Writer) -> Iterator[Op]:
 
 def allreduce(stage: Writer, id: str, part: Part, axis: Axis) -> Op:
     """Return the all-reduce of ``part`` along ``axis``."""
-    return Collective(id, CollectiveKind.ALLREDUCE, part, axis, stage.options.algorithm)
+    options, kind = stage.options, CollectiveKind.ALLREDUCE
+    if options.algorithm is Algorithm.HIERARCHICAL:
+        size = node_size(stage.mesh, axis, options.ranks_per_node)
+        return Collective(id, kind, part, axis, options.algorithm, node_size=size)
+    return Collective(id, kind, part, axis, options.algorithm)
 
 
 def _forward(stage: Writer, microbatch: int) -> Iterator[Op]:

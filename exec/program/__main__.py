@@ -1,6 +1,7 @@
 """Print what each rank will do: ``python -m exec.program --strategy hybrid --dp 2 --pp 2``."""
 
 import math
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,6 +10,7 @@ from exec.cli import make_app, run_app
 from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
+from exec.plan.nodes import check_nodes, without_effect
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import SYNCHRONOUS, Strategy, mesh_of
@@ -36,6 +38,7 @@ def show(
     microbatches: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
     algorithm: Algorithm = Algorithm.LIBRARY,
+    ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
     average_every: str = "1",
@@ -69,6 +72,8 @@ def show(
         The pipeline's schedule.
     algorithm
         The collectives' algorithm.
+    ranks_per_node
+        Ranks on each node, in order, for algorithm hierarchical; all of them unless given.
     overlap
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
@@ -90,14 +95,20 @@ def show(
             dp, pp, tp = dp or 1, pp or 1, tp or 1
     mesh = mesh_of(strategy, ranks, dp, pp, tp)
     workload = Workload(parse_net(net), batch)
+    positive("ranks-per-node", 1 if ranks_per_node is None else ranks_per_node)
     if microbatches < 1 or bucket_kib < 1:
         raise UsageError(f"microbatches and bucket-kib must be at least 1, got {microbatches} and {bucket_kib}")  # fmt: skip
     positive("steps", steps)
+    on_node = mesh.world_size if ranks_per_node is None else ranks_per_node
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
-                          parse_every(average_every), servers)  # fmt: skip
+                          parse_every(average_every), servers, ranks_per_node=on_node)  # fmt: skip
     check_plan(workload, mesh, options)
+    if algorithm is Algorithm.HIERARCHICAL:
+        check_nodes(mesh, on_node)
     if rank is not None and not 0 <= rank < mesh.world_size:
         raise UsageError(f"rank must be 0 .. {mesh.world_size - 1}, got {rank}")
+    if note := without_effect(mesh, algorithm, on_node, is_given=ranks_per_node is not None):
+        sys.stderr.write(f"{note}\n")
     segments = plan_epoch(workload, mesh, options, steps * batch)
     if strategy in SYNCHRONOUS:
         segments = segments[:1]

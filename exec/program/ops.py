@@ -49,7 +49,8 @@ class Algorithm(StrEnum):
     """How a collective is done: by the library, or expanded into sends and receives.
 
     The names are those of R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective
-    communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66.
+    communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66;
+    hierarchical is done inside nodes first, then between them.
     """
 
     LIBRARY = "library"
@@ -57,6 +58,7 @@ class Algorithm(StrEnum):
     RECURSIVE_DOUBLING = "recursive_doubling"
     HALVING_DOUBLING = "halving_doubling"
     BINOMIAL_TREE = "binomial_tree"
+    HIERARCHICAL = "hierarchical"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ class Collective:
 
     An allgather's part is the whole result, of which each rank brings its own even share; a
     reduce_scatter's is the whole input, of which each rank keeps its share. ``root`` is a
-    coordinate along ``axis``.
+    coordinate along ``axis``. Every ``node_size`` coordinates along ``axis`` are of one node, which
+    the hierarchical algorithm only asks.
     """
 
     id: str
@@ -155,6 +158,7 @@ class Collective:
     axis: Axis
     algorithm: Algorithm = Algorithm.LIBRARY
     root: int = 0
+    node_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)

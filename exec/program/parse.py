@@ -31,8 +31,8 @@ from exec.program.ops import (
 from exec.program.peers import AnyRank, At, Chunks, Part, Peer, Rank, Sender, Shift, Xor
 from exec.program.program import Program, Role
 
-_PEER = r"any|sender\([\w.]+\)|rank\d+|(?:dp|pp|tp)(?:[+-]\d+(?:[+-]\d+k)?|\^\d+|=\d+)"
-_PART = rf"[\w.]+\[\d+:\d+(?::\d+)?\](?:/\d+@(?:{_PEER})(?:\*\d+)?)?"
+_PEER = r"any|sender\([\w.]+\)|rank\d+|(?:dp|pp|tp)(?:[+-]\d+(?:[+-]\d+k)?(?:%\d+)?|\^\d+|=\d+)"
+_PART = rf"[\w.]+\[\d+:\d+(?::\d+)?\](?:/\d+(?:x\d+)?@(?:{_PEER})(?:\*\d+)?)?"
 _ID = r"[\w.]+"
 _OP_PATTERNS = {
     "compute": re.compile(
@@ -53,7 +53,8 @@ _OP_PATTERNS = {
     "grant": re.compile(rf"comm grant (?P<part>{_PART})"),
     "collective": re.compile(
         rf"comm (?P<kind>{'|'.join(CollectiveKind)}) (?P<part>{_PART}) axis=(?P<axis>dp|pp|tp) "
-        rf"algorithm=(?P<algorithm>\w+) root=(?P<root>\d+) id=(?P<id>{_ID})"
+        rf"algorithm=(?P<algorithm>\w+) root=(?P<root>\d+) (?:node_size=(?P<node_size>\d+) )?"
+        rf"id=(?P<id>{_ID})"
     ),
     "mark": re.compile(rf"comm mark (?P<id>{_ID})"),
     "wait": re.compile(rf"(?P<lane>compute|comm) wait (?P<id>{_ID})"),
@@ -164,7 +165,7 @@ def _build_op(verb: str, field: dict[str, str]) -> Op:
         case "collective":
             return Collective(field["id"], CollectiveKind(field["kind"]), _parse_part(field["part"]),
                               Axis(field["axis"]), Algorithm(field["algorithm"]),
-                              int(field["root"]))  # fmt: skip
+                              int(field["root"]), int(field["node_size"] or 1))  # fmt: skip
         case "mark":
             return Mark(field["id"])
         case "acquire":
@@ -194,8 +195,8 @@ def _parse_peer(text: str) -> Peer:
         return Xor(axis, int(rest[1:]))
     if rest[0] == "=":
         return At(axis, int(rest[1:]))
-    offset, step = re.fullmatch(r"([+-]\d+)(?:([+-]\d+)k)?", rest).groups()  # type: ignore[union-attr]  # _PEER matched
-    return Shift(axis, int(offset), int(step or 0))
+    offset, step, block = re.fullmatch(r"([+-]\d+)(?:([+-]\d+)k)?(?:%(\d+))?", rest).groups()  # type: ignore[union-attr]  # _PEER matched
+    return Shift(axis, int(offset), int(step or 0), int(block or 0))
 
 
 def _parse_part(text: str) -> Part:
@@ -211,5 +212,8 @@ def _parse_part(text: str) -> Part:
             raise ValueError(
                 f"the anchor of a chunk must be a shift or a partner, got {anchor_text}"
             )
-        chunks = Chunks(int(count), anchor, int(width or "1"))
+        node_size, _, nodes = count.rpartition("x")
+        chunks = Chunks(
+            int(nodes) * int(node_size or 1), anchor, int(width or "1"), int(node_size or 1)
+        )
     return Part(buffer, start, stop, unit, chunks)

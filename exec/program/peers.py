@@ -11,11 +11,16 @@ from exec.program.mesh import Axis, Mesh
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """The rank ``offset + step * k`` further along ``axis``, modulo its size."""
+    """The rank ``offset + step * k`` further along ``axis``, modulo its size.
+
+    With ``block`` the axis is cut into blocks of so many coordinates, and the shift goes round the
+    rank's own.
+    """
 
     axis: Axis
     offset: int
     step: int = 0
+    block: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +64,21 @@ Anchor = Shift | Xor
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """A block of ``width`` chunks out of ``num_chunks``: the one that holds chunk ``anchor``."""
+    """A block of ``width`` chunks out of ``num_chunks``: the one that holds chunk ``anchor``.
+
+    The anchor's coordinate is the number of its chunk. With ``node_size`` ranks on a node, the
+    chunks of all first ranks of a node come first, then those of all second ones, and so on.
+    """
 
     num_chunks: int
     anchor: Anchor
     width: int = 1
+    node_size: int = 1
 
     def __post_init__(self) -> None:
+        if self.node_size < 1 or self.num_chunks % self.node_size:
+            raise ValueError(f"node_size must divide the {self.num_chunks} chunks, got "
+                             f"{self.node_size}")  # fmt: skip
         if not 1 <= self.width <= self.num_chunks:
             raise ValueError(f"chunks must have 1 <= width <= num_chunks, got {self.width} of "
                              f"{self.num_chunks}")  # fmt: skip
@@ -115,8 +128,10 @@ def split_size(total: int, num_parts: int, index: int) -> int:
 def coordinate_of(peer: Shift | Xor | At, own: int, size: int, iteration: int = 0) -> int:
     """Return the coordinate that ``peer`` names, seen from coordinate ``own`` of ``size``."""
     match peer:
-        case Shift(_, offset, step):
-            return (own + offset + step * iteration) % size
+        case Shift(_, offset, step, block):
+            around = block or size
+            start = own // around * around
+            return start + (own - start + offset + step * iteration) % around
         case Xor(_, distance):
             return own ^ distance
         case At(_, index):
@@ -140,7 +155,8 @@ def resolve_part(part: Part, rank: int, mesh: Mesh, iteration: int = 0) -> Part:
         return part
     anchor, count, width = part.chunks.anchor, part.chunks.num_chunks, part.chunks.width
     own, size = mesh.coordinate(rank, anchor.axis), mesh.size(anchor.axis)
-    first = coordinate_of(anchor, own, size, iteration) // width * width
+    node, place = divmod(coordinate_of(anchor, own, size, iteration), part.chunks.node_size)
+    first = (place * (count // part.chunks.node_size) + node) // width * width
     units = (part.stop - part.start) // part.unit
     start = part.start + part.unit * split_start(units, count, first)
     stop = part.start + part.unit * split_start(units, count, first + width)

@@ -2,8 +2,10 @@
 :mod:`exec.program.parse` reads it back.
 
 Peers read ``dp+1``, ``dp-1k`` (moves with the iteration), ``dp^4`` (partner at distance 4),
-``pp=2`` (absolute), ``any``, ``sender(push)`` (of that message), ``rank3``. A part reads ``grad[0:100]``; with chunks,
-``grad[0:100]/4@dp+0-1k`` is the chunk named by the anchor out of 4, ``*2`` a block of two.
+``pp=2`` (absolute), ``any``, ``sender(push)`` (of that message), ``rank3``; ``dp+1%2`` goes round
+a block of two. A part reads ``grad[0:100]``; with chunks, ``grad[0:100]/4@dp+0-1k`` is the chunk
+named by the anchor out of 4, ``*2`` a block of two. Chunks ``/2x3`` are 6, those of the first
+ranks of 3 nodes before those of the second.
 """
 
 from exec.program.mesh import Axis
@@ -71,9 +73,10 @@ def format_op(op: Op, indent: str = "  ") -> list[str]:
             return [f"{indent}comm scale {format_part(part)} by={numerator}/{denominator}"]
         case Grant(part):
             return [f"{indent}comm grant {format_part(part)}"]
-        case Collective(id, kind, part, axis, algorithm, root):
+        case Collective(id, kind, part, axis, algorithm, root, node_size):
+            node = f"node_size={node_size} " if node_size > 1 else ""
             return [f"{indent}comm {kind} {format_part(part)} axis={axis} algorithm={algorithm} "
-                    f"root={root} id={id}"]  # fmt: skip
+                    f"root={root} {node}id={id}"]  # fmt: skip
         case Mark(id):
             return [f"{indent}comm mark {id}"]
         case Wait(lane, id):
@@ -92,8 +95,9 @@ def format_op(op: Op, indent: str = "  ") -> list[str]:
 def format_peer(peer: Peer) -> str:
     """Return the short form of ``peer``."""
     match peer:
-        case Shift(axis, offset, step):
-            return f"{axis}{offset:+d}" + (f"{step:+d}k" if step else "")
+        case Shift(axis, offset, step, block):
+            moves = f"{step:+d}k" if step else ""
+            return f"{axis}{offset:+d}{moves}" + (f"%{block}" if block else "")
         case Xor(axis, distance):
             return f"{axis}^{distance}"
         case At(axis, index):
@@ -111,8 +115,10 @@ def format_part(part: Part) -> str:
     text = f"{part.buffer}[{part.start}:{part.stop}" + (f":{part.unit}]" if part.unit > 1 else "]")
     if part.chunks is None:
         return text
-    block = f"*{part.chunks.width}" if part.chunks.width > 1 else ""
-    return f"{text}/{part.chunks.num_chunks}@{format_peer(part.chunks.anchor)}{block}"
+    chunks, node_size = part.chunks, part.chunks.node_size
+    block = f"*{chunks.width}" if chunks.width > 1 else ""
+    count = f"{node_size}x{chunks.num_chunks // node_size}" if node_size > 1 else chunks.num_chunks
+    return f"{text}/{count}@{format_peer(chunks.anchor)}{block}"
 
 
 def _format_range(span: range) -> str:

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exec.data.dataset import Dataset
+from exec.plan.options import PlanOptions
 from exec.plan.strategy import ROUNDS, SERVERS, Strategy
+from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.runtime.monitor import Usage
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
@@ -24,7 +26,7 @@ def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: in
         f"strategy {strategy}{_details(plan)} on {ranks} rank{'s' * (ranks > 1)} (dp x pp x tp = {plan.mesh}), batch "
         f"{workload.global_batch}, {options.num_microbatches} microbatch"
         f"{'es' * (options.num_microbatches > 1)}, {plan.dtype}, all-reduce {options.algorithm}"
-        f"{', overlapped' * options.overlap}"
+        f"{_nodes(options)}{', overlapped' * options.overlap}"
     )
 
 
@@ -36,6 +38,12 @@ def _details(plan: TrainingPlan) -> str:
     return every + servers + ", independent starts" * plan.has_independent_starts + slow
 
 
+def _nodes(options: PlanOptions) -> str:
+    if options.algorithm is not Algorithm.HIERARCHICAL:
+        return ""
+    return f" ({options.ranks_per_node} rank{'s' * (options.ranks_per_node > 1)} a node)"
+
+
 def training_record(
     session: Session, dataset: Dataset, strategy: Strategy, epochs: list[Epoch], *,
     is_oversubscribed: bool, usages: Sequence[Usage] = (),
@@ -45,6 +53,7 @@ def training_record(
     ``sent_bytes`` are all ranks' by the end, tests and all; an epoch's are those of training.
     """
     plan, wire = session.plan, session.transport
+    is_hierarchical = plan.options.algorithm is Algorithm.HIERARCHICAL
     times = session.step_times_s()
     times = times[5:] or times
     trains = session.place is not None
@@ -64,6 +73,7 @@ def training_record(
         "train_samples": len(dataset.train_labels),
         "dtype": plan.dtype,
         "algorithm": plan.options.algorithm,
+        "ranks_per_node": plan.options.ranks_per_node if is_hierarchical else None,
         "schedule": plan.options.schedule,
         "microbatches": plan.options.num_microbatches,
         "overlap": plan.options.overlap,

@@ -14,8 +14,10 @@ from calibration.machine import Machine
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
-from exec.program.mesh import Mesh
-from exec.program.ops import Algorithm
+from exec.program.mesh import Axis, Mesh
+from exec.program.ops import Algorithm, Collective, CollectiveKind
+from exec.program.peers import Part
+from exec.program.program import Program, Role
 from exec.workload import Workload
 from sim.costs import Costs
 from sim.simulate import simulate
@@ -151,6 +153,33 @@ def test_uneven_chunks_cost_the_closed_form_at_most_one_element_a_step(ranks: in
         assert at_most(plan.solved_s(ROUND), plan.simulated_s(ROUND) + slack_s)
 
 
+@pytest.mark.parametrize("nodes, node_size", [(2, 2), (3, 2), (2, 3), (4, 3), (5, 2), (3, 4)])
+def test_two_levels_of_uneven_parts_lie_between_the_even_ones_around_them(
+    nodes: int, node_size: int
+) -> None:
+    ranks = nodes * node_size
+
+    def program_of(elements: int) -> Program:
+        op = Collective(
+            "sum", CollectiveKind.ALLREDUCE, Part("grad", 0, elements), Axis.DP, Algorithm.HIERARCHICAL,
+            node_size=node_size,
+        )  # fmt: skip
+        return Program(
+            Mesh(ranks), ITEMSIZE, (Role("all", range(ranks), range(1), range(1), (op,)),)
+        )
+
+    def both_s(elements: int) -> tuple[float, float]:
+        costs, program = Costs(ROUND, Mesh(ranks), node_size), program_of(elements)
+        simulated = simulate(expand(program), costs, one_lane=False)
+        return simulated.step_time_s, solve(program, costs, one_lane=False).step_time_s
+
+    for elements in range(1, 3 * ranks):
+        simulated_s, solved_s = both_s(elements)
+        assert at_most(simulated_s, solved_s)
+        assert at_most(both_s(elements // ranks * ranks)[0], simulated_s)
+        assert at_most(solved_s, both_s(-(-elements // ranks) * ranks)[0])
+
+
 def lanes(case: Case, *, one_lane: bool) -> Plan:
     """Return ``case`` as a plan."""
     return Plan(case.workload, case.mesh, case.options, one_lane)
@@ -210,7 +239,7 @@ def test_the_closed_form_of_ranks_that_share_a_node_is_mostly_on_the_safe_side(
     # The closed form has all ranks of a node send through its port in every step that leaves the
     # node, at once. Measured, not derived: in a tree only one of them does, and 16 ranks on 2 nodes
     # take 0.3 of the closed form; the other algorithms take 0.91 of it and more.
-    options = PlanOptions(2, algorithm=algorithm)
+    options = PlanOptions(2, algorithm=algorithm, ranks_per_node=ranks_per_node)
     plan = Plan(Workload(even_widths(mesh, 2), 8 * mesh.dp, ITEMSIZE), mesh, options, one_lane=True)
     costs = Costs(ROUND, mesh, ranks_per_node)
     simulated_s = simulate(expand(plan.program), costs, one_lane=True).step_time_s

@@ -92,6 +92,24 @@ def test_the_library_agrees_on_any_machine_even_with_uneven_replicas(
 
 @SETTINGS
 @given(
+    on=machines(), nodes=st.integers(1, 5), node_size=st.integers(1, 5), real=st.sampled_from([None, 1, 25]),
+    overlap=st.booleans(), bucket=st.sampled_from([1, 1 << 20]), one_lane=st.booleans(),
+)  # fmt: skip
+def test_two_levels_agree_on_any_machine_for_any_numbers_of_nodes_and_ranks_on_them(
+    on: Machine, nodes: int, node_size: int, real: int | None, overlap: bool, bucket: int, one_lane: bool
+) -> None:  # fmt: skip
+    # The nodes of the plan are those of the machine, or it has one for each rank, or one for all.
+    mesh = Mesh(nodes * node_size)
+    options = PlanOptions(1, Schedule.GPIPE, bucket, overlap, Algorithm.HIERARCHICAL,
+                          ranks_per_node=node_size)  # fmt: skip
+    program = plan_step(Workload(even_widths(mesh, 2), mesh.dp, 8), mesh, options)
+    costs = Costs(on, mesh, real or node_size)
+    simulated = simulate(expand(program), costs, one_lane=one_lane).step_time_s
+    assert simulated == pytest.approx(solve(program, costs, one_lane=one_lane).step_time_s, rel=SAME)  # fmt: skip
+
+
+@SETTINGS
+@given(
     on=machines(), ranks=st.sampled_from(POWERS), algorithm=st.sampled_from(Algorithm), overlap=st.booleans(),
     one_lane=st.booleans(),
 )  # fmt: skip

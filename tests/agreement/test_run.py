@@ -32,6 +32,7 @@ CASES = [
     (Mesh(4), PlanOptions(algorithm=Algorithm.RING, bucket_nbytes=1, overlap=True)),
     (Mesh(5), PlanOptions(algorithm=Algorithm.RECURSIVE_DOUBLING)),
     (Mesh(6), PlanOptions(algorithm=Algorithm.BINOMIAL_TREE)),
+    (Mesh(6), PlanOptions(algorithm=Algorithm.HIERARCHICAL, ranks_per_node=2)),
     (Mesh(pp=3), PlanOptions(4, Schedule.GPIPE)),
     (Mesh(pp=3), PlanOptions(4, Schedule.ONE_F_ONE_B)),
     (Mesh(tp=2), PlanOptions()),

@@ -11,13 +11,18 @@ from collections.abc import Callable
 import pytest
 
 from calibration.machine import Machine
+from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Kernel
 from exec.workload import Workload
+from sim.costs import Costs
 from sim.forecast import forecast
-from tests.agreement.hand_made import compute, kernel_model, links, machine
+from sim.simulate import simulate
+from sim.solve import solve
+from tests.agreement.hand_made import NODE_SHARE, compute, kernel_model, links, machine
 from tests.agreement.readers import SAME, Plan
 
 ITEMSIZE = 8
@@ -73,6 +78,40 @@ def test_an_allreduce_takes_what_its_paper_says(formula: Formula, ranks: int) ->
     expected_s = formula(ranks, 28_800 * ITEMSIZE)
     assert comm_s(plan, plan.solved_s) == pytest.approx(expected_s, rel=SAME)
     assert comm_s(plan, plan.simulated_s) == pytest.approx(expected_s, rel=SAME)
+
+
+@pytest.mark.parametrize(
+    "nodes, node_size", [(2, 2), (3, 2), (2, 3), (4, 3), (5, 2), (4, 1), (1, 4)]
+)
+@pytest.mark.parametrize("beta", [1e-8, BETA])
+def test_a_hierarchical_allreduce_takes_its_three_rings(
+    nodes: int, node_size: int, beta: float
+) -> None:
+    # H. Mikami et al., arXiv:1811.05233, section 2.2: reduce-scatter and all-gather in the node take
+    # node_size - 1 steps each, the all-reduce between nodes 2 (nodes - 1). The ranks of a node send
+    # through its link in turn; while latency hides that (at the small beta) only the last message of
+    # the last rank comes later, else the link is never idle after the first latency.
+    on = machine(compute=compute(kernels=_KERNELS), links=links(ALPHA, beta))
+    mesh = Mesh(nodes * node_size)
+    options = PlanOptions(1, bucket_nbytes=1 << 30, algorithm=Algorithm.HIERARCHICAL,
+                          ranks_per_node=node_size)  # fmt: skip
+    program = plan_step(Workload((239, 120), 2 * mesh.dp, ITEMSIZE), mesh, options)
+    n = 28_800 * ITEMSIZE
+    part, share = n / mesh.dp, n / node_size
+    inside_s = NODE_SHARE * (ALPHA + beta * share)
+    part_s, alone_s, sum_s = beta * part, ALPHA + beta * part, GAMMA * part
+    expected_s = (node_size - 1) * (2 * inside_s + GAMMA * share)
+    if nodes > 1:
+        if node_size * part_s <= alone_s:
+            between_s = 2 * (nodes - 1) * alone_s + (nodes - 1) * sum_s + (node_size - 1) * part_s
+        else:
+            assert node_size * part_s >= alone_s + sum_s
+            between_s = ALPHA + 2 * (nodes - 1) * node_size * part_s
+        expected_s += between_s
+    busy_s = Plan(Workload((239, 120), 2 * mesh.dp, ITEMSIZE), mesh, options).busy_s(on)[0]
+    for read, each in ((solve, program), (simulate, expand(program))):
+        took_s = read(each, Costs(on, mesh, node_size), one_lane=False).step_time_s
+        assert took_s - busy_s == pytest.approx(expected_s, rel=SAME)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4, 6])

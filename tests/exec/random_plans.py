@@ -11,6 +11,7 @@ from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.layout import check_mesh
+from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment
@@ -82,6 +83,7 @@ def draw_case(pick: Pick, ranks: Sequence[int]) -> Case:  # type: ignore[type-ar
     options = PlanOptions(
         microbatches, pick(list(Schedule)), pick([1, 200, 1 << 20]), pick([False, True]),
         pick(list(Algorithm)),
+        ranks_per_node=pick([count for count in range(1, size + 1) if _lies_evenly(mesh, count)]),
     )  # fmt: skip
     return Case(Workload(widths, batch, 8, pick([False, True])), mesh, options)
 
@@ -103,6 +105,7 @@ def draw_scheme(
         options = replace(
             options, num_microbatches=pick(range(1, 4)), schedule=pick(list(Schedule)),
             algorithm=pick(list(Algorithm)),
+            ranks_per_node=pick([each for each in range(1, size + 1) if _lies_evenly(mesh, each)]),
         )  # fmt: skip
     elif strategy in SERVERS:
         options = replace(options, servers=pick(range(1, min(4, size))))
@@ -114,6 +117,14 @@ def draw_scheme(
 def _fits(widths: tuple[int, ...], mesh: Mesh) -> bool:
     try:
         check_mesh(Workload(widths, mesh.dp), mesh, 1)
+    except UsageError:
+        return False
+    return True
+
+
+def _lies_evenly(mesh: Mesh, ranks_per_node: int) -> bool:
+    try:
+        check_nodes(mesh, ranks_per_node)
     except UsageError:
         return False
     return True

@@ -70,6 +70,12 @@ def golden_programs() -> dict[str, Program]:
             "6-4", 5, Mesh(dp=5), algorithm=Algorithm.RECURSIVE_DOUBLING
         ),
         "data_6_ranks_binomial_tree": plan("6-4", 6, Mesh(dp=6), algorithm=Algorithm.BINOMIAL_TREE),
+        "data_6_ranks_hierarchical": plan(
+            "6-4", 6, Mesh(dp=6), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=2
+        ),
+        "hybrid_4x1x2_hierarchical": plan(
+            "6-5-4", 8, Mesh(4, 1, 2), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=4
+        ),
         "pipeline_2_stages_1f1b": plan("6-5-4", 7, Mesh(pp=2), num_microbatches=3),
         "pipeline_2_stages_gpipe": plan(
             "6-5-4", 4, Mesh(pp=2), num_microbatches=2, schedule=Schedule.GPIPE

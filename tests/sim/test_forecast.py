@@ -188,6 +188,7 @@ def test_the_slowest_of_more_ranks_is_slower() -> None:
     (Mesh(4), PlanOptions(bucket_nbytes=1, algorithm=Algorithm.RING)),
     (Mesh(5), PlanOptions(algorithm=Algorithm.HALVING_DOUBLING)),
     (Mesh(6), PlanOptions(algorithm=Algorithm.BINOMIAL_TREE)),
+    (Mesh(6), PlanOptions(algorithm=Algorithm.HIERARCHICAL, ranks_per_node=3)),
     (Mesh(pp=3), PlanOptions(4, Schedule.GPIPE)),
     (Mesh(pp=3), PlanOptions(4, Schedule.ONE_F_ONE_B)),
     (Mesh(tp=3), PlanOptions(2)),

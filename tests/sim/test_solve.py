@@ -39,10 +39,10 @@ def num_calls(function: Callable[[], object]) -> int:
     return calls
 
 
-@pytest.mark.parametrize("algorithm", [Algorithm.LIBRARY, Algorithm.RING])
+@pytest.mark.parametrize("algorithm", [Algorithm.LIBRARY, Algorithm.RING, Algorithm.HIERARCHICAL])
 @pytest.mark.parametrize("pp, tp", [(1, 1), (2, 2)])
 def test_65536_ranks_cost_no_more_calls_than_64(algorithm: Algorithm, pp: int, tp: int) -> None:
-    options = PlanOptions(2, algorithm=algorithm)
+    options = PlanOptions(2, algorithm=algorithm, ranks_per_node=8)
 
     def solved(ranks: int) -> Callable[[], object]:
         mesh = Mesh(ranks // pp // tp, pp, tp)
@@ -75,7 +75,8 @@ def test_the_same_input_gives_the_same_time(case: Case, on: Machine) -> None:
     assert one == two
 
 
-def test_a_solved_program_must_not_be_expanded() -> None:
-    program = expand(plan_step(Workload((4, 4), 8), Mesh(4), PlanOptions(algorithm=Algorithm.RING)))
-    with pytest.raises(ValueError, match="collectives are expanded"):
+@pytest.mark.parametrize("algorithm", [Algorithm.RING, Algorithm.RECURSIVE_DOUBLING])
+def test_a_solved_program_must_not_be_expanded(algorithm: Algorithm) -> None:
+    program = expand(plan_step(Workload((4, 4), 8), Mesh(4), PlanOptions(algorithm=algorithm)))
+    with pytest.raises(ValueError, match="before its collectives are expanded"):
         solve(program, Costs(ROUND, program.mesh, 1), one_lane=False)

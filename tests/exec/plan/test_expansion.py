@@ -38,6 +38,17 @@ def allreduce(
     return expand(Program(Mesh(dp=p), 4, (Role("all", range(p), range(1), range(1), ops),)))
 
 
+def two_levels(nodes: int, node_size: int, n: int) -> Program:
+    """Return the expanded hierarchical all-reduce of ``n`` elements over ``nodes`` of some ranks."""
+    p = nodes * node_size
+    op = Collective(
+        "sum", CollectiveKind.ALLREDUCE, Part("grad", 0, n), Axis.DP, Algorithm.HIERARCHICAL,
+        node_size=node_size,
+    )  # fmt: skip
+    ops = (op, Wait(Lane.COMPUTE, "sum"))
+    return expand(Program(Mesh(dp=p), 4, (Role("all", range(p), range(1), range(1), ops),)))
+
+
 def sent(program: Program, rank: int) -> list[int]:
     """Return the elements of each message that ``rank`` sends."""
     return [op.part.stop - op.part.start for op in program.ops(rank) if isinstance(op, Send)]
@@ -104,6 +115,42 @@ def test_binomial_tree_moves_every_buffer_up_and_down_once(p: int) -> None:
     # The root sends down ceil(log2 p) times.
     assert counts[0] == (p - 1).bit_length()
     assert all(count >= 1 for count in counts[1:])
+
+
+NODES, NODE_SIZES = range(1, 7), range(1, 5)
+
+
+@pytest.mark.parametrize("nodes", NODES)
+@pytest.mark.parametrize("node_size", NODE_SIZES)
+def test_hierarchical_sends_shares_in_the_node_and_parts_of_them_between_nodes(
+    nodes: int, node_size: int
+) -> None:
+    part = 3
+    share = part * nodes
+    program = two_levels(nodes, node_size, share * node_size)
+    assert len(program.roles) == 1
+    between = [part] * (2 * (nodes - 1))
+    inside = [share] * (node_size - 1)
+    for rank in range(nodes * node_size):
+        # A share in the node is sent g - 1 times before and after; of one node, it is the ring.
+        assert sent(program, rank) == [*inside, *between, *inside]
+        others = {op.peer.rank for op in program.ops(rank) if isinstance(op, Send) and op.part.stop}
+        node, place = divmod(rank, node_size)
+        around = {node * node_size + (place + 1) % node_size} - {rank}
+        assert others == around | {(rank + node_size) % (nodes * node_size)} - {rank}
+
+
+@pytest.mark.parametrize("nodes", NODES)
+@pytest.mark.parametrize("node_size", NODE_SIZES)
+@pytest.mark.parametrize("n", [0, 1, 5, 37])
+def test_hierarchical_adds_every_rank_exactly_once_however_the_parts_divide(
+    nodes: int, node_size: int, n: int
+) -> None:
+    # Up to 24 ranks add to a number whose base-32 digits count how often each was added.
+    program, p = two_levels(nodes, node_size, n), nodes * node_size
+    check_program(program)
+    buffers = play(program, [[32**rank] * n for rank in range(p)])
+    assert buffers == [[sum(32**rank for rank in range(p))] * n] * p
 
 
 @pytest.mark.parametrize("p", RANKS)

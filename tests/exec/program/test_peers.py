@@ -58,6 +58,23 @@ def test_shift_goes_round_the_axis(size: int, offset: int, step: int, iteration:
         assert (peer.rank // 2 - rank // 2 - offset - step * iteration) % size == 0
 
 
+@SETTINGS
+@given(
+    st.integers(1, 5), st.integers(1, 5), st.integers(-20, 20), st.integers(-3, 3), st.integers(0, 9)
+)  # fmt: skip
+def test_shift_in_blocks_goes_round_each_block(
+    block: int, count: int, offset: int, step: int, iteration: int
+) -> None:
+    mesh = Mesh(pp=block * count, tp=2)
+    shift, alone = Shift(Axis.PP, offset, step, block), Mesh(pp=block, tp=2)
+    for rank in range(mesh.world_size):
+        # The rank of a mesh of one block, moved to where the block begins.
+        first = rank // alone.world_size * alone.world_size
+        inside = resolve_peer(Shift(Axis.PP, offset, step), rank - first, alone, iteration)
+        assert isinstance(inside, Rank)
+        assert resolve_peer(shift, rank, mesh, iteration) == Rank(first + inside.rank)
+
+
 @pytest.mark.parametrize("distance", [1, 2, 4])
 def test_partner_of_the_partner_is_the_rank_itself(distance: int) -> None:
     mesh = Mesh(dp=8, pp=3)
@@ -106,6 +123,17 @@ def test_block_of_chunks_is_the_one_that_holds_its_anchor(width: int) -> None:
         )
 
 
+@pytest.mark.parametrize("node_size", [1, 2, 3, 6])
+def test_chunks_of_nodes_put_those_of_first_ranks_first(node_size: int) -> None:
+    # Of 6 ranks: all chunks of the first ranks of each node, then all of the second ones.
+    order = [rank for place in range(node_size) for rank in range(place, 6, node_size)]
+    part = Part("grad", 0, 20, chunks=Chunks(6, Shift(Axis.DP, 0), 1, node_size))
+    found = [resolve_part(part, rank, Mesh(dp=6)) for rank in order]
+    assert [(each.start, each.stop) for each in found] == [
+        (split_start(20, 6, i), split_start(20, 6, i + 1)) for i in range(6)
+    ]
+
+
 @pytest.mark.parametrize(
     ("start", "stop", "unit", "message"),
     [
@@ -124,3 +152,9 @@ def test_part_that_cannot_be_is_refused(start: int, stop: int, unit: int, messag
 def test_chunks_that_cannot_be_are_refused(count: int, width: int) -> None:
     with pytest.raises(ValueError, match="chunks must have 1 <= width <= num_chunks"):
         Chunks(count, Shift(Axis.DP, 0), width)
+
+
+@pytest.mark.parametrize("node_size", [0, 3, 8])
+def test_nodes_that_do_not_divide_the_chunks_are_refused(node_size: int) -> None:
+    with pytest.raises(ValueError, match="node_size must divide the 4 chunks, got"):
+        Chunks(4, Shift(Axis.DP, 0), 1, node_size)

@@ -34,7 +34,7 @@ COUNTS = st.integers(0, 10**12)
 SMALL = st.integers(1, 64)
 IDS = st.from_regex(r"[a-z][a-z0-9_.]{0,11}", fullmatch=True)
 AXES = st.sampled_from(Axis)
-SHIFTS = st.builds(Shift, AXES, st.integers(-9, 9), st.integers(-2, 2))
+SHIFTS = st.builds(Shift, AXES, st.integers(-9, 9), st.integers(-2, 2), st.integers(0, 9))
 ANCHORS = st.one_of(SHIFTS, st.builds(Xor, AXES, SMALL))
 PEERS: st.SearchStrategy[Peer] = st.one_of(
     ANCHORS, st.builds(At, AXES, COUNTS), st.just(AnyRank()), st.builds(Rank, COUNTS)
@@ -45,8 +45,11 @@ PEERS: st.SearchStrategy[Peer] = st.one_of(
 def parts(draw: st.DrawFn) -> Part:
     """Draw a part, whole or a chunk."""
     start, units, unit = draw(COUNTS), draw(st.integers(0, 99)), draw(SMALL)
-    count = draw(SMALL)
-    chunks = st.builds(Chunks, st.just(count), ANCHORS, st.integers(1, count))
+    nodes, node_size = draw(SMALL), draw(st.integers(1, 4))
+    count = nodes * node_size
+    chunks = st.builds(
+        Chunks, st.just(count), ANCHORS, st.integers(1, count), st.just(node_size)
+    )  # fmt: skip
     return Part(draw(IDS), start, start + units * unit, unit, draw(st.none() | chunks))
 
 
@@ -55,7 +58,7 @@ COMM_OPS: st.SearchStrategy[Op] = st.one_of(
     st.builds(Receive, IDS, parts(), PEERS, COUNTS),
     st.builds(Accumulate, parts(), parts()),
     st.builds(Collective, IDS, st.sampled_from(CollectiveKind), parts(), AXES,
-              st.sampled_from(Algorithm), COUNTS),
+              st.sampled_from(Algorithm), COUNTS, SMALL),
     st.builds(Mark, IDS),
     st.builds(Wait, st.just(Lane.COMM), IDS),
 )  # fmt: skip
