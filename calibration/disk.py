@@ -6,7 +6,7 @@ they are in a training.
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def probe_storage(
             return run_threads(1, lambda wire: _time_writes(wire, Path(folder), num_passes, progress))[0]  # fmt: skip
     except OSError as error:
         raise MachineError(
-            f"storage-dir must be a folder to write to, got {directory}: {error.strerror}"
+            f"storage-dir must be a folder to write to, got {directory or gettempdir()}: {error.strerror}"
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""The probe: runs the executor's own kernels and transports, and times them. Impure, as calibration.disk is.
+"""The probe: runs the executor's own kernels and transports, and times them.
+
+It and :mod:`calibration.disk` are the impure files of calibration.
 
 Kernels are timed where they will be used, inside training steps, so that what a step evicts from
 the caches is evicted here too.

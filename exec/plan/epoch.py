@@ -1,6 +1,7 @@
 """An epoch by any strategy: the one table of them, and what each demands."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from exec.errors import UsageError
 from exec.plan.averaging import plan_averaging
@@ -35,11 +36,20 @@ def plan_epoch(
     return _PLANS[options.strategy](workload, mesh, options, num_samples)
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is ``left`` of an epoch of which the turns after ``planned_from`` samples are ``planned``."""
+
+    planned: tuple[Segment, ...]
+    left: tuple[Segment, ...]
+    planned_from: int
+
+
 def plan_rest(
     workload: Workload, mesh: Mesh, options: PlanOptions, num_samples: int,
     segments: tuple[Segment, ...], samples: int, planned_from: int,
-) -> tuple[tuple[Segment, ...], int]:  # fmt: skip
-    """Return what is left of an epoch after ``samples``, and from where that was planned.
+) -> Rest:  # fmt: skip
+    """Return what is left of an epoch after ``samples``.
 
     ``segments`` are those of the whole epoch. Unless ``planned_from`` is 0 the epoch was planned
     anew from there. If another plan stopped where no turn of this one ends, it is planned anew
@@ -49,8 +59,9 @@ def plan_rest(
         segments = plan_epoch(workload, mesh, options, num_samples - planned_from)
     left = remaining(segments, samples - planned_from)
     if left is not None:
-        return left, planned_from
-    return plan_epoch(workload, mesh, options, num_samples - samples), samples
+        return Rest(segments, left, planned_from)
+    anew = plan_epoch(workload, mesh, options, num_samples - samples)
+    return Rest(anew, anew, samples)
 
 
 def num_trainers(mesh: Mesh, options: PlanOptions) -> int:

@@ -97,10 +97,11 @@ class Session:
         dp_rank, stage, tp_rank = mesh.coordinates(transport.rank)
         num_samples = len(dataset.train_labels)
         segments = plan_epoch(workload, mesh, options, num_samples)
-        left, self.planned_from = plan_rest(
+        rest = plan_rest(
             workload, mesh, options, num_samples, segments, start.samples, start.planned_from
         )
-        both = (*segments, *left)
+        self.planned_from = rest.planned_from
+        both = (*segments, *rest.planned)
         samples = {id(each.program): each.samples for each in both}
         expanded = {id(each.program): each.program for each in both}
         expanded = {key: expand(program) for key, program in expanded.items()}
@@ -133,7 +134,7 @@ class Session:
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
         self._segments = [(each, bound[id(each.program)]) for each in segments]
-        self._left = [(each, bound[id(each.program)]) for each in left]
+        self._left = [(each, bound[id(each.program)]) for each in rest.left]
         self._start, self.carried_loss = start, 0.0
         self._began_s = 0.0
         self.epoch_steps = 0

@@ -3,7 +3,17 @@
 from hypothesis import strategies as st
 
 from calibration.features import features
-from calibration.machine import Compute, Curve, KernelModel, Link, Machine, Range, Segment, Tier
+from calibration.machine import (
+    Compute,
+    Curve,
+    KernelModel,
+    Link,
+    Machine,
+    Range,
+    Segment,
+    Storage,
+    Tier,
+)
 from exec.program.ops import Kernel, Shape
 
 EVERYTHING = Range(low=0.0, high=1e18)
@@ -58,6 +68,11 @@ def compute(fixed_s: float = FIXED_S, per_unit_s: float = PER_UNIT_S, **changed:
         "step_overhead_s": 0.0, "busy_slowdown": 1.0, "noise_rel_sigma": 0.0,
     }  # fmt: skip
     return Compute(**(section | changed))  # type: ignore[arg-type]  # as the sections above
+
+
+def storage(fixed_s: float = 0.5, s_per_byte: float = 1e-4) -> Storage:
+    """Return a disk that takes half a second a write, and 10 kB a second."""
+    return Storage(source=_SOURCE, fixed_s=fixed_s, s_per_byte=s_per_byte, nbytes=EVERYTHING, rel_sigma=0.2)  # fmt: skip
 
 
 def machine(**changed: object) -> Machine:

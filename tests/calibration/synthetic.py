@@ -5,7 +5,14 @@ import numpy as np
 from calibration.features import features
 from calibration.ladder import ladder
 from calibration.machine import Tier
-from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
+from calibration.samples import (
+    KernelSample,
+    MessageSample,
+    OverlapSample,
+    Sample,
+    StepSample,
+    StorageSample,
+)
 from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel, Shape
@@ -87,4 +94,7 @@ def all_samples() -> list[Sample]:
                 )  # type: ignore[arg-type]
                 for power in range(2, 24)
             ]
+    found += [
+        StorageSample(nbytes=1 << power, time_s=2e-3 + 1e-9 * (1 << power)) for power in (12, 20)
+    ]
     return [*found, OverlapSample(tier=Tier.NODE, nbytes=1 << 22, blocking_s=1e-2, left_s=7e-3)]

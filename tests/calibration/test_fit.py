@@ -9,10 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.features import features
-from calibration.fit import fit_allreduce, fit_curve, fit_kernels, robust_relative_fit, robust_sigma
+from calibration.fit import (
+    fit_allreduce,
+    fit_curve,
+    fit_kernels,
+    fit_storage,
+    robust_relative_fit,
+    robust_sigma,
+)
 from calibration.ladder import ladder
 from calibration.machine import Tier
-from calibration.samples import KernelSample, MessageSample
+from calibration.samples import KernelSample, MessageSample, StorageSample
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 from sim.collectives import library_allreduce_s
@@ -233,3 +240,33 @@ def test_features_are_what_a_time_is_made_of() -> None:
     # The synthetic truth uses every feature of every kernel, so the tests above exercise all.
     for kernel in Kernel:
         assert true_time_s(kernel, Shape(4, 5, 6), 1 << 26) > 0
+
+
+def storage_samples(*factors: float) -> list[StorageSample]:
+    """Return checkpoints that cost 2 ms and 1 GB/s, each time that of the truth by a factor."""
+    sizes = [1 << power for power in range(12, 26, 2)]
+    return [
+        StorageSample(nbytes=size, time_s=factor * (2e-3 + 1e-9 * size))
+        for factor in factors
+        for size in sizes
+    ]
+
+
+def test_the_cost_of_a_checkpoint_is_found_exactly() -> None:
+    found = fit_storage(storage_samples(1.0), "made up")
+    assert (found.fixed_s, found.s_per_byte) == pytest.approx((2e-3, 1e-9), rel=1e-9)
+    assert (found.nbytes.low, found.nbytes.high) == (1 << 12, 1 << 24)
+    assert found.rel_sigma < 1e-9
+    assert found.time_s(1e6) == pytest.approx(3e-3, rel=1e-9)
+
+
+def test_a_disk_that_was_busy_now_and_then_barely_moves_the_fit() -> None:
+    spoilt = [each.model_copy(update={"time_s": 9 * each.time_s}) for each in storage_samples(1.0)]
+    found = fit_storage([*storage_samples(0.95, 1.0, 1.05), *spoilt[::3]], "made up")
+    # Cauchy weights leave a sample that is 8 times off with a hundredth of the weight.
+    assert (found.fixed_s, found.s_per_byte) == pytest.approx((2e-3, 1e-9), rel=0.15)
+
+
+def test_a_disk_of_one_size_is_refused() -> None:
+    with pytest.raises(MachineError, match="storage needs times of at least 2 sizes, got 1"):
+        fit_storage(storage_samples(1.0)[:1], "made up")

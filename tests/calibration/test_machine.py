@@ -13,7 +13,7 @@ from calibration.find import find_machine, local_profile, shipped_machines
 from calibration.machine import Compute, Curve, Machine, Range, Tier, read_machine, write_machine
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
-from tests.agreement.hand_made import compute, curve, kernel_model, link, machine, machines
+from tests.agreement.hand_made import compute, curve, kernel_model, link, machine, machines, storage
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 FULL = machine()
@@ -165,6 +165,13 @@ def test_a_combined_machine_takes_from_the_second_only_what_the_first_lacks() ->
     assert whole.name == "here+there"
     assert whole.compute == fast
     assert whole.links == {Tier.NODE: near[Tier.NODE], Tier.NETWORK: far[Tier.NETWORK]}
+
+
+def test_storage_is_taken_from_whichever_has_it() -> None:
+    here, there = part("a", storage=storage(1.0)), part("b", storage=storage(2.0))
+    assert here.combined_with(there).storage == here.storage
+    assert part("c").combined_with(there).storage == there.storage
+    assert part("c").combined_with(part("d")).storage is None
 
 
 def test_overlap_comes_with_the_links_it_was_measured_on() -> None:

@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 
 from calibration.assemble import assemble
+from calibration.disk import SIZES, probe_storage
 from calibration.machine import Tier, read_machine
 from calibration.probe import PASSES, probe_kernels, probe_messages, probe_neighbour
-from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
+from calibration.samples import (
+    KernelSample,
+    MessageSample,
+    OverlapSample,
+    Sample,
+    StepSample,
+    StorageSample,
+)
+from exec.errors import MachineError
 from exec.program.ops import Kernel
 from exec.transport.threads import run_threads
 from tests.calibration.synthetic import PROVENANCE
@@ -95,11 +104,25 @@ def test_what_is_probed_can_be_assembled(
     assert all(model.rel_sigma >= 0 for model in found.compute.kernels.values())
 
 
+def test_the_disk_is_measured_by_whole_checkpoints_of_every_size(tmp_path: Path) -> None:
+    told: list[str] = []
+    found = probe_storage(tmp_path, 2, told.append)
+    assert [each.nbytes for each in found if isinstance(each, StorageSample)] == [*SIZES, *SIZES]
+    assert len(told) == 1 + len(found)
+    assert list(tmp_path.iterdir()) == []
+    machine = assemble("here", PROVENANCE, found, cores_per_node=2, memory_nbytes=1)
+    assert machine.storage is not None
+    assert machine.storage.time_s(SIZES[-1]) > 0
+    with pytest.raises(MachineError, match=r"^storage-dir must be a folder to write to, got"):
+        probe_storage(tmp_path / "absent", 1, told.append)
+
+
 def test_calibration_refuses_before_it_measures(tmp_path: Path) -> None:
     for arguments in (
         ["--out", "/no/such/folder/m.json"],
         ["--samples", str(tmp_path)],
         ["--blas-threads", "0"],
+        ["--storage-dir", str(tmp_path / "absent")],
         ["--quik"],
     ):
         finished = run_process(

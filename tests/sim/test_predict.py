@@ -12,7 +12,7 @@ import pytest
 from calibration.machine import write_machine
 from exec.cli import run_app
 from sim.predict import app
-from tests.agreement.hand_made import compute, machine
+from tests.agreement.hand_made import compute, machine, storage
 from tests.conftest import run_process
 
 SAME = 1e-9  # roundings only
@@ -244,6 +244,8 @@ REFUSALS = {
     "too many to simulate": (["--nodes", "1024", "--engine", "simulate", "--batch", "2048"], "takes at most 512 ranks"),
     "a plot of no kind": (["--plot", "x.docx"], "plot must end in .svg, .png or .pdf"),
     "a plot nowhere": (["--plot", "/no/such/folder/x.svg"], "plot must be a file in a folder that exists"),
+    "checkpoints never": (["--checkpoint-every", "0"], "checkpoint-every must be a finite number greater than 0"),
+    "checkpoints at no known cost": (["--checkpoint-every", "5"], "says nothing of storage, so checkpoints have no cost; measure it with python -m calibration --storage-dir DIR"),
     "a trace nowhere": (["--trace", "/no/such/folder/x.json"], "trace must be a file in a folder that exists"),
 }  # fmt: skip
 
@@ -348,3 +350,22 @@ def test_schedules_are_called_as_in_the_record_or_as_in_the_help(
 def test_no_interval_reaches_above_one_per_rank(predict: Predict) -> None:
     for row in rows(predict("--nodes", "16", "--json")):
         assert row["speedup_high"] <= max(row["speedup"], row["ranks"])
+
+
+def test_checkpoints_add_their_share_to_every_step(predict: Predict, tmp_path: Path) -> None:
+    path = tmp_path / "with_storage.json"
+    write_machine(machine(storage=storage()), path)
+    options = ("--machine", str(path), "--nodes", "4", "--net", "6-5-3", "--batch", "8", "--json")
+    without = rows(predict(*options))
+    often, seldom = (rows(predict(*options, "--checkpoint-every", k)) for k in ("2", "8"))
+    assert {row["breakdown"]["checkpoint_s"] for row in without} == {0.0}
+    for row, two, eight in zip(without, often, seldom, strict=True):
+        for each, every in ((two, 2), (eight, 8)):
+            cost_s = each["breakdown"]["checkpoint_s"] * every
+            assert cost_s >= storage().fixed_s
+            assert each["step_time_s"] == pytest.approx(
+                row["step_time_s"] + cost_s / every, rel=SAME
+            )
+    table = predict(*options[:-1], "--checkpoint-every", "8").stdout
+    assert "ckpt" in table
+    assert "ckpt" not in predict(*options[:-1]).stdout

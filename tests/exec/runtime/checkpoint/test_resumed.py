@@ -1,6 +1,7 @@
 """A resumed training: bit-equal under the same plan; the same weights and place under another."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,21 @@ def test_the_loss_of_an_epoch_resumed_under_another_plan_is_that_of_all_its_samp
     again = on_ranks(data, tmp_path / "cut", resumes=True)[0]
     # Sharing reorders sums of at most 100 numbers of about one: 100 roundings of 1.1e-16 each.
     assert again.epochs[0].loss == pytest.approx(whole.epochs[0].loss, rel=0, abs=1.1e-14)
+
+
+def test_an_epoch_planned_anew_from_the_middle_of_a_turn_is_bit_equal_when_resumed_again(
+    tmp_path: Path,
+) -> None:
+    on_ranks(SAME["data"], tmp_path / "first", resumes=False)
+    cut_back(tmp_path / "first", tmp_path / "second", 3)
+    plan = plan_of(Strategy.AVERAGING, 2, average_every=2)
+    plan = replace(plan, workload=replace(plan.workload, global_batch=4))
+    # Three batches of six are 18 samples, which no turn of four ends at: rounds begin there anew.
+    whole = on_ranks(plan, tmp_path / "second", resumes=True)
+    assert [len(taken) for _, taken in whole[0].turns][:11] == [4] * 10 + [3]
+    for step in (6, 9, 12):
+        cut_back(tmp_path / "second", tmp_path / str(step), step)
+        again = on_ranks(plan, tmp_path / str(step), resumes=True)
+        for found, expected in zip(again, whole, strict=True):
+            assert found.bits == expected.bits, step
+            assert results(found) == results(expected), step
