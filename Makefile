@@ -42,6 +42,8 @@ measure: $(VENV)/installed-bench
 	    --out $(MEASURED)/check-2core-epyc.jsonl
 	$(RUN) benchmarks/trainer.py --json $(MEASURED)/trainer-2core-epyc.jsonl
 	$(RUN) benchmarks/kill_search.py --json $(MEASURED)/kill-search.jsonl
+	$(RUN) benchmarks/schemes.py --machine $(MEASURED)/machine-2core-epyc.json \
+	    --json $(MEASURED)/schemes-2core-epyc.jsonl $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
 	    > $(MEASURED)/letters-2core-epyc.json
 

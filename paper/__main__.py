@@ -8,8 +8,18 @@ import typst
 
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
-from paper.figures import agreement_figure, speedup_figure
-from paper.results import CHECK_FILE, numbers, read_records, scalings
+from exec.plan.options import PlanOptions
+from paper.figures import agreement_figure, schemes_figure, speedup_figure
+from paper.results import (
+    CHECK_FILE,
+    COMPARED,
+    MOST_NODES,
+    numbers,
+    read_records,
+    scalings,
+    setting_of,
+)
+from sim.compare import curves, schemes
 
 app = make_app("python -m paper", "Make the figures and the report from committed measurements.")
 
@@ -35,6 +45,12 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
         speedup_figure(out / f"speedup.{suffix}", found)
         agreement_figure(out / f"agreement.{suffix}", checks)
     results = numbers()
+    setting = setting_of(*COMPARED[-1])
+    times = curves(setting, list(schemes(PlanOptions(), (1, 4))), MOST_NODES)
+    serial_s = results["comparisons"][-1]["serial_epoch_s"]
+    for suffix in ("svg", "png"):
+        title = "{}, batch {}, Ethernet".format(*COMPARED[-1])
+        schemes_figure(out / f"schemes.{suffix}", times, serial_s, title, results["schemes"]["rows"])  # fmt: skip
     (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     (out / "report.typ").write_text((_HERE / "report.typ").read_text(encoding="utf-8"), encoding="utf-8")  # fmt: skip
     made = datetime.fromisoformat(results["provenance"]["date"]).astimezone(UTC)
@@ -42,7 +58,7 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
     if warnings:
         raise UsageError(f"report.typ: {warnings[0].message}")
     (out / "report.pdf").write_bytes(pdf)
-    console().print(f"report.pdf, speedup.svg and agreement.svg are in {out}")
+    console().print(f"report.pdf, speedup.svg, agreement.svg and schemes.svg are in {out}")
 
 
 if __name__ == "__main__":

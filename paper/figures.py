@@ -1,15 +1,17 @@
 """The report's figures, drawn from the committed measurements and nothing else."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from exec.plan.strategy import Strategy
 from paper.results import RANKS_PER_NODE, Record, Scaling
-from sim.plot import COLOURS
+from sim.plot import COLOURS, PALETTE
 
 _NETWORK_COLOURS = {"ethernet-cluster": "#d55e00", "infiniband-cluster": "#0072b2"}
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "stepcast", "font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
@@ -54,6 +56,73 @@ def _speedup_panel(axes: Axes, own: list[Scaling]) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(f"ranks, {RANKS_PER_NODE} on a node (grey: nobody ran)")
     axes.grid(visible=True, alpha=0.25)
+
+
+def schemes_figure(
+    path: Path, forecasts: Mapping[str, Sequence[tuple[int, float]]], serial_s: float, title: str,
+    ran: list[Record],
+) -> None:  # fmt: skip
+    """Draw the schemes over nodes, and what averaging less often gains and costs."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+        over_nodes, times, accuracies = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+        shown = {name: points for name, points in forecasts.items() if name in _SHOWN}
+        for name, points in shown.items():
+            nodes, times_s = zip(*points, strict=True)
+            colour, style = _SHOWN[name]
+            over_nodes.plot(nodes, times_s, style, color=colour, label=name, ms=3, lw=1.2)
+        over_nodes.axhline(serial_s, color="#999999", lw=0.8, ls="-.", label="one rank")
+        over_nodes.set_xscale("log", base=2)
+        over_nodes.set_yscale("log")
+        over_nodes.set_xlabel("nodes (forecast)")
+        over_nodes.set_ylabel("time of an epoch, s")
+        over_nodes.xaxis.set_major_formatter("{x:.0f}")
+        over_nodes.yaxis.set_major_formatter("{x:.3g}")
+        over_nodes.yaxis.set_minor_formatter("{x:.3g}")
+        over_nodes.tick_params(axis="y", which="minor", labelsize=6)
+        over_nodes.set_title(title, fontsize=8)
+        over_nodes.legend(frameon=False, fontsize=6)
+        _averaging_panels(times, accuracies, ran)
+        for axes in (over_nodes, times, accuracies):
+            axes.grid(visible=True, alpha=0.25)
+        _save(figure, path)
+
+
+_SHOWN = {
+    "all-reduce, library": (PALETTE[0], "o-"),
+    "all-reduce, ring": (PALETTE[0], "s--"),
+    "averaging every 4": (PALETTE[2], "o-"),
+    "averaging every epoch": (PALETTE[2], "s--"),
+    "master_round_trip": (PALETTE[7], "v-"),
+    "server, 1 serving": (PALETTE[1], "o-"),
+    "server, 4 serving": (PALETTE[1], "s--"),
+    "async_server, 4 serving": (PALETTE[3], "D--"),
+}
+
+
+def _averaging_panels(times: Axes, accuracies: Axes, ran: list[Record]) -> None:
+    """Draw measured epoch times and accuracies against the steps between averages."""
+    for ranks, colour in ((2, PALETTE[0]), (4, PALETTE[1])):
+        own = [each for each in ran if each["ranks"] == ranks and each["strategy"] == "averaging"
+               and "independent" not in each["scheme"]]  # fmt: skip
+        names = [str(each["average_every"] or "epoch") for each in own]
+        label = f"{ranks} ranks" + " (oversubscribed)" * own[0]["oversubscribed"]
+        face = "white" if own[0]["oversubscribed"] else colour
+        for axes, key in ((times, "epoch_time"), (accuracies, "accuracy")):
+            middle = [each["epoch_time_s" if key == "epoch_time" else key] for each in own]
+            low, high = ([each[f"{key}_{end}{'_s' * (key == 'epoch_time')}"] for each in own] for end in ("low", "high"))  # fmt: skip
+            errors = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]  # fmt: skip
+            axes.errorbar(names, middle, errors, fmt="o-", color=colour, mfc=face, ms=4, lw=1.2, label=label)  # fmt: skip
+    serial = next(each for each in ran if each["strategy"] == "serial")
+    times.axhline(serial["epoch_time_s"], color="#999999", lw=0.8, ls="-.", label="one rank")
+    accuracies.axhline(serial["accuracy"], color="#999999", lw=0.8, ls="-.", label="one rank")
+    times.set_yscale("log")
+    times.set_ylabel("time of an epoch, s (measured)")
+    accuracies.set_ylabel("test accuracy (measured)")
+    accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for axes in (times, accuracies):
+        axes.set_xlabel("steps between averages")
+        axes.legend(frameon=False, fontsize=6)
 
 
 def agreement_figure(path: Path, checks: list[Record]) -> None:

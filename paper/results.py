@@ -12,14 +12,18 @@ from exec.errors import DataError
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.workload import Workload, parse_net
+from sim.compare import Setting, compared, schemes
 from sim.forecast import Forecast, forecast
 
 MEASUREMENTS = Path(__file__).parent / "measurements"
 MACHINE_FILE = MEASUREMENTS / "machine-2core-epyc.json"
 CHECK_FILE = MEASUREMENTS / "check-2core-epyc.jsonl"
 TRAINER_FILE = MEASUREMENTS / "trainer-2core-epyc.jsonl"
+SCHEMES_FILE = MEASUREMENTS / "schemes-2core-epyc.jsonl"
 LETTERS_FILE = MEASUREMENTS / "letters-2core-epyc.json"
 
+COMPARED = (("128-100-26", 1024), ("784-512-512-26", 4096))  # network and batch, on 64 nodes
+LETTERS_SAMPLES = 47_535  # training samples of the letters, fold 0
 RANKS_PER_NODE = 2  # as measured: both cores of a node
 MOST_NODES = 64
 NETWORKS = ("ethernet-cluster", "infiniband-cluster")
@@ -81,12 +85,25 @@ def _at(machine: Machine, workload: Workload, ranks: int) -> Forecast:
     return forecast(machine, workload, Mesh(dp=ranks), PlanOptions(), ranks_per_node=RANKS_PER_NODE)
 
 
+def setting_of(net: str, batch: int) -> Setting:
+    """Return what the schemes are compared on: this machine's cores, and the Ethernet cluster."""
+    machine = read_machine(MACHINE_FILE).combined_with(find_machine("ethernet-cluster"))
+    return Setting(machine, Workload(parse_net(net), batch), 1, LETTERS_SAMPLES)
+
+
+def _comparison(net: str, batch: int) -> Record:
+    setting = setting_of(net, batch)
+    serial = forecast(setting.machine, setting.workload, Mesh(), epoch_samples=LETTERS_SAMPLES)
+    return compared(setting, serial, list(schemes(PlanOptions(), (1, 4))), MOST_NODES)
+
+
 def numbers() -> Record:
     """Return every number that the report quotes."""
     machine = read_machine(MACHINE_FILE)
     assert machine.compute is not None
     _, checks = read_records(CHECK_FILE)
     trainer_provenance, trainer = read_records(TRAINER_FILE)
+    schemes_provenance, ran = read_records(SCHEMES_FILE)
     real = [check for check in checks if not check["oversubscribed"]]
     errors = sorted(abs(check["error"]) for check in real)
     apart = max(abs(check["simulated_s"] / check["solved_s"] - 1.0) for check in checks)
@@ -125,6 +142,8 @@ def numbers() -> Record:
             "net": letters["net"],
             "step_time_us": letters["step_time_s"] * 1e6,
         },
+        "schemes": {"provenance": schemes_provenance, "rows": ran},
+        "comparisons": [_comparison(*each) for each in COMPARED],
         "scalings": [_scaling_numbers(each) for each in scalings(checks)],
     }
 

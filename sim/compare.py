@@ -157,38 +157,50 @@ def compare(
     slowness = parse_slow(slow, nodes * ranks_per_node)
     setting = Setting(found, workload, ranks_per_node, epoch_samples, slowness)
     serial = forecast(found, workload, Mesh(), epoch_samples=epoch_samples)
-    compared = list(schemes(PlanOptions(), servers))
-    rows = [(scheme, answer) for scheme in compared if (answer := setting.forecast(scheme, nodes))]
-    if not rows:
+    chosen = list(schemes(PlanOptions(), servers))
+    record = compared(setting, serial, chosen, nodes)
+    if not record["rows"]:
         check_plan(workload, Mesh(nodes * ranks_per_node), PlanOptions(strategy=Strategy.DATA))
-    crossings = list(crossovers(setting, serial, compared, nodes))
-    record = {
-        "machine": found.name,
-        "net": net,
-        "batch": batch,
-        "nodes": nodes,
-        "ranks_per_node": ranks_per_node,
-        "slow": {str(rank): factor for rank, factor in slowness},
-        "serial_epoch_s": setting.epoch_time_s(serial),
-        "rows": [_row(setting, serial, scheme, answer, nodes) for scheme, answer in rows],
-        "crossovers": crossings,
-    }
     if plot is not None:
         from sim.plot import draw_comparison  # noqa: PLC0415  # matplotlib, only when asked for
 
-        curves = {
-            scheme.name: [
-                (count, setting.epoch_time_s(answer))
-                for count in node_counts(nodes)
-                if (answer := setting.forecast(scheme, count)) is not None
-            ]
-            for scheme in compared
-        }
-        draw_comparison(plot, curves, setting.epoch_time_s(serial), f"{net}, batch {batch}, on {found.name}")  # fmt: skip
+        draw_comparison(plot, curves(setting, chosen, nodes), setting.epoch_time_s(serial), f"{net}, batch {batch}, on {found.name}")  # fmt: skip
     if json:
         print(json_format.dumps(record, allow_nan=False))
     else:
         _print(record)
+
+
+def compared(
+    setting: Setting, serial: Forecast, chosen: Sequence[Scheme], nodes: int
+) -> dict[str, Any]:
+    """Return the forecasts of the ``chosen`` schemes that fit on ``nodes``, and where they cross."""
+    rows = [(scheme, answer) for scheme in chosen if (answer := setting.forecast(scheme, nodes))]
+    return {
+        "machine": setting.machine.name,
+        "net": setting.workload.net,
+        "batch": setting.workload.global_batch,
+        "nodes": nodes,
+        "ranks_per_node": setting.ranks_per_node,
+        "slow": {str(rank): factor for rank, factor in setting.slow},
+        "serial_epoch_s": setting.epoch_time_s(serial),
+        "rows": [_row(setting, serial, scheme, answer, nodes) for scheme, answer in rows],
+        "crossovers": list(crossovers(setting, serial, chosen, nodes)),
+    }
+
+
+def curves(
+    setting: Setting, chosen: Sequence[Scheme], nodes: int
+) -> dict[str, list[tuple[int, float]]]:
+    """Return ``(nodes, seconds of an epoch)`` of each scheme, by its name."""
+    return {
+        scheme.name: [
+            (count, setting.epoch_time_s(answer))
+            for count in node_counts(nodes)
+            if (answer := setting.forecast(scheme, count)) is not None
+        ]
+        for scheme in chosen
+    }
 
 
 def crossovers(
