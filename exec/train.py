@@ -3,8 +3,6 @@
 import json as json_format
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -16,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from threadpoolctl import threadpool_limits
 
 from exec.cli import console, make_app, run_app
-from exec.data.dataset import Dataset
 from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
 from exec.nn.backend import DTYPES
@@ -26,43 +23,28 @@ from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
-from exec.program.timeline import Span, chrome_trace
 from exec.runtime.checkpoint.store import KEEP
 from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
-from exec.runtime.monitor import Monitor, Usage
+from exec.runtime.monitor import Monitor
+from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
-    gather_spans,
     is_oversubscribed,
     num_cores,
 )  # fmt: skip
 from exec.runtime.session import Epoch, Session, TrainingPlan
 from exec.runtime.source import Source
-from exec.runtime.utilisation import counters
-from exec.runtime.utilisation_plot import check_plot, draw_utilisation
-from exec.runtime.weights import load_weights, save_weights, scatter_weights
+from exec.runtime.utilisation_plot import check_plot
+from exec.runtime.weights import load_weights, scatter_weights
 from exec.transport.protocol import Transport
 from exec.workload import Workload, parse_net, positive
 
 app = make_app("python -m exec.train", "Train a network from scratch, alone or under mpiexec.")
 
 Flag = Annotated[bool, Parameter(negative=())]
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """What a training reads and writes beside its samples and its record."""
-
-    load: Path | None
-    save: Path | None
-    trace: Path | None
-    arrivals: Path | None
-    monitor_plot: Path | None
-    is_monitored: bool
-    checkpoint: CheckpointOptions | None
 
 
 @app.default
@@ -270,7 +252,7 @@ def train(
                         independent_starts, parse_slow(slow, world_size), replayed)  # fmt: skip
     source = Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
-    files = _Files(
+    files = Files(
         load, save, trace, arrivals, monitor_plot, monitor or monitor_plot is not None, checkpoints
     )
 
@@ -287,7 +269,7 @@ def train(
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: Source, strategy: Strategy, epochs: int,
-    files: _Files, note: str, *, is_json: bool,
+    files: Files, note: str, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
     checkpoints = open_checkpoints(files.checkpoint, plan, wire)
@@ -334,20 +316,20 @@ def _run(
             if speaks:
                 out.print(_line(epoch))
             if files.save is not None:
-                _save(session, files.save, dataset, epoch, wire)
+                save_model(session, files.save, dataset, epoch, wire)
     if checkpoints.first_epoch > epochs:
         if speaks:
             out.print(
                 f"finished: {len(checkpoints.epochs)} epochs are done, and epochs is {epochs}; raise it to go on"
             )
         if files.save is not None:
-            _save(session, files.save, dataset, checkpoints.epochs[-1], wire)
+            save_model(session, files.save, dataset, checkpoints.epochs[-1], wire)
     usages = monitor.gather(origin_s)
     record = training_record(
         session, dataset, strategy, checkpoints.epochs, is_oversubscribed=is_over, usages=usages,
     ) | checkpoints.record()  # fmt: skip
     spans = session.spans + checkpoints.spans
-    _write_files(files, session, spans, usages, f"{workload.net} on {dataset.name}", origin_s)
+    write_files(files, session, spans, usages, f"{workload.net} on {dataset.name}", origin_s)
     if speaks and is_json:
         print(json_format.dumps(record, allow_nan=False))
     elif speaks:
@@ -361,50 +343,11 @@ def _line(epoch: Epoch) -> str:
     )
 
 
-def _write_files(
-    files: _Files, session: Session, spans: Sequence[Span], usages: Sequence[Usage], what: str,
-    origin_s: float,
-) -> None:  # fmt: skip
-    """Write what was asked for beside the record; all ranks must call it together."""
-    wire = session.transport
-    speaks, texts = wire.rank == 0, {}
-    if files.trace is not None:
-        gathered = gather_spans(spans, origin_s, wire)
-        texts[files.trace] = chrome_trace(gathered, counters(usages)) if speaks else ""
-    if files.arrivals is not None:
-        taken = wire.gather_objects(session.arrivals)[: session.plan.options.servers]
-        texts[files.arrivals] = json_format.dumps({"ranks": wire.size, "arrivals": taken}) + "\n"
-    for path, text in texts.items():
-        together(wire, lambda: _write(path, text) if speaks else None)  # noqa: B023  # called now
-    if (plot := files.monitor_plot) is not None:
-        title = f"{what}, {session.plan.options.strategy} on {wire.size} rank{'s' * (wire.size > 1)}"  # fmt: skip
-        together(wire, lambda: draw_utilisation(plot, usages, title) if speaks else None)
-
-
 def _progress(*, shown: bool) -> Progress:
     """Return a bar that shows on a terminal only, and leaves nothing behind."""
     err = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, console=err, transient=True, disable=not (shown and err.is_terminal))
-
-
-def _save(session: Session, path: Path, dataset: Dataset, epoch: Epoch, wire: Transport) -> None:
-    weights = session.weights()
-    metadata = {
-        "format": "stepcast-weights-1",
-        "net": session.plan.workload.net,
-        "data": dataset.name,
-        "epoch": str(epoch.epoch),
-        "test_accuracy": str(epoch.test_accuracy),
-    }
-    together(wire, lambda: save_weights(path, weights, metadata) if wire.rank == 0 else None)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error}") from error
 
 
 if __name__ == "__main__":
