@@ -3,7 +3,7 @@
 p ranks, n bytes, a message of b bytes costs alpha + beta b, adding b bytes costs gamma b. The
 forms assume equal ranks that start together, full-duplex links, and p a power of two for the
 doubling algorithms and the tree; then they are exact. Where p does not divide the buffer, the
-largest chunk counts.
+largest chunk counts. Where groups share a node's link, all are counted as if they sent at once.
 
 Source: R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective communication
 operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66, section 4; for the

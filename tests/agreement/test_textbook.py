@@ -87,7 +87,7 @@ def test_an_allreduce_takes_what_its_paper_says(formula: Formula, ranks: int) ->
 def test_a_hierarchical_allreduce_takes_its_three_rings(
     nodes: int, node_size: int, beta: float
 ) -> None:
-    # H. Mikami et al., arXiv:1811.05233, section 2.2: reduce-scatter and all-gather in the node take
+    # H. Mikami et al., arXiv:1811.05233: reduce-scatter and all-gather in the node take
     # node_size - 1 steps each, the all-reduce between nodes 2 (nodes - 1). The ranks of a node send
     # through its link in turn; while latency hides that (at the small beta) only the last message of
     # the last rank comes later, else the link is never idle after the first latency.

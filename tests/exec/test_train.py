@@ -77,6 +77,8 @@ SHARED = [
     ("--strategy", "pipeline", "--ranks", 2, "--microbatches", 3, "--schedule", "gpipe"),
     ("--strategy", "tensor", "--ranks", 3),
     ("--strategy", "tensor", "--ranks", 4, "--algorithm", "recursive-doubling"),
+    ("--strategy", "data", "--ranks", 6, "--algorithm", "hierarchical", "--ranks-per-node", 3),
+    ("--dp", 4, "--tp", 2, "--ranks", 8, "--algorithm", "hierarchical", "--ranks-per-node", 4),
     ("--dp", 2, "--pp", 2, "--ranks", 4, "--microbatches", 2),
     ("--dp", 2, "--tp", 2, "--ranks", 4, "--algorithm", "binomial-tree"),
     ("--pp", 2, "--tp", 2, "--ranks", 4),
@@ -137,6 +139,26 @@ def test_text_tells_what_runs_each_epoch_and_the_step_time() -> None:
         assert piece in ended.stdout
 
 
+@pytest.mark.parametrize("options, expected", [
+    (("--algorithm", "hierarchical"), "is the ring here: with 4 ranks on a node"),
+    (("--algorithm", "hierarchical", "--ranks-per-node", 2), ""),
+    (("--algorithm", "ring", "--ranks-per-node", 2), "ranks-per-node changes nothing for algorithm ring"),
+    (("--algorithm", "ring"), ""),
+], ids=str)  # fmt: skip
+def test_ranks_per_node_are_said_to_change_nothing_where_they_do(
+    options: tuple[object, ...], expected: str
+) -> None:
+    ended = train(*SMALL, "--ranks", 4, *options)
+    assert ended.returncode == 0, ended.stderr
+    notes = [
+        line
+        for line in ended.stdout.splitlines()
+        if "changes nothing" in line or "ring here" in line
+    ]
+    assert len(notes) == bool(expected)
+    assert expected in "".join(notes)
+
+
 def test_saved_weights_load_bit_by_bit_on_another_mesh(tmp_path: Path) -> None:
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     pipeline = ("--strategy", "pipeline", "--ranks", 2)
@@ -177,6 +199,8 @@ BAD = {
     "small batch": (("--ranks", 4, "--batch", 3), "batch must be at least dp x microbatches = 4 x 1 = 4, got 3"),
     "large batch": (("--num-train", 20, "--batch", 21), "batch must be at most the 20 training samples"),
     "no batch": (("--batch", 0), "batch must be at least 1, got 0"),
+    "uneven nodes": (("--ranks", 4, "--algorithm", "hierarchical", "--ranks-per-node", 3), "ranks-per-node must put equally many ranks of a dp group on each of its nodes for algorithm hierarchical, got 3"),
+    "no ranks on a node": (("--ranks", 2, "--ranks-per-node", 0), "ranks-per-node must be a finite number greater than 0, got 0"),
     "both batches": (("--batch", 8, "--batch-per-rank", 4), "batch and batch-per-rank must not both be given"),
     "strategy": (("--strategy", "pipelin"), 'Did you mean "pipeline"?'),
     "algorithm": (("--algorithm", "rign"), 'Did you mean "ring"?'),
@@ -236,7 +260,8 @@ def test_other_net_s_model_file_is_one_message_and_status_2(tmp_path: Path) -> N
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
-    "name", ["small batch", "flag", "data on ranks", "net for data", "rate diverges"]
+    "name",
+    ["small batch", "flag", "uneven nodes", "data on ranks", "net for data", "rate diverges"],
 )
 def test_bad_input_is_one_message_under_mpiexec_too(launch: Launch, name: str) -> None:
     arguments, message = BAD[name]

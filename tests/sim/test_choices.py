@@ -15,6 +15,7 @@ from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
 from exec.workload import Workload
 from sim.choices import Choice, best, choices, factorisations, node_counts
 from sim.forecast import solved_step_s
@@ -74,6 +75,18 @@ def test_only_the_wanted_strategies_and_the_fixed_mesh_are_choices() -> None:
     assert choices(8, workload, list(SYNCHRONOUS), Mesh(2, 2, 2), 4) == {
         Strategy.HYBRID: [Choice(Mesh(2, 2, 2), (4,))]
     }
+
+
+def test_meshes_that_lie_unevenly_over_nodes_are_no_choices_for_a_hierarchical_allreduce() -> None:
+    workload = Workload((8, 8, 8), 64)
+    options = PlanOptions(algorithm=Algorithm.HIERARCHICAL, ranks_per_node=4)
+    found = choices(12, workload, list(Strategy), None, 1, options)
+    meshes = {choice.mesh for each in found.values() for choice in each}
+    assert Mesh(12) in meshes
+    assert Mesh(3, 1, 4) in meshes
+    assert Mesh(4, 1, 3) not in meshes  # shards 3 of 4 ranks, then 1
+    every = choices(12, workload, list(Strategy), None, 1)
+    assert meshes < {choice.mesh for each in every.values() for choice in each}
 
 
 WORKLOAD = Workload((24, 16, 32, 8), 96, 8)

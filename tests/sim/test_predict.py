@@ -136,6 +136,32 @@ def test_both_engines_agree_where_no_messages_meet(predict: Predict) -> None:
         assert one["step_time_s"] == pytest.approx(other["step_time_s"], rel=SAME)
 
 
+def test_a_hierarchical_allreduce_takes_its_nodes_from_ranks_per_node(predict: Predict) -> None:
+    # 84 x 41 numbers are 287 for each of 12 ranks, and a batch of 120 is 10 samples.
+    on = ("--nodes", "3", "--ranks-per-node", "4", "--net", "40-84", "--batch", "120", "--strategy", "data", "--json")  # fmt: skip
+    solved, simulated, ring = (
+        rows(predict(*on, *options))[-1]["step_time_s"]
+        for options in (
+            ("--algorithm", "hierarchical"),
+            ("--algorithm", "hierarchical", "--engine", "simulate"),
+            ("--algorithm", "ring"),
+        )
+    )
+    assert solved == pytest.approx(simulated, rel=SAME)
+    # A node sends 2 (3 - 1) / 3 of the buffer to the next, of a ring of 12 ranks 2 (12 - 1) / 12.
+    assert solved < ring
+
+
+def test_a_mesh_that_lies_unevenly_over_nodes_is_refused_for_a_hierarchical_allreduce(
+    predict: Predict,
+) -> None:
+    mesh = ("--dp", "4", "--pp", "1", "--tp", "3", "--ranks-per-node", "4")
+    refused(
+        predict(*mesh, "--algorithm", "hierarchical"), "equally many ranks of a dp group on each"
+    )
+    assert len(rows(predict(*mesh, "--algorithm", "ring", "--json"))) == 1
+
+
 def test_the_same_command_prints_the_same(predict: Predict) -> None:
     one, two = (predict("--nodes", "16", "--json").stdout for _ in range(2))
     assert one == two

@@ -81,6 +81,19 @@ def large_cases(ranks: int) -> list[Case]:
     ]
 
 
+def two_level_cases(ranks: int) -> list[Case]:
+    """Return cases of several ranks on each of several nodes, along each axis that is reduced."""
+    net = "8" + f"-{4 * ranks}" * 3 + "-8"
+    return [
+        Case.of(net, 3 * ranks, mesh, algorithm=Algorithm.HIERARCHICAL, ranks_per_node=node_size,
+                overlap=overlap, bucket_nbytes=1)
+        for node_size in range(2, ranks)
+        if ranks % node_size == 0
+        for mesh in (Mesh(dp=ranks), Mesh(tp=ranks))
+        for overlap in (False, True)
+    ]  # fmt: skip
+
+
 def plan_of(case: Case, learning_rate: float, momentum: float) -> TrainingPlan:
     """Return the plan of ``case``."""
     workload = replace(case.workload, has_momentum=momentum > 0)
@@ -143,7 +156,11 @@ def _assert_close(case: Case, found: object, expected: object, atol: float) -> N
 
 
 def _compare_all(wire: Transport) -> None:
-    cases = [*large_cases(wire.size), *seeded_cases(int(sys.argv[1]), wire.size, seed=wire.size)]
+    cases = [
+        *large_cases(wire.size),
+        *two_level_cases(wire.size),
+        *seeded_cases(int(sys.argv[1]), wire.size, seed=wire.size),
+    ]
     for case in cases:
         compare(case, wire)
         wire.gather_objects(None)
