@@ -90,8 +90,9 @@ class Setting:
 def schemes(base: PlanOptions, servers: Sequence[int]) -> Iterator[Scheme]:
     """Yield the schemes to compare, with as many servers each as ``servers`` says."""
     data = replace(base, strategy=Strategy.DATA)
-    for algorithm in (Algorithm.LIBRARY, Algorithm.RING):
-        yield Scheme(f"all-reduce, {algorithm}", replace(data, algorithm=algorithm))
+    for algorithm in Algorithm:
+        if algorithm is not Algorithm.HIERARCHICAL or base.ranks_per_node > 1:
+            yield Scheme(f"all-reduce, {algorithm}", replace(data, algorithm=algorithm))
     for every in AVERAGED_EVERY:
         options = replace(base, strategy=Strategy.AVERAGING, average_every=every)
         yield Scheme(f"averaging every {every or 'epoch'}", options)
@@ -157,7 +158,7 @@ def compare(
     slowness = parse_slow(slow, nodes * ranks_per_node)
     setting = Setting(found, workload, ranks_per_node, epoch_samples, slowness)
     serial = forecast(found, workload, Mesh(), epoch_samples=epoch_samples)
-    chosen = list(schemes(PlanOptions(), servers))
+    chosen = list(schemes(PlanOptions(ranks_per_node=ranks_per_node), servers))
     record = compared(setting, serial, chosen, nodes)
     if not record["rows"]:
         check_plan(workload, Mesh(nodes * ranks_per_node), PlanOptions(strategy=Strategy.DATA))
@@ -229,7 +230,7 @@ def _loses_from(setting: Setting, scheme: Scheme, ring: Scheme, nodes: int) -> d
     least = scheme.options.servers + 1
     at = _first(loses, -(-least // setting.ranks_per_node), nodes)
     says = f"{scheme.name}: slower than the ring all-reduce "
-    says += f"from {at} nodes on" if at else f"on no number of nodes up to {nodes}"
+    says += f"from {at} node{'s' * (at > 1)} on" if at else f"on no number of nodes up to {nodes}"
     return {"question": "server_loses_from_nodes", "scheme": scheme.name, "answer": at, "says": says}  # fmt: skip
 
 
