@@ -23,7 +23,8 @@ _OF_THE_SWEEP = {
     "transport": "give --transport to the sweep itself",
     "json": "the sweep asks for the record itself",
 }
-_ONE_FILE = ("save", "trace")  # every cell would write over the one before
+# What the trainer writes: every cell would write over, or go on from, the one before.
+_WRITTEN = ("save", "trace", "checkpoint", "arrivals", "monitor_plot")
 
 
 def make_axis(name: str, values: Sequence[str]) -> Axis:
@@ -77,7 +78,7 @@ def without_folders(text: str, tokens: Sequence[str]) -> str:
 def _check_owner(name: str, what: str) -> None:
     if name in _OF_THE_SWEEP:
         raise UsageError(f"{_dashed(name)} must not be {what}; {_OF_THE_SWEEP[name]}")
-    if name in _ONE_FILE:
+    if name in _WRITTEN:
         raise UsageError(f"{_dashed(name)} must not be {what}; every cell would write over the one before")  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def _title(journal: Journal, results: Sequence[Result]) -> str:
     share = share_of(journal)
     same = [f"{share if name == 'ranks' else name.replace('_', ' ')} {value}" for name, value in results[0].cell.items() if name not in varies]  # fmt: skip
     runs = sorted({len(result.records) for result in results})
-    bars = f"\nmedian of {runs[0]}{f' to {runs[-1]}' * (len(runs) > 1)} runs, bars from least to greatest" if runs[-1] > 1 else ""  # fmt: skip
+    bars = f"\nmedian of {runs[0]}{f' to {runs[-1]}' * (len(runs) > 1)} runs; a bar is their range" if runs[-1] > 1 else ""  # fmt: skip
     first = ", ".join([f"{nets} on {sets}", *same])
     return f"{first}\n{journal.header.transport} on {journal.header.cpu}{bars}"
 

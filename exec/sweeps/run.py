@@ -4,8 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -52,14 +53,15 @@ def run_cells(sweep: Sweep, out: Writer, report: Callable[[Progress], None]) -> 
     missing = [cell for cell in sweep.cells if key_of(cell) not in out.done]
     num_done = len(sweep.cells) - len(missing)
     start_s = perf_counter()
-    for i, cell in enumerate(missing):
-        left_s = (perf_counter() - start_s) / i * (len(missing) - i) if i else None
-        report(Progress(num_done + i + 1, len(sweep.cells), cell, left_s))
-        try:
-            outcome = _run_cell(sweep, cell)
-        except SweepError as error:
-            raise SweepError(f"{error}\nfinished cells are in {out.path}; the same command goes on from there") from error  # fmt: skip
-        out.append({"kind": "cell", "cell": cell} | outcome)
+    with _noting_signals() as ending:
+        for i, cell in enumerate(missing):
+            left_s = (perf_counter() - start_s) / i * (len(missing) - i) if i else None
+            report(Progress(num_done + i + 1, len(sweep.cells), cell, left_s))
+            try:
+                outcome = _run_cell(sweep, cell, ending)
+            except SweepError as error:
+                raise SweepError(f"{error}\nfinished cells are in {out.path}; the same command goes on from there") from error  # fmt: skip
+            out.append({"kind": "cell", "cell": cell} | outcome)
 
 
 def command_of(sweep: Sweep, cell: Cell) -> list[str]:
@@ -72,9 +74,9 @@ def command_of(sweep: Sweep, cell: Cell) -> list[str]:
     return [sweep.mpiexec, "-n", ranks, *train, "--transport=mpi", *options]
 
 
-def _run_cell(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+def _run_cell(sweep: Sweep, cell: Cell, ending: "_Ending") -> dict[str, Any]:
     """Return the cell's record or its refusal, as it stands in the file."""
-    ended = run_child(command_of(sweep, cell))
+    ended = _run_child(command_of(sweep, cell), ending)
     out, err = (without_folders(text, sweep.paths) for text in (ended.stdout, ended.stderr))
     if ended.returncode in (INTERRUPTED_STATUS, -signal.SIGINT):
         raise KeyboardInterrupt
@@ -95,38 +97,56 @@ def _run_cell(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     raise SweepError(f"the training of {label(cell)} ended with {problem}:\n{last}")
 
 
-def run_child(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` to its end; told to end, end it first, a launcher together with its ranks.
+@dataclass(slots=True)
+class _Ending:
+    """The signals that told this process to end, and the child that must end before it.
 
-    Raises:
-        KeyboardInterrupt: after Ctrl-C.
-        SystemExit: after SIGTERM.
+    Signals are noted, and raise only where no child can be orphaned: an exception at any moment
+    could fall between a child's start and its name.
     """
-    told: list[int] = []
-    running: list[subprocess.Popen[str]] = []
 
-    def end(number: int, _: object) -> None:
-        # An exception here could fall between the child's start and its name, and orphan it.
-        told.append(number)
-        for child in running:
-            child.send_signal(signal.SIGTERM if len(told) == 1 else signal.SIGKILL)
+    told: list[int] = field(default_factory=list)
+    child: "subprocess.Popen[str] | None" = None
 
+    def tell(self, number: int, _: object) -> None:
+        """Note the signal ``number``, and end the child: a launcher ends its ranks."""
+        self.told.append(number)
+        if self.child is not None:
+            self.child.send_signal(signal.SIGTERM if len(self.told) == 1 else signal.SIGKILL)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM."""
+        if signal.SIGINT in self.told:
+            raise KeyboardInterrupt
+        if self.told:
+            sys.exit(_TERMINATED_STATUS)
+
+
+@contextmanager
+def _noting_signals() -> Iterator[_Ending]:
+    """Note Ctrl-C and SIGTERM, unless the shell that started this has them ignored."""
+    ending = _Ending()
     numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]  # fmt: skip
-    before = {number: signal.signal(number, end) for number in numbers}
+    before = {number: signal.signal(number, ending.tell) for number in numbers}
     try:
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            encoding="utf-8", errors="replace",
-        ) as child:  # fmt: skip
-            running.append(child)
-            if told:
-                child.terminate()
-            out, err = child.communicate()
+        yield ending
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if signal.SIGINT in told:
-        raise KeyboardInterrupt
-    if told:
-        sys.exit(_TERMINATED_STATUS)
+    ending.check()
+
+
+def _run_child(command: Sequence[str], ending: _Ending) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` to its end, or until told to end."""
+    ending.check()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        encoding="utf-8", errors="replace",
+    ) as child:  # fmt: skip
+        ending.child = child
+        if ending.told:
+            child.terminate()
+        out, err = child.communicate()
+    ending.child = None
+    ending.check()
     return subprocess.CompletedProcess(command, child.returncode, out, err)

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,19 @@ def sweep(*arguments: object) -> Finished:
     return run_process(command(*arguments))
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
-    """Start a sweep in a process group of its own."""
-    return subprocess.Popen(
+@contextmanager
+def start(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+    """Start a sweep in a process group of its own, of which nothing outlives the test."""
+    with subprocess.Popen(
         command(*arguments), cwd=ROOT, env=clean_environment(), start_new_session=True, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads yet
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def cells_in(text: str) -> list[tuple[Any, ...]]:
@@ -138,10 +146,10 @@ def test_told_to_end_it_ends_its_training_and_keeps_what_is_finished(
         assert lines[1].startswith("cell 2/2: ranks 2, epochs 1000000")
         process.send_signal(number)  # to the sweep alone, not to its group as a terminal would
         _, err = process.communicate(timeout=20)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # nobody is left
     assert process.returncode == status
     assert err == ("error: interrupted\n" if number == signal.SIGINT else "")
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody is left
     assert cells_in(out.read_text(encoding="utf-8")) == [(2, 1, 0)]
 
 
