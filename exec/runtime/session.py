@@ -57,7 +57,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What an epoch came to: ``time_s`` and all ranks' ``sent_bytes`` are those of training.
+    """What an epoch came to: the slowest rank's ``time_s`` and all ranks' ``sent_bytes`` in training.
 
     The test is in neither, nor, after a resume, what came before it in ``sent_bytes``. The loss is
     the mean over the samples, each as it was when trained on.
@@ -227,10 +227,10 @@ class Session:
                 before_s = now_s + held_up_s
         self.epoch_steps, time_s = steps, self.epoch_time_s()
         sent = self.transport.nbytes_sent - sent_before
-        totals = self.transport.gather_objects((self.loss_sum(), sent))
-        loss, sent = (sum(each) for each in zip(*totals, strict=True))
-        loss = (self.carried_loss + loss) / len(self._feed.labels)
-        return Epoch(epoch, loss, self.test_accuracy(), time_s, sent)
+        totals = self.transport.gather_objects((self.loss_sum(), sent, time_s))
+        losses, sents, times_s = zip(*totals, strict=True)
+        loss = (self.carried_loss + sum(losses)) / len(self._feed.labels)
+        return Epoch(epoch, loss, self.test_accuracy(), max(times_s), sum(sents))
 
     def epoch_time_s(self) -> float:
         """Return how long the epoch has been trained so far, what came between turns left out."""
