@@ -184,14 +184,13 @@ def _record(machine: Machine, case: Case, runs: list[dict[str, Any]]) -> dict[st
         return record  # threads share the interpreter's lock, which no Machine knows of
     answers = {engine: _forecast(machine, case, samples, engine) for engine in Engine}
     solved, simulated = (answers[engine] for engine in (Engine.SOLVE, Engine.SIMULATE))
-    steps = samples / BATCH
     told = simulated if solved.upper_s else solved
     return record | {
-        "forecast_s": told.step_time_s * steps,
-        "simulated_s": simulated.step_time_s * steps,
-        "solved_s": solved.step_time_s * steps,
-        "solved_upper_s": solved.upper_s * steps if solved.upper_s else None,
-        "error": told.step_time_s * steps / record["epoch_time_s"] - 1.0,
+        "forecast_s": told.epoch_time_s(samples),
+        "simulated_s": simulated.epoch_time_s(samples),
+        "solved_s": solved.epoch_time_s(samples),
+        "solved_upper_s": solved.upper_s * samples / BATCH if solved.upper_s else None,
+        "error": told.epoch_time_s(samples) / record["epoch_time_s"] - 1.0,
     }
 
 

@@ -19,7 +19,7 @@ from paper.results import (
     scalings,
     setting_of,
 )
-from sim.compare import curves, schemes
+from sim.compare import SERVING, curves, schemes
 
 app = make_app("python -m paper", "Make the figures and the report from committed measurements.")
 
@@ -46,7 +46,7 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
         agreement_figure(out / f"agreement.{suffix}", checks)
     results = numbers()
     setting = setting_of(*COMPARED[-1])
-    times = curves(setting, list(schemes(PlanOptions(), (1, 4))), MOST_NODES)
+    times = curves(setting, list(schemes(PlanOptions(), SERVING)), MOST_NODES)
     serial_s = results["comparisons"][-1]["serial_epoch_s"]
     for suffix in ("svg", "png"):
         title = "{}, batch {}, Ethernet".format(*COMPARED[-1])

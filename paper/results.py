@@ -12,7 +12,7 @@ from exec.errors import DataError
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.workload import Workload, parse_net
-from sim.compare import Setting, compared, schemes
+from sim.compare import SERVING, Setting, compared, schemes
 from sim.forecast import Forecast, forecast
 
 MEASUREMENTS = Path(__file__).parent / "measurements"
@@ -94,7 +94,7 @@ def setting_of(net: str, batch: int) -> Setting:
 def _comparison(net: str, batch: int) -> Record:
     setting = setting_of(net, batch)
     serial = forecast(setting.machine, setting.workload, Mesh(), epoch_samples=LETTERS_SAMPLES)
-    return compared(setting, serial, list(schemes(PlanOptions(), (1, 4))), MOST_NODES)
+    return compared(setting, serial, list(schemes(PlanOptions(), SERVING)), MOST_NODES)
 
 
 def numbers() -> Record:

@@ -12,6 +12,7 @@ Performance", Prentice-Hall 1984, chapter 5 (asymptotic bounds); P. J. Denning a
 
 from dataclasses import dataclass
 
+from calibration.machine import Tier
 from exec.program.ops import Acquire, Compute, Op, Receive, Release, Send
 from exec.program.peers import AnyRank, Sender
 from exec.program.program import Program, Role
@@ -30,69 +31,68 @@ def bounds(program: Program, costs: Costs) -> StepTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
-    """What a server does for one gradient: its update, and the longest messages in and out."""
+class _Visit:
+    """What one gradient of one worker costs at one server, nobody else being there."""
 
     update_s: float
     latency_s: float
     push_s: float
     pull_s: float
+    tier: Tier
 
     @property
     def busy_s(self) -> float:
-        """How long it is held by one gradient, its answer included."""
+        """How long it holds the server, its answer included."""
         return self.update_s + self.latency_s + self.pull_s
 
 
 def _served(program: Program, costs: Costs) -> StepTimes:
     """Return the bounds of a run of N tickets by W workers and their servers.
 
-        T >= max(N max_s busy_s, N / sum_w 1 / c_w)
+        T >= max(N max_s min_w busy_ws, N / sum_w 1 / c_w)
         T <= (N + W) / sum_w 1 / u_w + max_w u_w
 
-    ``c_w`` is a worker's cycle when nobody else is there; ``u_w`` the same when every message and
-    every update waits for those of all other workers.
+    ``c_w`` is a worker's cycle when nobody else is there, to the last server at least; ``u_w`` one
+    in which every message and every update waits for the longest of all other workers.
     """
-    workers = [role for role in program.roles if role.until]
-    servers = [_server(program, role, workers, costs) for role in program.roles if _serves(role)]
-    count = sum(role.num_ranks for role in workers)
-    last = servers[-1]
-    trip_s = last.latency_s + sum(each.push_s for each in servers) + last.busy_s
-    pulls_s = sum(each.pull_s for each in servers)
-    crowded_s = sum(
-        each.latency_s + count * (each.push_s + each.update_s + each.latency_s + pulls_s)
-        for each in servers
-    )
-    compute_s = [
-        _compute_s(role.ops, role, rank, costs)
-        for role in workers
-        for rank in program.ranks_of(role)
-    ]
+    workers = [(role, rank) for role in program.roles if role.until for rank in program.ranks_of(role)]  # fmt: skip
+    servers = [role for role in program.roles if _serves(role)]
+    visits = [[_visit(program, server, rank, costs) for server in servers] for _, rank in workers]
+    compute_s = [_compute_s(role.ops, role, rank, costs) for role, rank in workers]
+    alone_s, crowded_s = [], 0.0
+    for own, took_s in zip(visits, compute_s, strict=True):
+        last = own[-1]
+        pushes_s = sum(each.push_s for each in own if each.tier is last.tier)
+        alone_s.append(took_s + last.latency_s + pushes_s + last.busy_s)
+    for each in zip(*visits, strict=True):  # of one server, by worker
+        push_s, update_s = max(v.push_s for v in each), max(v.update_s for v in each)
+        latency_s = max(v.latency_s for v in each)
+        pulls_s = max(sum(v.pull_s for v in own) for own in visits)
+        crowded_s += latency_s + len(workers) * (push_s + update_s + latency_s + pulls_s)
     tickets = program.tickets
-    alone = tickets / sum(1.0 / (each + trip_s) for each in compute_s)
-    busiest = tickets * max(max(each.busy_s, each.push_s) for each in servers)
+    alone = tickets / sum(1.0 / each for each in alone_s)
+    busiest = max(min(v.busy_s for v in each) for each in zip(*visits, strict=True))
     crowded = [each + crowded_s for each in compute_s]
-    upper_s = (tickets + count) / sum(1.0 / each for each in crowded) + max(crowded)
+    upper_s = (tickets + len(workers)) / sum(1.0 / each for each in crowded) + max(crowded)
     mean_compute_s = tickets / sum(1.0 / each for each in compute_s)
-    return StepTimes(max(alone, busiest), mean_compute_s, upper_s=upper_s)
+    return StepTimes(max(alone, tickets * busiest), mean_compute_s, upper_s=upper_s)
 
 
 def _serves(role: Role) -> bool:
     return any(isinstance(op, Receive) and isinstance(op.peer, AnyRank) for op in role.ops)
 
 
-def _server(program: Program, role: Role, workers: list[Role], costs: Costs) -> _Server:
-    rank = next(iter(program.ranks_of(role)))
-    worker = max(program.ranks_of(workers[-1]))
+def _visit(program: Program, server: Role, worker: int, costs: Costs) -> _Visit:
+    rank = next(iter(program.ranks_of(server)))
     tier = costs.fabric.tier(rank, worker)
     push_s = pull_s = latency_s = 0.0
-    for op in role.ops:
+    for op in server.ops:
         if isinstance(op, Receive):
             latency_s, push_s = costs.message(op.part.size * program.itemsize, tier)
         elif isinstance(op, Send):
             assert isinstance(op.peer, Sender)
             latency_s, pull_s = costs.message(op.part.size * program.itemsize, tier)
-    return _Server(_compute_s(role.ops, role, rank, costs), latency_s, push_s, pull_s)
+    return _Visit(_compute_s(server.ops, server, rank, costs), latency_s, push_s, pull_s, tier)
 
 
 def _locked(program: Program, costs: Costs) -> StepTimes:

@@ -20,7 +20,7 @@ from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
 from exec.plan.options import PlanOptions, parse_slow
-from exec.plan.strategy import SHARED, Strategy
+from exec.plan.strategy import SERVERS, SHARED, Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
@@ -35,6 +35,7 @@ app = make_app(
 Flag = Annotated[bool, Parameter(negative=())]
 
 AVERAGED_EVERY = (1, 4, 16, 64, 0)
+SERVING = (1, 4)
 _MAX_SIMULATED_RANKS = 130
 _SLOWEST = 64.0
 
@@ -82,10 +83,6 @@ class Setting:
         sent = {id(each.program): program_nbytes(expand(each.program)) for each in segments}
         return sum(each.times * sent[id(each.program)] for each in segments)
 
-    def epoch_time_s(self, found: Forecast) -> float:
-        """Return the time of an epoch by ``found``."""
-        return self.epoch_samples / self.workload.global_batch * found.step_time_s
-
 
 def schemes(base: PlanOptions, servers: Sequence[int]) -> Iterator[Scheme]:
     """Yield the schemes to compare, with as many servers each as ``servers`` says."""
@@ -114,7 +111,7 @@ def compare(
     machine: str = "local+ethernet-cluster",
     net: str = "128-100-26",
     batch: int = 1024,
-    servers: tuple[int, ...] = (1, 4),
+    servers: tuple[int, ...] = (),
     slow: tuple[str, ...] = (),
     epoch_samples: int = EPOCH_SAMPLES,
     plot: Path | None = None,
@@ -135,7 +132,8 @@ def compare(
     batch
         The global batch.
     servers
-        How many ranks serve parameters; may be repeated to compare several numbers.
+        How many ranks serve parameters; may be repeated to compare several numbers; 1 and 4
+        unless given.
     slow
         A slow rank, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
     epoch_samples
@@ -158,14 +156,17 @@ def compare(
     slowness = parse_slow(slow, nodes * ranks_per_node)
     setting = Setting(found, workload, ranks_per_node, epoch_samples, slowness)
     serial = forecast(found, workload, Mesh(), epoch_samples=epoch_samples)
-    chosen = list(schemes(PlanOptions(ranks_per_node=ranks_per_node), servers))
+    for count in servers:
+        options = PlanOptions(strategy=Strategy.SERVER, servers=count)
+        check_plan(workload, Mesh(nodes * ranks_per_node), options)
+    chosen = list(schemes(PlanOptions(ranks_per_node=ranks_per_node), servers or SERVING))
     record = compared(setting, serial, chosen, nodes)
     if not record["rows"]:
         check_plan(workload, Mesh(nodes * ranks_per_node), PlanOptions(strategy=Strategy.DATA))
     if plot is not None:
         from sim.plot import draw_comparison  # noqa: PLC0415  # matplotlib, only when asked for
 
-        draw_comparison(plot, curves(setting, chosen, nodes), setting.epoch_time_s(serial), f"{net}, batch {batch}, on {found.name}")  # fmt: skip
+        draw_comparison(plot, curves(setting, chosen, nodes), serial.epoch_time_s(setting.epoch_samples), f"{net}, batch {batch}, on {found.name}")  # fmt: skip
     if json:
         print(json_format.dumps(record, allow_nan=False))
     else:
@@ -184,9 +185,9 @@ def compared(
         "nodes": nodes,
         "ranks_per_node": setting.ranks_per_node,
         "slow": {str(rank): factor for rank, factor in setting.slow},
-        "serial_epoch_s": setting.epoch_time_s(serial),
+        "serial_epoch_s": serial.epoch_time_s(setting.epoch_samples),
         "rows": [_row(setting, serial, scheme, answer, nodes) for scheme, answer in rows],
-        "crossovers": list(crossovers(setting, serial, chosen, nodes)),
+        "crossovers": list(crossovers(setting, serial, chosen, nodes)) if rows else [],
     }
 
 
@@ -196,7 +197,7 @@ def curves(
     """Return ``(nodes, seconds of an epoch)`` of each scheme, by its name."""
     return {
         scheme.name: [
-            (count, setting.epoch_time_s(answer))
+            (count, answer.epoch_time_s(setting.epoch_samples))
             for count in node_counts(nodes)
             if (answer := setting.forecast(scheme, count)) is not None
         ]
@@ -216,10 +217,10 @@ def crossovers(
     for scheme in compared:
         if scheme.options.strategy is Strategy.SERVER:
             yield _loses_from(setting, scheme, ring, nodes)
-    yield _averaging_pays(setting, serial, ring, nodes)
+    yield from _averaging_pays(setting, serial, compared, nodes)
     for scheme in compared:
         if scheme.options.strategy is Strategy.ASYNC_SERVER:
-            yield _wins_when_slow(setting, scheme, compared[0], nodes)
+            yield _wins_when_slow(setting, scheme, compared, nodes)
 
 
 def _loses_from(setting: Setting, scheme: Scheme, ring: Scheme, nodes: int) -> dict[str, Any]:
@@ -234,31 +235,50 @@ def _loses_from(setting: Setting, scheme: Scheme, ring: Scheme, nodes: int) -> d
     return {"question": "server_loses_from_nodes", "scheme": scheme.name, "answer": at, "says": says}  # fmt: skip
 
 
-def _averaging_pays(setting: Setting, serial: Forecast, ring: Scheme, nodes: int) -> dict[str, Any]:
+def _averaging_pays(
+    setting: Setting, serial: Forecast, chosen: Sequence[Scheme], nodes: int
+) -> Iterator[dict[str, Any]]:
+    base = chosen[0].options
+    most = max(1, setting.epoch_samples // setting.workload.global_batch)
+
     def time_s(every: int) -> float:
-        options = replace(ring.options, strategy=Strategy.AVERAGING, average_every=every, algorithm=Algorithm.LIBRARY)  # fmt: skip
+        options = replace(base, strategy=Strategy.AVERAGING, average_every=every)
         answer = setting.forecast(Scheme("", options), nodes)
         return math.inf if answer is None else answer.step_time_s
 
-    most = max(1, setting.epoch_samples // setting.workload.global_batch)
-    at = _first(lambda every: time_s(every) < serial.step_time_s, 1, most)
-    says = f"averaging on {nodes} nodes: faster than one rank "
-    says += f"when weights are averaged every {at} step{'s' * (at > 1)} or less often" if at else f"for no interval up to an epoch of {most} steps"  # fmt: skip
-    return {"question": "averaging_pays_from_steps", "scheme": "averaging", "answer": at, "says": says}  # fmt: skip
+    rivals = {"one rank": serial.step_time_s, "the fastest all-reduce": _fastest_s(setting, chosen, nodes)}  # fmt: skip
+    for rival, rival_s in rivals.items():
+        at = _first(lambda every: time_s(every) < rival_s, 1, most)  # noqa: B023  # called now
+        says = f"averaging on {nodes} node{'s' * (nodes > 1)}: faster than {rival} "
+        says += f"when weights are averaged every {at} step{'s' * (at > 1)} or less often" if at else f"for no interval up to an epoch of {most} steps"  # fmt: skip
+        yield {"question": f"averaging_beats_{rival.replace(' ', '_')}_from_steps", "scheme": "averaging", "answer": at, "says": says}  # fmt: skip
 
 
-def _wins_when_slow(setting: Setting, scheme: Scheme, data: Scheme, nodes: int) -> dict[str, Any]:
-    last = nodes * setting.ranks_per_node - 1
+def _fastest_s(setting: Setting, chosen: Sequence[Scheme], nodes: int) -> float:
+    """Return the step time of the fastest all-reduce every step."""
+    answers = (setting.forecast(each, nodes) for each in chosen if each.options.strategy is Strategy.DATA)  # fmt: skip
+    return min((each.step_time_s for each in answers if each is not None), default=math.inf)
+
+
+def _wins_when_slow(
+    setting: Setting, scheme: Scheme, chosen: Sequence[Scheme], nodes: int
+) -> dict[str, Any]:
+    last = nodes * setting.ranks_per_node - 1  # a worker: the first ranks serve
 
     def wins(quarter: int) -> bool:
         slowed = replace(setting, slow=((last, 1.0 + quarter / 4.0),))
-        theirs, ours = slowed.forecast(scheme, nodes), slowed.forecast(data, nodes)
-        return bool(theirs and ours and (theirs.upper_s or theirs.step_time_s) < ours.step_time_s)
+        found = slowed.forecast(scheme, nodes)
+        return found is not None and (found.upper_s or found.step_time_s) < _fastest_s(slowed, chosen, nodes)  # fmt: skip
 
     at = _first(wins, 0, round(4 * (_SLOWEST - 1)))
     factor = None if at is None else 1.0 + at / 4.0
-    says = f"{scheme.name}, on {nodes} nodes of which one is slow: faster than the all-reduce "
-    says += f"when that one takes {factor:g} times as long or longer" if factor else f"not even when that one takes {_SLOWEST:g} times as long"  # fmt: skip
+    says = f"{scheme.name}, on {nodes} nodes of which one rank is slow: faster than the fastest all-reduce "
+    if factor is None:
+        says += f"not even when that rank takes {_SLOWEST:g} times as long"
+    elif factor == 1.0:
+        says += "even when none is"
+    else:
+        says += f"when that rank takes {factor:g} times as long or longer"
     return {"question": "server_wins_from_slowness", "scheme": scheme.name, "answer": factor, "says": says}  # fmt: skip
 
 
@@ -282,11 +302,12 @@ def _row(
     return {
         "scheme": scheme.name,
         "strategy": answer.strategy,
+        "servers": scheme.options.servers if scheme.options.strategy in SERVERS else None,
         "engine": answer.engine,
         "ranks": answer.ranks,
         "step_time_s": answer.step_time_s,
         "step_time_upper_s": answer.upper_s,
-        "epoch_time_s": setting.epoch_time_s(answer),
+        "epoch_time_s": answer.epoch_time_s(setting.epoch_samples),
         "epoch_nbytes": setting.epoch_nbytes(scheme, nodes),
         "speedup": speedup,
         "speedup_low": low,
@@ -299,7 +320,7 @@ def _row(
 
 def _print(record: dict[str, Any]) -> None:
     out = console(150)
-    out.print(f"{record['net']}, batch {record['batch']}, on {record['nodes']} nodes of {record['machine']}; "
+    out.print(f"{record['net']}, batch {record['batch']}, on {record['nodes']} node{'s' * (record['nodes'] > 1)} of {record['machine']}; "
               f"one rank takes {record['serial_epoch_s'] * 1e3:.3g} ms an epoch\n")  # fmt: skip
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("scheme", "epoch ms", "step us", "speedup", "(90 %)", "MB sent an epoch", "MiB a rank", "staleness", "by"):  # fmt: skip
@@ -318,6 +339,9 @@ def _print(record: dict[str, Any]) -> None:
     out.print()
     for crossing in record["crossovers"]:
         out.print(crossing["says"])
+    serving = max((row["servers"] or 0 for row in record["rows"]), default=0)
+    if any(int(rank) < serving for rank in record["slow"]):
+        out.print("note: the first ranks serve, where there are servers: a slow one of them computes updates only")  # fmt: skip
     out.print("accuracy is not forecast: averaging and asynchronous schemes need more epochs for the same; "
               "~ marks what lies beyond measurements, a .. b bounds without a closed form")  # fmt: skip
 

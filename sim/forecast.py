@@ -32,6 +32,8 @@ SIGMA_PER_DOUBLING = 0.1
 ranks beyond those it was measured on."""
 
 
+DIFFERING = (*ROUNDS, Strategy.ASYNC_SERVER)
+"""Strategies whose steps differ: a step's time is their mean over an epoch."""
 EPOCH_SAMPLES = 20_000
 """An epoch unless said otherwise: that of the letters which the project draws."""
 _TRACED_STEPS = 8
@@ -101,6 +103,13 @@ class Forecast:
         """The time of one step, in seconds, averaged where steps differ."""
         return self.breakdown.total_s
 
+    def epoch_time_s(self, samples: int) -> float:
+        """Return the time of an epoch of ``samples``; where steps are alike the last is whole."""
+        steps = samples / self.global_batch
+        if self.options.strategy not in DIFFERING:
+            steps = math.ceil(steps)
+        return steps * self.step_time_s
+
     @property
     def samples_per_s(self) -> float:
         """How many samples are trained on in a second."""
@@ -117,7 +126,8 @@ class Forecast:
         if self.mesh == serial.mesh and self.global_batch == serial.global_batch:
             return speedup, speedup, speedup
         margin = math.exp(INTERVAL_Z * math.hypot(self.rel_sigma, serial.rel_sigma))
-        return speedup, speedup / margin, min(speedup * margin, max(speedup, self.ranks))
+        least = speedup if self.upper_s is None else speedup * self.step_time_s / self.upper_s
+        return speedup, least / margin, min(speedup * margin, max(speedup, self.ranks))
 
 
 def forecast(
@@ -186,13 +196,11 @@ def forecast(
 def cycle(
     workload: Workload, mesh: Mesh, options: PlanOptions, epoch_samples: int
 ) -> tuple[Segment, ...]:
-    """Return what repeats: one step, one round between averages, or an epoch of tickets."""
-    steps, epoch = 1, max(1, epoch_samples // workload.global_batch)
-    if options.strategy in ROUNDS:
-        steps = min(options.average_every or epoch, epoch)
-    elif options.strategy is Strategy.ASYNC_SERVER:
-        steps = epoch
-    return plan_epoch(workload, mesh, options, steps * workload.global_batch)
+    """Return what a mean step is taken over: one step, or an epoch where steps differ."""
+    samples = workload.global_batch
+    if options.strategy in DIFFERING:
+        samples = max(samples, epoch_samples)
+    return plan_epoch(workload, mesh, options, samples)
 
 
 def cycle_times(
@@ -200,13 +208,16 @@ def cycle_times(
     *, one_lane: bool | None = None,
 ) -> StepTimes:  # fmt: skip
     """Return the mean times of a batch of ``segments``; with ``one_lane`` only that reading."""
-    total: StepTimes | None = None
+    repeats: dict[int, int] = defaultdict(int)
     for segment in segments:
+        repeats[id(segment.program)] += segment.times
+    total: StepTimes | None = None
+    for program in {id(each.program): each.program for each in segments}.values():
         if one_lane is None:
-            times = step_times(segment.program, costs, engine, options)
+            times = step_times(program, costs, engine, options)
         else:
-            times = _read(engine, segment.program, costs, one_lane)
-        repeated = times.times(segment.times)
+            times = _read(engine, program, costs, one_lane)
+        repeated = times.times(repeats[id(program)])
         total = repeated if total is None else total.then(repeated)
     assert total is not None
     samples = sum(segment.samples * segment.times for segment in segments)
@@ -220,6 +231,8 @@ def _wait_s(
     if is_asynchronous(segments[0].program) or options.strategy is Strategy.HOGWILD:
         return 0.0
     steps = sum(segment.times for segment in segments)
+    if options.strategy in ROUNDS:
+        steps = min(options.average_every or steps, steps)
     return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * _noise(machine) * compute_s / math.sqrt(steps)  # fmt: skip
 
 

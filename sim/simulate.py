@@ -40,6 +40,7 @@ from exec.program.timeline import Span
 from sim.costs import Costs
 from sim.result import StepTimes
 
+_DRAWN = 48  # turns whose noise is drawn; later ones have the same again
 Events = Generator[simpy.Event, Any, None]
 
 
@@ -50,8 +51,7 @@ def simulate(
 
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
     moves during compute; else its two lanes are independent. ``jitter`` is the relative standard
-    deviation by which a rank's compute differs from turn to turn: lognormal, of mean 1, drawn
-    from a fixed seed.
+    deviation by which a rank's compute differs from turn to turn, drawn from a fixed seed.
     """
     world = _World(program, costs, simpy.Environment(), keeps_spans, jitter)
     ranks = [_Rank(world, rank) for rank in range(program.mesh.world_size)]
@@ -166,7 +166,7 @@ class _Rank:
         self.held = self.role.nbytes
         self.slowness = world.costs.slowness.get(rank, 1.0)
         self.grants = any(isinstance(op, Grant) for op in self.role.ops)
-        self.generator = random.Random(rank)  # noqa: S311  # noise, not secrets
+        self.paces = _paces(world.jitter, rank)
         self.ended: dict[str, simpy.Event] = {}
         self.senders: dict[str, int] = {}
         self.holding: dict[str, Any] = {}
@@ -181,14 +181,12 @@ class _Rank:
 
     def play(self, *, one_lane: bool) -> Events:
         """Do the role's ops, turn by turn."""
-        env, factor = self.world.env, self.world.jitter
+        env = self.world.env
         ops = list(self.world.program.ops(self.rank))
         lanes = [ops] if one_lane else [[op for op in ops if lane_of(op) is lane] for lane in Lane]
         while self.has_more():
             self.ended = {}
-            pace = self.slowness
-            if factor:
-                pace *= self.generator.lognormvariate(-factor * factor / 2.0, factor)
+            pace = self.slowness * self.paces[self.turn % len(self.paces)]
             yield env.all_of([env.process(self.run(lane, pace)) for lane in lanes if lane])
             self.turn += 1
 
@@ -259,6 +257,16 @@ class _Rank:
         event = self.event(id)
         if not event.triggered:
             event.succeed()
+
+
+def _paces(jitter: float, rank: int) -> list[float]:
+    """Return by how much a rank's turns differ, over and over: lognormal, of mean 1 exactly."""
+    if not jitter:
+        return [1.0]
+    generator = random.Random(rank)  # noqa: S311  # noise, not secrets
+    drawn = [generator.lognormvariate(0.0, jitter) for _ in range(_DRAWN)]
+    mean = sum(drawn) / _DRAWN
+    return [pace / mean for pace in drawn]
 
 
 def span_name(op: Op) -> str:

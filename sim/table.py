@@ -1,6 +1,5 @@
 """The forecast as a table for people and as a record for machines."""
 
-import math
 from dataclasses import asdict
 
 from rich.console import Console
@@ -47,7 +46,7 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "average_every": row.options.average_every if row.strategy in ROUNDS else None,
         "servers": row.options.servers if row.strategy in SERVERS else None,
         "staleness": staleness_record(row.arrivals) if row.arrivals else None,
-        "epoch_time_s": _epoch_time_s(row, epoch_samples),
+        "epoch_time_s": row.epoch_time_s(epoch_samples),
         "samples_per_s": row.samples_per_s,
         "speedup": speedup,
         "speedup_low": low,
@@ -86,7 +85,7 @@ def print_forecasts(
         wins = fastest[row.nodes] is row
         table.add_row(
             str(row.nodes), row.strategy, str(row.mesh), str(row.options.num_microbatches), str(row.global_batch),
-            _step(row), _time(_epoch_time_s(row, epoch_samples)), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
+            _step(row), _time(row.epoch_time_s(epoch_samples)), f"{speedup:.2f}", f"{low:.2f}-{high:.2f}",
             f"{speedup / row.ranks:.0%}", *(f"{part / row.step_time_s:.0%}" for part in parts),
             _memory(row.memory_bytes), ("fastest" if wins else "") + (" ~" if row.extrapolated else ""),
             style="bold" if wins else None,
@@ -143,6 +142,7 @@ def _advice(fastest: dict[int, Forecast], serial: Forecast) -> str:
     )
     top = max(fastest.values(), key=lambda row: row.samples_per_s)
     speedup = top.speedup_over(serial)[0]
+    at_most = "at most " * (top.upper_s is not None)
     if speedup <= 1.0:
         return (
             f"fastest by nodes: {wins}. No number of these nodes is faster than one rank, with "
@@ -150,13 +150,8 @@ def _advice(fastest: dict[int, Forecast], serial: Forecast) -> str:
         )
     return (
         f"fastest by nodes: {wins}. Fastest of all: {top.strategy} {top.mesh} on {top.nodes} "
-        f"node{'s' * (top.nodes > 1)}, {speedup:.2f} times one rank."
+        f"node{'s' * (top.nodes > 1)}, {at_most}{speedup:.2f} times one rank."
     )
-
-
-def _epoch_time_s(row: Forecast, epoch_samples: int) -> float:
-    """Return the time of whole steps that visit ``epoch_samples``; the last may be smaller."""
-    return math.ceil(epoch_samples / row.global_batch) * row.step_time_s
 
 
 def _step(row: Forecast) -> str:

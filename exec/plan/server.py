@@ -52,33 +52,39 @@ def plan_server(
 def plan_async_server(
     workload: Workload, mesh: Mesh, options: PlanOptions, num_samples: int
 ) -> tuple[Segment, ...]:
-    """Return an epoch of tickets, cut where ranks are to meet, and one for what is left over.
+    """Return an epoch of tickets, cut where ranks are to meet, and those of what is left over.
 
-    A ticket is one worker's share of a batch, and its gradient is divided by the whole batch, so
-    a sample moves the weights as far as in a synchronous step.
+    A ticket is one worker's share of a batch, and its gradient is divided by the batch, so that a
+    sample moves the weights as far as in a synchronous step. The last, smaller batch has tickets
+    of its own, divided by its own size.
     """
-    share = ticket_samples(workload, mesh, options)
-    full, last = divmod(num_samples, share)
+    workers, batch = mesh.dp - options.servers, workload.global_batch
+    rest = num_samples % batch
+    sizes = list(_tickets(num_samples - rest, -(-batch // workers), options.pause_every * workers))
+    found = [(batch, *size) for size in sizes]
+    found += [(rest, *size) for size in _tickets(rest, -(-rest // workers), 0)]
     most = 1 << (24 if workload.itemsize == 4 else 53)  # whole numbers that a parameter can hold
-    if full > most:
-        raise UsageError(f"async_server must have at most {most} tickets an epoch, got {full}; use a larger batch")  # fmt: skip
-    workers = mesh.dp - options.servers
-    run = min(options.pause_every * workers or full, full) or 1
-    sizes = [
-        (full // run, run, share),
-        (int(full % run > 0), full % run, share),
-        (int(last > 0), 1, last),
-    ]
+    if (count := max(tickets for _, _, tickets, _ in found)) > most:
+        raise UsageError(f"async_server must have at most {most} tickets an epoch, got {count}; use a larger batch")  # fmt: skip
     return tuple(
-        Segment(_asynchronous(workload, mesh, options, tickets, size), times, tickets * size)
-        for times, tickets, size in sizes
-        if times
+        Segment(
+            _asynchronous(replace(workload, global_batch=divisor), mesh, options, tickets, size),
+            times,
+            tickets * size,
+        )
+        for divisor, times, tickets, size in found
     )
 
 
-def ticket_samples(workload: Workload, mesh: Mesh, options: PlanOptions) -> int:
-    """Return how many samples a ticket is for."""
-    return -(-workload.global_batch // (mesh.dp - options.servers))
+def _tickets(samples: int, share: int, run: int) -> Iterator[tuple[int, int, int]]:
+    """Yield ``(times, tickets, samples each)`` that take ``samples`` in shares, ``run`` at a time."""
+    if not samples:
+        return
+    full, last = divmod(samples, share)
+    run = min(run or full, full)
+    for times, tickets, size in ((full // run, run, share), (1, full % run, share), (1, 1, last)):
+        if tickets and size:
+            yield times, tickets, size
 
 
 def _synchronous(workload: Workload, mesh: Mesh, options: PlanOptions) -> Program:

@@ -46,9 +46,6 @@ def plan_shared(
     def plan(size: int) -> Program:
         part = replace(workload, global_batch=size)
         roles = trainer_roles(part, mesh, options, write)
-        # A smaller last batch moves the weights as its samples would in a full one.
-        if options.strategy is not Strategy.SHARED_WINDOWS:
-            roles = (replace(role, samples=batch) for role in roles)
         return Program(mesh, workload.itemsize, tuple(roles), is_shared=True)
 
     sizes = [(full, batch)] * (full > 0) + [(1, last)] * (last > 0)

@@ -57,8 +57,12 @@ def settings_of(
     except UsageError:
         assume(False)
     slow = {} if is_even else {draw(st.integers(0, mesh.dp - 1)): draw(st.floats(1, 4))}
-    node = mesh.dp if strategy in SHARED else 1
-    costs = Costs(draw(machines()), mesh, node, slowness=slow)
+    node, guests = 1, 0
+    if strategy in SHARED:
+        node = mesh.dp
+    elif strategy is Strategy.ASYNC_SERVER:  # workers near to their servers, and far from them
+        node, guests = draw(st.integers(1, 4)), draw(st.sampled_from([0, options.servers]))
+    costs = Costs(draw(machines()), mesh, node, slowness=slow, guests=guests)
     segments = plan_epoch(workload, mesh, options, 2 * options.average_every * batch)
     return [segment.program for segment in segments], costs, draw(st.booleans())
 
