@@ -40,6 +40,7 @@ from exec.runtime.source import Source
 from exec.runtime.utilisation_plot import check_plot
 from exec.runtime.weights import load_weights, scatter_weights
 from exec.transport.protocol import Transport
+from exec.transport.threads import THREADS
 from exec.workload import Workload, parse_net, positive
 
 app = make_app("python -m exec.train", "Train a network from scratch, alone or under mpiexec.")
@@ -228,10 +229,6 @@ def train(
         raise UsageError(
             "checkpoint must name a folder if checkpoint-every, keep or resume is given"
         )
-    if resume and replay:
-        raise UsageError(
-            "resume and replay must not both be given; a replay begins at the beginning"
-        )
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
@@ -247,6 +244,12 @@ def train(
         raise UsageError(f"independent-starts needs strategy averaging, got {strategy}")
     if strategy is not Strategy.ASYNC_SERVER and (arrivals or replay):
         raise UsageError(f"arrivals and replay need strategy async_server, got {strategy}")
+    if independent_starts and load is not None:
+        raise UsageError("independent-starts and load must not both be given; load starts all ranks alike")  # fmt: skip
+    if checkpoint is not None and replay is not None:
+        raise UsageError("checkpoint and replay must not both be given; checkpoints cut the order of arrivals")  # fmt: skip
+    if resume and arrivals is not None:
+        raise UsageError("resume and arrivals must not both be given; the order would lack its beginning")  # fmt: skip
     replayed = () if replay is None else read_arrivals(replay, options.servers, mesh.world_size)
     plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed,
                         independent_starts, parse_slow(slow, world_size), replayed)  # fmt: skip
@@ -292,6 +295,11 @@ def _run(
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if note:
             out.print(note)
+        for rank, _ in plan.slowness:
+            if plan.mesh.coordinates(rank)[0] not in session.program.trainers:
+                out.print(f"note: rank {rank} does not train, so only its own work is slowed down")
+        if wire.library == THREADS and wire.size > 1:
+            out.print("note: threads share the interpreter's lock; for speed start processes with mpiexec")  # fmt: skip
         if is_over:
             out.print(f"oversubscribed: {wire.size} ranks share {num_cores()} cores; times are not those of {wire.size} cores")  # fmt: skip
         for line in (*checkpoints.notices, *map(_line, checkpoints.epochs)):

@@ -14,7 +14,7 @@ from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.segment import Segment
-from exec.plan.strategy import ROUNDS, SERVERS, SYNCHRONOUS, Strategy, strategy_of
+from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Kernel
 from exec.program.program import Program, Role
@@ -32,8 +32,6 @@ SIGMA_PER_DOUBLING = 0.1
 ranks beyond those it was measured on."""
 
 
-DIFFERING = (*ROUNDS, Strategy.ASYNC_SERVER)
-"""Strategies whose steps differ: a step's time is their mean over an epoch."""
 EPOCH_SAMPLES = 20_000
 """An epoch unless said otherwise: that of the letters which the project draws."""
 _TRACED_STEPS = 8

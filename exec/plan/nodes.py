@@ -50,10 +50,10 @@ def is_two_level(mesh: Mesh, ranks_per_node: int) -> bool:
 def without_effect(mesh: Mesh, algorithm: Algorithm, ranks_per_node: int, *, is_given: bool) -> str:
     """Return why ``ranks_per_node`` makes no difference to a step, or nothing if it does."""
     if algorithm is not Algorithm.HIERARCHICAL:
-        return f"ranks-per-node changes nothing for algorithm {algorithm}" * is_given
+        return f"note: ranks-per-node changes nothing for algorithm {algorithm}" * is_given
     if not is_two_level(mesh, ranks_per_node):
         return (
-            f"algorithm hierarchical is the ring here: with {ranks_per_node} ranks on a node no "
+            f"note: algorithm hierarchical is the ring here: with {ranks_per_node} ranks on a node no "
             f"group has several ranks on each of several nodes"
         )
     return ""

@@ -31,6 +31,8 @@ SERVERS = (Strategy.SERVER, Strategy.ASYNC_SERVER)
 SHARED = (Strategy.SHARED_LOCK, Strategy.SHARED_WINDOWS, Strategy.HOGWILD)
 ROUNDS = (Strategy.AVERAGING, *MASTERS)
 """Strategies whose ranks take several steps between messages."""
+DIFFERING = (*ROUNDS, Strategy.ASYNC_SERVER)
+"""Strategies whose steps differ: a step's time is their mean over an epoch."""
 
 
 def mesh_of(

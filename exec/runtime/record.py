@@ -8,7 +8,7 @@ from typing import Any
 
 from exec.data.dataset import Dataset
 from exec.plan.options import PlanOptions
-from exec.plan.strategy import ROUNDS, SERVERS, Strategy
+from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, Strategy
 from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.runtime.monitor import Usage
@@ -56,8 +56,11 @@ def training_record(
     is_hierarchical = plan.options.algorithm is Algorithm.HIERARCHICAL
     times = session.step_times_s()
     times = times[5:] or times
-    trains = session.place is not None
-    timed, parts = breakdown(session.spans if trains else [], session.num_timed if trains else 0, wire)  # fmt: skip
+    if strategy in DIFFERING:
+        steps = len(dataset.train_labels) / plan.workload.global_batch
+        times = [epoch.time_s / steps for epoch in epochs]
+    num_timed = session.num_timed if session.place is not None else 0
+    timed, parts = breakdown(num_timed, *session.mean_turn(), wire)
     memory = wire.gather_objects(session.buffers.nbytes)
     arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
     sent_nbytes = sum(wire.gather_objects(wire.nbytes_sent))
@@ -116,7 +119,7 @@ def _times(record: dict[str, Any]) -> str:
     if step_s is None:
         return "no full step was timed"
     head = (
-        f"{step_s * 1e6:.1f} us a step (median; one in ten below "
+        f"{step_s * 1e6:.1f} us a step ({'by the epoch; ' * (record['strategy'] in DIFFERING)}median; one in ten below "
         f"{record['step_time_p10_s'] * 1e6:.1f}, one in ten above "
         f"{record['step_time_p90_s'] * 1e6:.1f}), {record['samples_per_s']:,.0f} samples/s, "
         f"{record['memory_bytes'] / 2**20:.2f} MiB a rank\n"

@@ -21,7 +21,9 @@ def read_arrivals(path: Path, servers: int, ranks: int) -> tuple[tuple[int, ...]
         senders = {sender for each in arrivals for sender in each}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"replay must be a file that --arrivals wrote, got {path}: {error}") from error  # fmt: skip
-    if not same or not senders <= set(range(servers, ranks)):
+    if same and (strangers := senders - set(range(servers, ranks))):
+        raise UsageError(f"replay must name workers, {servers} .. {ranks - 1}, got rank {min(strangers)} in {path}")  # fmt: skip
+    if not same:
         raise UsageError(
             f"replay must be of a run with {ranks} ranks and {servers} of them serving, got {path} "
             f"of {found['ranks']} ranks and {len(arrivals)} servers"

@@ -29,17 +29,24 @@ class Breakdown:
     waiting_s: float
 
 
-def breakdown(spans: Sequence[Span], num_turns: int, transport: Transport) -> tuple[int, Breakdown]:
-    """Return how many turns were timed, on the rank with most, and where the time of one goes.
-
-    A rank that has timed none does not count; all ranks must call it together.
-    """
+def compute_and_held_s(spans: Sequence[Span]) -> tuple[float, float]:
+    """Return for how long the compute lane of ``spans`` computed, and was held up."""
     sums: dict[bool, float] = defaultdict(float)
     for span in spans:
         if span.lane is Lane.COMPUTE:
             sums[span.name.startswith((WAITING, "poll"))] += span.duration_s
-    gathered = transport.gather_objects((num_turns, sums[False], sums[True]))
-    turns = [(count, computed / count, held / count) for count, computed, held in gathered if count]
+    return sums[False], sums[True]
+
+
+def breakdown(
+    num_timed: int, computed_s: float, held_s: float, transport: Transport
+) -> tuple[int, Breakdown]:
+    """Return how many turns were timed, on the rank with most, and where the time of one goes.
+
+    A rank that has timed none does not count; all ranks must call it together.
+    """
+    gathered = transport.gather_objects((num_timed, computed_s, held_s))
+    turns = [each for each in gathered if each[0]]
     if not turns:
         return 0, Breakdown(0.0, 0.0, 0.0)
     counts, compute, held = zip(*turns, strict=True)

@@ -21,6 +21,7 @@ from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
+from exec.runtime.report import compute_and_held_s
 from exec.runtime.start import Between, Start
 from exec.runtime.step import Step, bind_step
 from exec.runtime.step_times import mean_step_times_s
@@ -72,14 +73,23 @@ class Epoch:
 
 @dataclass(slots=True)
 class _Bound:
-    """One program bound; ``binder`` holds its losses, ``times_s`` those of runs not timed inside."""
+    """One program bound; ``binder`` holds its losses, ``times_s`` those of runs not timed inside.
+
+    Of its ``turns``, one in ``TIMED_EVERY`` of an epoch is timed inside, beginning with
+    ``first_timed``; ``computed_s`` and ``held_s`` are the sums over those.
+    """
 
     program: Program
     role: Role
     step: Step
     binder: KernelBinder
     queue: Queue
+    first_timed: int = FIRST_TIMED
     times_s: list[float] = field(default_factory=list)
+    turns: int = 0
+    num_timed: int = 0
+    computed_s: float = 0.0
+    held_s: float = 0.0
 
 
 class Session:
@@ -133,6 +143,10 @@ class Session:
         self.arrivals: list[int] = []
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
+        for key, each in bound.items():  # programs that are seldom done are timed too
+            turns = sum(segment.times for segment in segments if id(segment.program) == key)
+            if key != id(segments[0].program) and not each.program.tickets:
+                each.first_timed = min(FIRST_TIMED, max(turns - 1, 0))
         self._segments = [(each, bound[id(each.program)]) for each in segments]
         self._left = [(each, bound[id(each.program)]) for each in rest.left]
         self._start, self.carried_loss = start, 0.0
@@ -140,7 +154,6 @@ class Session:
         self.epoch_steps = 0
         self.last_program = segments[-1].program
         self._bound = list(bound.values())
-        self.num_timed = 0
         self.spans: list[Span] = []
 
     def close(self) -> None:
@@ -182,8 +195,7 @@ class Session:
         bound = self._bound[0]
         self._feed.indices = indices
         if is_timed:
-            self.num_timed += 1
-            bound.step.run_timed(self.spans)
+            self._time(bound)
         else:
             bound.step.run()
 
@@ -208,12 +220,13 @@ class Session:
             self.last_program = segment.program
             for _ in range(segment.times):
                 self.transport.check()
-                is_timed = num_runs % TIMED_EVERY == FIRST_TIMED and not bound.program.tickets
                 self._feed.indices = order[position : position + segment.samples]
+                num_timed = bound.num_timed
                 if bound.program.tickets:
                     self._serve_tickets(bound, progress)
                 else:
-                    self._turn(bound.step, is_timed=is_timed)
+                    self._turn(bound)
+                is_timed = bound.num_timed > num_timed and not bound.program.tickets
                 position += segment.samples
                 steps += segment.steps
                 now_s = perf_counter()
@@ -259,7 +272,7 @@ class Session:
         program, role, bound.queue.num_granted = bound.program, bound.role, 0
         if not role.until:
             for turn in range(role.times):
-                self._turn(bound.step, is_timed=turn % TIMED_EVERY == FIRST_TIMED)
+                self._turn(bound)
                 if turn % TIMED_EVERY == 0:
                     progress(turn * len(self._feed.indices) // role.times)
             return
@@ -268,15 +281,42 @@ class Session:
         rows, ticket, turn = len(samples) // program.tickets, self.place, 0
         while 0 <= ticket < program.tickets:
             self._feed.indices = samples[ticket * rows : (ticket + 1) * rows]
-            self._turn(bound.step, is_timed=turn % TIMED_EVERY == FIRST_TIMED)
+            self._turn(bound)
             ticket, turn = int(granted[0]), turn + 1
 
-    def _turn(self, step: Step, *, is_timed: bool) -> None:
-        if is_timed:
-            self.num_timed += 1
-            step.run_timed(self.spans)
+    def _turn(self, bound: _Bound) -> None:
+        bound.turns += 1
+        if (bound.turns - 1) % TIMED_EVERY == bound.first_timed:
+            self._time(bound)
         else:
-            step.run()
+            bound.step.run()
+
+    def _time(self, bound: _Bound) -> None:
+        """Do one turn with a clock around every op."""
+        known = len(self.spans)
+        bound.num_timed += 1
+        bound.step.run_timed(self.spans)
+        computed_s, held_s = compute_and_held_s(self.spans[known:])
+        bound.computed_s += computed_s
+        bound.held_s += held_s
+
+    @property
+    def num_timed(self) -> int:
+        """How many turns were done with a clock around every op."""
+        return sum(bound.num_timed for bound in self._bound)
+
+    def mean_turn(self) -> tuple[float, float]:
+        """Return what a turn computes and how long it is held up, in seconds.
+
+        Each program counts by its turns, not by those of them that were timed.
+        """
+        known = [bound for bound in self._bound if bound.num_timed]
+        turns = sum(bound.turns for bound in known) or 1
+        shares = [(bound, bound.turns / bound.num_timed / turns) for bound in known]
+        return (
+            sum(share * bound.computed_s for bound, share in shares),
+            sum(share * bound.held_s for bound, share in shares),
+        )
 
     def step_times_s(self) -> list[float]:
         """Return the wall times of this rank's full batches, timed ones left out."""

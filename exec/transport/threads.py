@@ -19,6 +19,7 @@ from exec.transport.meter import Meter
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
 Result = TypeVar("Result")
+THREADS = "threads"
 _LOOK_S = 0.2  # how long a rank waits for a lock before it looks whether another has failed
 
 
@@ -126,7 +127,7 @@ class ThreadTransport:
     @property
     def library(self) -> str:
         """No library: threads of this process."""
-        return "threads"
+        return THREADS
 
     @property
     def nbytes_sent(self) -> int:

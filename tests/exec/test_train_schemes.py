@@ -44,7 +44,7 @@ def test_bad_input_is_one_message_and_status_2(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["not json", '{"ranks": 4, "arrivals": [[1, 2]]}', '{"ranks": 3, "arrivals": [[1, 2]]}',
-     json.dumps({"ranks": 3, "arrivals": [[1] * 26]})],
+     json.dumps({"ranks": 3, "arrivals": [[1] * 28]})],
     ids=["damaged", "ranks", "short", "hanging"],
 )  # fmt: skip
 def test_replay_of_another_file_is_one_message_and_status_2(tmp_path: Path, text: str) -> None:
@@ -60,7 +60,7 @@ def test_bad_input_is_one_message_under_mpiexec_too(
 ) -> None:
     if name == "hanging":
         path = tmp_path / "arrivals.json"
-        path.write_text(json.dumps({"ranks": 3, "arrivals": [[1] * 26]}), encoding="utf-8")
+        path.write_text(json.dumps({"ranks": 3, "arrivals": [[1] * 28]}), encoding="utf-8")
         arguments, message = (*ASYNC, "--replay", path), "one would never be answered"
     else:
         arguments, message = BAD[name]

@@ -57,4 +57,4 @@ def test_two_levels_are_several_ranks_on_several_nodes(
 
 def test_a_number_that_no_algorithm_asks_for_is_reported_if_it_was_given() -> None:
     notes = [without_effect(Mesh(4), Algorithm.RING, 2, is_given=given) for given in (False, True)]
-    assert notes == ["", "ranks-per-node changes nothing for algorithm ring"]
+    assert notes == ["", "note: ranks-per-node changes nothing for algorithm ring"]
