@@ -44,6 +44,8 @@ measure: $(VENV)/installed-bench
 	$(RUN) benchmarks/kill_search.py --json $(MEASURED)/kill-search.jsonl
 	$(RUN) benchmarks/schemes.py --machine $(MEASURED)/machine-2core-epyc.json \
 	    --json $(MEASURED)/schemes-2core-epyc.jsonl $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(RUN) benchmarks/slow_node.py --machine $(MEASURED)/machine-2core-epyc.json \
+	    --json $(MEASURED)/slow-node-2core-epyc.jsonl
 	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
 	    > $(MEASURED)/letters-2core-epyc.json
 

@@ -64,7 +64,7 @@ def schemes_figure(
 ) -> None:  # fmt: skip
     """Draw the schemes over nodes, and what averaging less often gains and costs."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.7), layout="constrained")
         over_nodes, times, accuracies = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
         shown = {name: points for name, points in forecasts.items() if name in _SHOWN}
         for name, points in shown.items():
@@ -81,13 +81,14 @@ def schemes_figure(
         over_nodes.yaxis.set_minor_formatter("{x:.3g}")
         over_nodes.tick_params(axis="y", which="minor", labelsize=6)
         over_nodes.set_title(title, fontsize=8)
-        over_nodes.legend(frameon=False, fontsize=6)
+        over_nodes.legend(loc="upper center", ncols=2, **_BELOW)
         _averaging_panels(times, accuracies, ran)
         for axes in (over_nodes, times, accuracies):
             axes.grid(visible=True, alpha=0.25)
         _save(figure, path)
 
 
+_BELOW: dict[str, Any] = {"frameon": False, "fontsize": 6, "bbox_to_anchor": (0.45, -0.17)}
 _SHOWN = {
     "all-reduce, library": (PALETTE[0], "o-"),
     "all-reduce, ring": (PALETTE[0], "s--"),
@@ -117,12 +118,15 @@ def _averaging_panels(times: Axes, accuracies: Axes, ran: list[Record]) -> None:
     times.axhline(serial["epoch_time_s"], color="#999999", lw=0.8, ls="-.", label="one rank")
     accuracies.axhline(serial["accuracy"], color="#999999", lw=0.8, ls="-.", label="one rank")
     times.set_yscale("log")
+    for formatter in (times.yaxis.set_major_formatter, times.yaxis.set_minor_formatter):
+        formatter("{x:.2g}")
+    times.tick_params(axis="y", which="minor", labelsize=6)
     times.set_ylabel("time of an epoch, s (measured)")
     accuracies.set_ylabel("test accuracy (measured)")
     accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in (times, accuracies):
         axes.set_xlabel("steps between averages")
-        axes.legend(frameon=False, fontsize=6)
+        axes.legend(loc="upper center", **_BELOW)
 
 
 def agreement_figure(path: Path, checks: list[Record]) -> None:

@@ -20,6 +20,7 @@ MACHINE_FILE = MEASUREMENTS / "machine-2core-epyc.json"
 CHECK_FILE = MEASUREMENTS / "check-2core-epyc.jsonl"
 TRAINER_FILE = MEASUREMENTS / "trainer-2core-epyc.jsonl"
 SCHEMES_FILE = MEASUREMENTS / "schemes-2core-epyc.jsonl"
+SLOW_FILE = MEASUREMENTS / "slow-node-2core-epyc.jsonl"
 LETTERS_FILE = MEASUREMENTS / "letters-2core-epyc.json"
 
 COMPARED = (("128-100-26", 1024), ("784-512-512-26", 4096))  # network and batch, on 64 nodes
@@ -142,6 +143,7 @@ def numbers() -> Record:
             "net": letters["net"],
             "step_time_us": letters["step_time_s"] * 1e6,
         },
+        "slow": read_records(SLOW_FILE)[1],
         "schemes": {"provenance": schemes_provenance, "rows": ran},
         "comparisons": [_comparison(*each) for each in COMPARED],
         "scalings": [_scaling_numbers(each) for each in scalings(checks)],

@@ -1,5 +1,6 @@
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,21 @@ import pytest
 
 from calibration.ladder import ladder
 from calibration.machine import read_machine
+from exec.plan.options import PlanOptions
+from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
-from paper.results import CHECK_FILE, MACHINE_FILE, numbers, read_records, scalings
+from exec.program.ops import Algorithm
+from exec.workload import Workload, parse_net
+from paper.results import (
+    CHECK_FILE,
+    LETTERS_SAMPLES,
+    MACHINE_FILE,
+    SCHEMES_FILE,
+    SLOW_FILE,
+    numbers,
+    read_records,
+    scalings,
+)
 from sim.check import SERIAL_CASES
 from sim.forecast import forecast
 
@@ -58,6 +72,55 @@ def test_the_readme_quotes_the_measurements() -> None:
         f"| {large['time_over_products']['median']:.2f} (",
     ):
         assert text in readme
+
+
+def test_the_readme_quotes_the_schemes_that_were_run() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, rows = read_records(SCHEMES_FILE)
+    for is_over in (False, True):
+        errors = sorted(abs(row["error"]) for row in rows if "error" in row and row["oversubscribed"] is is_over and row["ranks"] == 2 + 2 * is_over)  # fmt: skip
+        text = f"median {100 * statistics.median(errors):.1f} %"
+        assert text in readme
+        assert f"{len(errors)} schemes on {2 + 2 * is_over} ranks" in readme
+    averaging = [row for row in rows if row["ranks"] == 2 and row["strategy"] == "averaging" and "independent" not in row["scheme"]]  # fmt: skip
+    assert ", ".join(f"{row['epoch_time_s'] * 1e3:.0f}" for row in averaging) in readme
+    assert ", ".join(f"{row['accuracy'] * 100:.2f}" for row in averaging) in readme
+
+
+def test_every_scheme_s_forecast_can_be_made_again() -> None:
+    head, rows = read_records(SCHEMES_FILE)
+    machine = read_machine(MACHINE_FILE)
+    for row in rows:
+        if "solved_s" in row:
+            algorithm = Algorithm.RING if "ring" in row["scheme"] else Algorithm.LIBRARY
+            options = PlanOptions(strategy=Strategy(row["strategy"]), algorithm=algorithm,
+                                  average_every=row["average_every"], servers=row["servers"])  # fmt: skip
+            workload = Workload(parse_net(head["net"]), head["batch"])
+            answer = forecast(machine, workload, Mesh(row["ranks"]), options,
+                              ranks_per_node=row["ranks"], epoch_samples=LETTERS_SAMPLES)  # fmt: skip
+            assert answer.epoch_time_s(LETTERS_SAMPLES) == pytest.approx(row["solved_s"], rel=1e-9)
+
+
+def test_the_readme_quotes_the_slow_node() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, rows = read_records(SLOW_FILE)
+    own = {name: [row for row in rows if row["strategy"] == name] for name in ("data", "async_server")}  # fmt: skip
+    for name, key in (("data", "epoch_time_s"), ("async_server", "epoch_time_s"), ("async_server", "forecast_s")):  # fmt: skip
+        assert ", ".join(f"{row[key] * 1e3:.0f}" for row in own[name]) in readme
+
+
+def test_the_readme_quotes_the_comparison_of_64_nodes() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = numbers()["comparisons"][-1]
+    times = {row["scheme"]: f"{row['epoch_time_s'] * 1e3:.0f}" for row in found["rows"]}
+    for names in (
+        ("all-reduce, library", "all-reduce, ring", "all-reduce, halving_doubling"),
+        ("averaging every 4", "averaging every 16"),
+        ("master_round_trip", "master_broadcast"),
+        ("server, 1 serving", "server, 4 serving"),
+        ("async_server, 1 serving", "async_server, 4 serving"),
+    ):
+        assert f"| {', '.join(times[name] for name in names)} |" in readme
 
 
 def test_the_readme_s_figures_are_the_ones_that_are_made() -> None:
