@@ -102,8 +102,25 @@ class _Worker:
     versions: list[int]
     gradient: Flat
     unanswered: set[int] = field(default_factory=set)
-    has_leftover: bool = False
+    stretch: int = 0  # of the epoch's tickets
     ticket: int = -1
+
+
+Stretch = tuple[int, list[Indices]]
+"""By what gradients are divided, and the samples of each ticket."""
+
+
+def tickets_of(order: Indices, batch: int, num_workers: int) -> list[Stretch]:
+    """Return the tickets of an epoch: shares of whole batches, then of the last, smaller one."""
+    found: list[Stretch] = []
+    whole = len(order) // batch * batch
+    for samples, divisor in ((order[:whole], batch), (order[whole:], len(order) - whole)):
+        share = -(-divisor // num_workers) or 1
+        tickets = [samples[i : i + share] for i in range(0, len(samples), share)]
+        even = [each for each in tickets if len(each) == share]
+        odd = [each for each in tickets if len(each) != share]
+        found += [(divisor, each) for each in (even, odd) if each]
+    return found
 
 
 def serve(
@@ -117,34 +134,36 @@ def serve(
     w = start_of(plan)
     v = np.zeros_like(w)
     pieces = [slice(split_start(w.size, servers, s), split_start(w.size, servers, s + 1)) for s in range(servers)]  # fmt: skip
-    share = -(-plan.workload.global_batch // num_workers)
     found = Served(w, staleness=[[] for _ in arrivals])
     workers = {servers + place: _Worker(place, w.copy(), [0] * servers, v) for place in range(num_workers)}  # fmt: skip
     updates = [0] * servers
 
-    def begin(worker: _Worker, order: Indices, ticket: int) -> None:
-        full = len(order) // share
-        rest = order[full * share :]
-        if 0 <= ticket < full:
-            samples = order[ticket * share : (ticket + 1) * share]
-        elif worker.place == 0 and rest.size and not worker.has_leftover:
-            worker.has_leftover, samples = True, rest
-        else:
-            return
-        loss, g = gradient(plan, worker.pulled, dataset, samples)
-        worker.gradient, worker.unanswered = g / plan.workload.global_batch, set(range(servers))
-        found.losses[-1] += loss / len(order)
-        found.taken[-1] += samples.tolist()
+    def begin(worker: _Worker, stretches: list[Stretch], ticket: int) -> None:
+        while worker.stretch < len(stretches):
+            divisor, tickets = stretches[worker.stretch]
+            if 0 <= ticket < len(tickets):
+                samples = tickets[ticket]
+                loss, g = gradient(plan, worker.pulled, dataset, samples)
+                worker.gradient, worker.unanswered = g / divisor, set(range(servers))
+                found.losses[-1] += loss / len(dataset.train_labels)
+                found.taken[-1] += samples.tolist()
+                return
+            worker.stretch += 1
+            ticket = worker.place
 
     for order in orders:
         found.losses.append(0.0)
         found.taken.append([])
-        full = len(order) // share
+        stretches = tickets_of(order, plan.workload.global_batch, num_workers)
+        grants = [
+            ticket if ticket < len(tickets) else -1
+            for _, tickets in stretches
+            for ticket in range(num_workers, num_workers + len(tickets))
+        ]
         ends = [len(each) // len(orders) * len(found.losses) for each in arrivals]
-        granted = num_workers
         for worker in workers.values():
-            worker.has_leftover = False
-            begin(worker, order, worker.place)
+            worker.stretch = 0
+            begin(worker, stretches, worker.place)
         while updates != ends:
             ready = [s for s in range(servers) if updates[s] < ends[s] and s in workers[arrivals[s][updates[s]]].unanswered]  # fmt: skip
             assert ready, "these arrivals cannot have been"
@@ -157,10 +176,9 @@ def serve(
                 worker.pulled[piece], worker.versions[s] = w[piece], updates[s]
                 worker.unanswered.remove(s)
                 if s == servers - 1:
-                    worker.ticket = granted if granted < full else -1
-                    granted += 1
+                    worker.ticket = grants.pop(0)
             for worker in {arrivals[s][updates[s] - 1]: workers[arrivals[s][updates[s] - 1]] for s in ready}.values():  # fmt: skip
                 if not worker.unanswered:
-                    begin(worker, order, worker.ticket)
+                    begin(worker, stretches, worker.ticket)
         assert not any(worker.unanswered for worker in workers.values())
     return found

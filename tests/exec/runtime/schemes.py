@@ -39,7 +39,14 @@ from tests.exec.runtime.equivalence import (
     tolerance,
     train,
 )
-from tests.exec.runtime.plain_schemes import Flat, Indices, serve, start_of, train_locally
+from tests.exec.runtime.plain_schemes import (
+    Flat,
+    Indices,
+    serve,
+    start_of,
+    tickets_of,
+    train_locally,
+)
 
 
 def scheme_plan(case: Case) -> TrainingPlan:
@@ -136,8 +143,9 @@ def serve_as_recorded(case: Case, wire: Transport) -> None:
     assert elsewhere.weights.tobytes() == found.weights.tobytes()
     told = serve(plan, dataset, orders_of(session), arrivals)
     assert_as(case, found, told.losses, told.weights)
-    share = -(-case.workload.global_batch // case.num_trainers)
-    num_tickets = -(-len(dataset.train_labels) // share)
+    every = np.arange(len(dataset.train_labels))
+    stretches = tickets_of(every, case.workload.global_batch, case.num_trainers)
+    num_tickets = sum(len(tickets) for _, tickets in stretches)
     assert [len(each) for each in arrivals] == [EPOCHS * num_tickets] * case.options.servers
     for taken in told.taken:
         assert sorted(taken) == list(range(len(dataset.train_labels)))
@@ -162,8 +170,7 @@ def one_trainer_trains_as_serial(wire: Transport) -> None:
         for has_momentum in (False, True):
             case = scheme_on(wire, strategy, **options)
             case = replace(case, workload=replace(case.workload, has_momentum=has_momentum))
-            # Asynchronous gradients are divided by a whole batch, a short one's too.
-            dataset = whole_batches(dataset_of(case), 13)
+            dataset = dataset_of(case)
             found = train(scheme_plan(case), dataset, wire)
             if wire.rank == 0:
                 expected = trained_serially(scheme_plan(case), dataset)
