@@ -37,7 +37,7 @@ def products(buffers: Buffers, batch: int) -> list[Call]:
         calls.append(partial(np.dot, buffers.weight(buffers.parameters, shard), a, out=b))
     for shard in reversed(shards):
         i = shard.layer
-        grad_weight = buffers.weight(buffers.gradient, shard)
+        grad_weight = buffers.weight(buffers.arrays["grad"], shard)
         calls.append(partial(np.dot, grads[i], inputs[i].T, out=grad_weight))
         if i > 0:
             weight = buffers.weight(buffers.parameters, shard)
