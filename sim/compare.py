@@ -20,7 +20,7 @@ from exec.errors import UsageError
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
 from exec.plan.options import PlanOptions, parse_slow
-from exec.plan.strategy import SERVERS, SHARED, Strategy
+from exec.plan.strategy import SERVERS, SHARED, UNSOLVED, Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
@@ -68,7 +68,7 @@ class Setting:
             check_plan(self.workload, mesh, options)
         except UsageError:
             return None
-        is_open = options.strategy in (Strategy.ASYNC_SERVER, Strategy.SHARED_LOCK)
+        is_open = options.strategy in UNSOLVED
         return forecast(
             self.machine, self.workload, mesh, options, ranks_per_node=self.ranks_per_node,
             engine=Engine.SIMULATE if is_open and ranks <= _MAX_SIMULATED_RANKS else Engine.SOLVE,

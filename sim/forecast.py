@@ -13,7 +13,7 @@ from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
-from exec.plan.segment import Segment
+from exec.plan.segment import Segment, programs_of
 from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Kernel
@@ -173,7 +173,7 @@ def forecast(
         lanes = cycle_times(segments, workload.global_batch, free, Engine.SOLVE, replace(options, overlap=False), one_lane=False)  # fmt: skip
         bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
     exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
-    programs = [segment.program for segment in segments]
+    programs = programs_of(segments)
     return Forecast(
         nodes=costs.fabric.num_nodes,
         mesh=mesh,
@@ -210,7 +210,7 @@ def cycle_times(
     for segment in segments:
         repeats[id(segment.program)] += segment.times
     total: StepTimes | None = None
-    for program in {id(each.program): each.program for each in segments}.values():
+    for program in programs_of(segments):
         if one_lane is None:
             times = step_times(program, costs, engine, options)
         else:
@@ -244,7 +244,7 @@ def solved_step_s(
     """
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node)
-    nbytes = max(memory_nbytes(segment.program, options) for segment in segments)
+    nbytes = max(memory_nbytes(program, options) for program in programs_of(segments))
     if not fits_memory(machine, mesh, nbytes, ranks_per_node):
         return math.inf
     return cycle_times(segments, workload.global_batch, costs, Engine.SOLVE, options).step_time_s

@@ -18,7 +18,7 @@ from exec.plan.layout import check_mesh
 from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
-from exec.plan.strategy import SERVERS, SHARED, SYNCHRONOUS, Strategy, mesh_of
+from exec.plan.strategy import SERVERS, SHARED, SYNCHRONOUS, UNSOLVED, Strategy, mesh_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
@@ -261,7 +261,7 @@ def _answer(
         return None
     mesh, chosen = found
     if engine is None:
-        is_open = chosen.strategy in (Strategy.ASYNC_SERVER, Strategy.SHARED_LOCK)
+        is_open = chosen.strategy in UNSOLVED
         engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE
     return forecast(machine, workload, mesh, chosen, engine=engine, **asdict(site))
 

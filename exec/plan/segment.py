@@ -1,6 +1,6 @@
 """A segment of an epoch: a program, how often it is done, and the samples it takes each time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from exec.program.program import Program
@@ -31,3 +31,8 @@ def remaining(segments: Sequence[Segment], samples: int) -> tuple[Segment, ...] 
                 return None
             left.append(replace(segment, times=segment.times - done))
     return None if samples else tuple(left)
+
+
+def programs_of(segments: Iterable[Segment]) -> list[Program]:
+    """Return the programs of ``segments``, each once: like segments share theirs."""
+    return list({id(each.program): each.program for each in segments}.values())

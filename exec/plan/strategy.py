@@ -29,6 +29,8 @@ SYNCHRONOUS = (Strategy.SERIAL, Strategy.DATA, Strategy.PIPELINE, Strategy.TENSO
 MASTERS = (Strategy.MASTER_ROUND_TRIP, Strategy.MASTER_BROADCAST)
 SERVERS = (Strategy.SERVER, Strategy.ASYNC_SERVER)
 SHARED = (Strategy.SHARED_LOCK, Strategy.SHARED_WINDOWS, Strategy.HOGWILD)
+UNSOLVED = (Strategy.ASYNC_SERVER, Strategy.SHARED_LOCK)
+"""Strategies without a closed form: their order is only known when they run."""
 ROUNDS = (Strategy.AVERAGING, *MASTERS)
 """Strategies whose ranks take several steps between messages."""
 DIFFERING = (*ROUNDS, Strategy.ASYNC_SERVER)
