@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from calibration.machine import KernelModel, Machine, Range, Tier
 from exec.data.noise import noise_dataset
 from exec.errors import MachineError
+from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.step import plan_step
+from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Kernel
 from exec.runtime.session import Session, TrainingPlan
@@ -30,6 +32,7 @@ from sim.forecast import (
     step_times,
     straggler_factor,
 )  # fmt: skip
+from sim.solve import solve
 from tests.agreement.hand_made import compute, curve, kernel_model, link, machine, machines
 from tests.agreement.readers import ROUND
 from tests.exec.random_plans import Case, cases
@@ -326,3 +329,27 @@ def test_a_rank_that_is_perfectly_connected_needs_no_link() -> None:
     costs = Costs(machine(links={}), Mesh(4), 1, is_comm_free=True)
     assert costs.message(100, Tier.NETWORK) == (0.0, 0.0)
     assert costs.accumulate_s(100, 0) == 0.0
+
+
+def averaging(every: int, noise: float) -> Forecast:
+    """Return the forecast of weights averaged ``every`` so many of 10 steps, the last one short."""
+    on = machine(compute=compute(noise_rel_sigma=noise))
+    options = PlanOptions(strategy=Strategy.AVERAGING, average_every=every)
+    return forecast(on, Workload((20, 10, 5), 32, 8), Mesh(4), options, epoch_samples=9 * 32 + 8)
+
+
+@pytest.mark.parametrize("every", [1, 4, 0])
+def test_an_epoch_of_unlike_steps_is_the_sum_of_its_programs(every: int) -> None:
+    found, samples = averaging(every, 0.0), 9 * 32 + 8
+    segments = plan_epoch(Workload((20, 10, 5), 32, 8), Mesh(4), found.options, samples)
+    costs = Costs(machine(compute=compute(noise_rel_sigma=0.0)), Mesh(4), 1)
+    parts_s = [each.times * solve(each.program, costs, one_lane=False).step_time_s for each in segments]  # fmt: skip
+    overhead_s = found.breakdown.overhead_s * samples / 32
+    assert found.epoch_time_s(samples) == pytest.approx(sum(parts_s) + overhead_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("every", [4, 9])
+def test_noise_averages_out_over_the_steps_between_averages(every: int) -> None:
+    waits = [averaging(each, 0.05).breakdown.wait_s for each in (1, every)]
+    assert waits[0] > 0
+    assert waits[1] == pytest.approx(waits[0] / every**0.5, rel=1e-9)

@@ -15,7 +15,6 @@ from safetensors.numpy import load, save
 
 from exec.errors import ModelFileError
 from exec.nn.backend import Array
-from exec.runtime.buffers import Buffers
 from exec.runtime.checkpoint.manifest import Manifest, Role
 
 FORMAT = "stepcast-shard-1"
@@ -52,11 +51,6 @@ class Held:
         """The arrays by the names they have in the file."""
         tensors = {"parameters": self.parameters}
         return tensors if self.velocity is None else tensors | {"velocity": self.velocity}
-
-
-def held_by(buffers: Buffers) -> Held:
-    """Return all the parameters and velocities in ``buffers``."""
-    return Held(buffers.parameters, buffers.velocity)
 
 
 def shard_name(rank: int) -> str:

@@ -15,7 +15,7 @@ from exec.runtime.buffers import Buffers
 from exec.runtime.checkpoint.find import Found, newest_good
 from exec.runtime.checkpoint.manifest import PlanRecord, Progress
 from exec.runtime.checkpoint.reshard import restore
-from exec.runtime.checkpoint.shard import held_by
+from exec.runtime.checkpoint.shard import Held
 from exec.runtime.checkpoint.store import Store, begin, resume
 from exec.runtime.weights import Weights, empty_weights, gather_weights, scatter_weights
 from exec.transport.protocol import Transport
@@ -136,3 +136,8 @@ def progress_at(step: int) -> Progress:
         num_steps=step, epoch=epoch + 1, epoch_step=epoch_step, epoch_samples=8 * epoch_step, seed=SEED,
         random_state={"state": [2**64 - 1, 0]}, epochs=[{"epoch": e + 1, "loss": 1 / 3} for e in range(epoch)],
     )  # fmt: skip
+
+
+def held_by(buffers: Buffers) -> Held:
+    """Return all the parameters and velocities in ``buffers``."""
+    return Held(buffers.parameters, buffers.velocity)

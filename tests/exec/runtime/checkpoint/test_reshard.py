@@ -14,12 +14,12 @@ from exec.plan.layout import check_mesh
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.manifest import Role
 from exec.runtime.checkpoint.reshard import check_coverage, owns_shard, read_network
-from exec.runtime.checkpoint.shard import Held, held_by
+from exec.runtime.checkpoint.shard import Held
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from tests.exec.random_plans import factorisations
-from tests.exec.runtime.checkpoint.drawn_state import Training, arrays, progress_at
+from tests.exec.runtime.checkpoint.drawn_state import Training, arrays, held_by, progress_at
 
 
 def fits(workload: Workload, mesh: Mesh) -> bool:

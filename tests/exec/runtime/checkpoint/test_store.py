@@ -11,11 +11,11 @@ from exec.errors import StepcastError
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.durable import UNFINISHED, remove_checkpoint
 from exec.runtime.checkpoint.find import is_finished
-from exec.runtime.checkpoint.shard import Held, held_by
+from exec.runtime.checkpoint.shard import Held
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload
-from tests.exec.runtime.checkpoint.drawn_state import Training, progress_at
+from tests.exec.runtime.checkpoint.drawn_state import Training, held_by, progress_at
 
 TRAINING = Training(Mesh(2, 2, 1))
 
