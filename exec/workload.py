@@ -1,59 +1,82 @@
 """The workload: what one training step of a network costs, as counts of flops and bytes.
 
-Nothing here depends on how the work is split; the plans ask for the cost of each op they make.
+All of it is derived from the network's graph. Nothing here depends on how the work is split; the
+plans ask for the cost of each op they make.
 """
 
 import math
 from dataclasses import dataclass
 
 from exec.errors import UsageError
+from exec.network.modules import (
+    Add,
+    AvgPool,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    Linear,
+    MaxPool,
+    Module,
+    ReLU,
+    Sigmoid,
+)
+from exec.network.network import Network
 from exec.program.ops import Compute, Kernel, Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Layers of ``widths`` units, trained on ``global_batch`` samples a step.
+    """``network`` trained on ``global_batch`` samples a step, with softmax cross-entropy.
 
-    Layer ``l`` maps ``widths[l]`` inputs to ``widths[l + 1]`` units; all but the last end in a
-    sigmoid, the last in softmax cross-entropy. ``itemsize`` is that of one number, in bytes.
+    ``itemsize`` is that of one number, in bytes.
     """
 
-    widths: tuple[int, ...]
+    network: Network
     global_batch: int
     itemsize: int = 4
     has_momentum: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.widths) < 2:
-            raise UsageError(f"net must have an input and an output width, got {self.net}")
-        if min(self.widths) < 1:
-            raise UsageError(f"net must have widths of at least 1, got {self.net}")
-        if self.widths[-1] < 2:
-            raise UsageError(f"net must end in at least 2 classes, got {self.net}")
         if self.global_batch < 1:
             raise UsageError(f"batch must be at least 1, got {self.global_batch}")
 
     @property
     def net(self) -> str:
-        """The network as the command line spells it, such as ``128-100-26``."""
-        return "-".join(map(str, self.widths))
-
-    @property
-    def num_layers(self) -> int:
-        """The number of linear layers."""
-        return len(self.widths) - 1
+        """The network as the command line spells it, such as ``128-100-26`` or ``resnet18``."""
+        return self.network.name
 
     @property
     def num_parameters(self) -> int:
-        """All weights and biases."""
-        pairs = zip(self.widths, self.widths[1:], strict=False)
-        return sum(m * (k + 1) for k, m in pairs)
+        """All weights and biases, scales and shifts."""
+        return self.network.num_parameters
 
-    def layer_flops(self, layer: int) -> int:
-        """Return the flops of ``layer``, forward and backward, for one sample."""
-        shape = Shape(1, self.widths[layer], self.widths[layer + 1])
-        backward = Kernel.LINEAR_BACKWARD if layer else Kernel.LINEAR_BACKWARD_FIRST
-        return kernel_flops(Kernel.LINEAR, shape) + kernel_flops(backward, shape)
+    def shape(self, node: int, samples: int, inputs: int, outputs: int) -> Shape:
+        """Return what the kernels of ``node`` work on, of ``inputs`` channels to ``outputs``."""
+        network, each = self.network, self.network.nodes[node]
+        after, before = network.pixels(node), network.pixels(each.inputs[0])
+        match each.module:
+            case Conv2d(_, (height, width)):
+                window = height * width
+                return Shape(samples, inputs * window, outputs, after, before, window)
+            case MaxPool() | AvgPool():
+                height, width = pooling_window(network, node)
+                return Shape(samples, height * width, outputs, after, before, height * width)
+            case BatchNorm2d():
+                return Shape(samples, 0, outputs, after, after)
+            case Linear():
+                return Shape(samples, inputs, outputs)
+            case _:
+                return Shape(samples, 0, outputs * after)
+
+    def node_flops(self, node: int) -> int:
+        """Return the flops of ``node``, forward and backward, for one sample."""
+        network, each = self.network, self.network.nodes[node]
+        value = each.inputs[0]
+        shape = self.shape(node, 1, network.shape(value)[0], each.shape[0])
+        backward = backward_kernels(each.module, has_grad_input=value >= 0)
+        return sum(
+            kernel_flops(kernel, shape) for kernel in (*forward_kernels(each.module), *backward)
+        )
 
     def compute(self, kernel: Kernel, layer: int, microbatch: int, shape: Shape) -> Compute:
         """Return the op that runs ``kernel`` on ``shape``, with its counts."""
@@ -61,60 +84,135 @@ class Workload:
         return Compute(kernel, layer, microbatch, shape, kernel_flops(kernel, shape), nbytes)
 
 
-def parse_net(text: str) -> tuple[int, ...]:
-    """Return the widths that ``text`` spells.
+def pooling_window(network: Network, node: int) -> tuple[int, int]:
+    """Return the window of a pooling ``node``: its kernel, or the whole image."""
+    module = network.nodes[node].module
+    assert isinstance(module, MaxPool | AvgPool)
+    return module.kernel or network.shape(network.nodes[node].inputs[0])[1:]
 
-    >>> parse_net("128-100-26")
-    (128, 100, 26)
+
+def forward_kernels(module: Module) -> tuple[Kernel, ...]:
+    """Return the kernels of the forward pass of ``module``, in order; a flatten has none."""
+    match module:
+        case Linear():
+            return (Kernel.LINEAR,)
+        case Conv2d():
+            return (Kernel.CONV,)
+        case BatchNorm2d():
+            return Kernel.BATCHNORM_SUMS, Kernel.BATCHNORM
+        case ReLU():
+            return (Kernel.RELU,)
+        case Sigmoid():
+            return (Kernel.SIGMOID,)
+        case MaxPool():
+            return (Kernel.MAXPOOL,)
+        case AvgPool():
+            return (Kernel.AVGPOOL,)
+        case Add():
+            return (Kernel.ADD,)
+        case Flatten():
+            return ()
+
+
+def backward_kernels(module: Module, *, has_grad_input: bool) -> tuple[Kernel, ...]:
+    """Return the kernels of the backward pass of ``module``, in order.
+
+    Without ``has_grad_input`` nothing before it learns, so only its own gradients are needed.
     """
-    words = text.split("-")
-    if len(words) < 2 or not all(word.isascii() and word.isdigit() for word in words):
-        raise UsageError(f"net must be widths joined by '-', such as 128-100-26, got {text!r}")
-    widths = tuple(map(int, words))
-    if max(widths) > 10**7:
-        raise UsageError(f"net must have widths of at most 10 million, got {text!r}")
-    return widths
+    match module:
+        case Linear():
+            return (Kernel.LINEAR_BACKWARD if has_grad_input else Kernel.LINEAR_BACKWARD_FIRST,)
+        case Conv2d():
+            return (Kernel.CONV_BACKWARD if has_grad_input else Kernel.CONV_BACKWARD_FIRST,)
+        case BatchNorm2d():
+            return (Kernel.BATCHNORM_BACKWARD_SUMS, *(Kernel.BATCHNORM_BACKWARD,) * has_grad_input)
+        case ReLU():
+            return (Kernel.RELU_BACKWARD,) * has_grad_input
+        case Sigmoid():
+            return (Kernel.SIGMOID_BACKWARD,) * has_grad_input
+        case MaxPool():
+            return (Kernel.MAXPOOL_BACKWARD,) * has_grad_input
+        case AvgPool():
+            return (Kernel.AVGPOOL_BACKWARD,) * has_grad_input
+        case Add():
+            return (Kernel.ADD_BACKWARD,) * has_grad_input
+        case Flatten():
+            return ()
 
 
 def kernel_flops(kernel: Kernel, shape: Shape) -> int:
     """Return the floating point operations of ``kernel`` on ``shape``.
 
-    A multiply-add counts as two; an exponential, a logarithm or a division as one.
+    A multiply-add counts as two; an exponential, a logarithm, a comparison or a division as one.
     """
-    n, k, m = shape.n, shape.k, shape.m
+    k, outputs = shape.k, shape.n * shape.m * shape.p
     match kernel:
-        case Kernel.LOAD:
+        case Kernel.LOAD | Kernel.TRANSPOSE | Kernel.TRANSPOSE_BACKWARD:
             return 0
-        case Kernel.LINEAR | Kernel.LINEAR_BACKWARD_FIRST:
-            return 2 * n * k * m + n * m
-        case Kernel.LINEAR_BACKWARD:
-            return 4 * n * k * m + n * m
+        case (
+            Kernel.LINEAR | Kernel.LINEAR_BACKWARD_FIRST | Kernel.CONV | Kernel.CONV_BACKWARD_FIRST
+        ):
+            return outputs * (2 * k + 1)
+        case Kernel.LINEAR_BACKWARD | Kernel.CONV_BACKWARD:
+            return outputs * (4 * k + 1)
         case Kernel.SIGMOID:
-            return 4 * n * m
+            return 4 * outputs
         case Kernel.SIGMOID_BACKWARD:
-            return 3 * n * m
+            return 3 * outputs
+        case Kernel.RELU | Kernel.RELU_BACKWARD | Kernel.ADD | Kernel.ADD_BACKWARD:
+            return outputs
+        case Kernel.BATCHNORM_SUMS | Kernel.BATCHNORM_BACKWARD_SUMS:
+            return 4 * outputs
+        case Kernel.BATCHNORM:
+            return 2 * outputs
+        case Kernel.BATCHNORM_BACKWARD:
+            return 5 * outputs
+        case Kernel.MAXPOOL | Kernel.AVGPOOL | Kernel.AVGPOOL_BACKWARD:
+            return outputs * shape.w
+        case Kernel.MAXPOOL_BACKWARD:
+            return 2 * outputs * shape.w
         case Kernel.LOSS:
-            return 7 * n * m
+            return 7 * outputs
         case Kernel.UPDATE:
-            return (4 if k else 2) * m
+            return (4 if k else 2) * shape.m
         case Kernel.ACCUMULATE:
-            return m
+            return shape.m
 
 
 def kernel_elements(kernel: Kernel, shape: Shape) -> int:
     """Return how many numbers ``kernel`` on ``shape`` must at least read and write."""
     n, k, m = shape.n, shape.k, shape.m
+    outputs = n * m * shape.p
     match kernel:
         case Kernel.LOAD:
             return 2 * n * (k + m)
-        case Kernel.LINEAR | Kernel.LINEAR_BACKWARD_FIRST:
-            return n * k + k * m + n * m
-        case Kernel.LINEAR_BACKWARD:
-            return 2 * (n * k + k * m + n * m)
-        case Kernel.SIGMOID | Kernel.LOSS:
-            return 2 * n * m
-        case Kernel.SIGMOID_BACKWARD:
-            return 3 * n * m
+        case (
+            Kernel.LINEAR | Kernel.LINEAR_BACKWARD_FIRST | Kernel.CONV | Kernel.CONV_BACKWARD_FIRST
+        ):
+            return n * k // shape.w * shape.q + k * m + outputs
+        case Kernel.LINEAR_BACKWARD | Kernel.CONV_BACKWARD:
+            return 2 * (n * k // shape.w * shape.q + k * m + outputs)
+        case Kernel.BATCHNORM_SUMS:
+            return outputs
+        case (
+            Kernel.SIGMOID
+            | Kernel.RELU
+            | Kernel.LOSS
+            | Kernel.BATCHNORM
+            | Kernel.BATCHNORM_BACKWARD_SUMS
+            | Kernel.ADD_BACKWARD
+            | Kernel.TRANSPOSE
+            | Kernel.TRANSPOSE_BACKWARD
+        ):
+            return 2 * outputs
+        case (
+            Kernel.SIGMOID_BACKWARD | Kernel.RELU_BACKWARD | Kernel.BATCHNORM_BACKWARD | Kernel.ADD
+        ):
+            return 3 * outputs
+        case Kernel.MAXPOOL | Kernel.AVGPOOL | Kernel.AVGPOOL_BACKWARD:
+            return outputs + n * m * shape.q
+        case Kernel.MAXPOOL_BACKWARD:
+            return 2 * (outputs + n * m * shape.q)
         case Kernel.UPDATE:
             return (6 if k else 3) * m
         case Kernel.ACCUMULATE:

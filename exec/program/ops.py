@@ -25,11 +25,28 @@ class Kernel(StrEnum):
 
     LOAD = "load"
     LINEAR = "linear"
+    CONV = "conv"
+    BATCHNORM_SUMS = "batchnorm_sums"
+    BATCHNORM = "batchnorm"
+    RELU = "relu"
     SIGMOID = "sigmoid"
+    MAXPOOL = "maxpool"
+    AVGPOOL = "avgpool"
+    ADD = "add"
+    TRANSPOSE = "transpose"
     LOSS = "loss"
+    TRANSPOSE_BACKWARD = "transpose_backward"
+    ADD_BACKWARD = "add_backward"
+    AVGPOOL_BACKWARD = "avgpool_backward"
+    MAXPOOL_BACKWARD = "maxpool_backward"
+    SIGMOID_BACKWARD = "sigmoid_backward"
+    RELU_BACKWARD = "relu_backward"
+    BATCHNORM_BACKWARD_SUMS = "batchnorm_backward_sums"
+    BATCHNORM_BACKWARD = "batchnorm_backward"
+    CONV_BACKWARD = "conv_backward"
+    CONV_BACKWARD_FIRST = "conv_backward_first"
     LINEAR_BACKWARD = "linear_backward"
     LINEAR_BACKWARD_FIRST = "linear_backward_first"
-    SIGMOID_BACKWARD = "sigmoid_backward"
     UPDATE = "update"
     ACCUMULATE = "accumulate"
 
@@ -63,19 +80,28 @@ class Algorithm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a kernel works on: ``n`` samples, ``k`` inputs, ``m`` outputs (or elements, in ``m``)."""
+    """What a kernel works on: ``n`` samples, ``k`` inputs to each of ``m`` outputs (or elements).
+
+    On images ``m`` are channels, each at ``p`` positions; they come from ``q`` positions of the
+    input through a window of ``w``, all of whose channels ``k`` counts.
+    """
 
     n: int
     k: int
     m: int
+    p: int = 1
+    q: int = 1
+    w: int = 1
 
     def __str__(self) -> str:
-        return f"{self.n}x{self.k}x{self.m}"
+        dense = f"{self.n}x{self.k}x{self.m}"
+        image = (self.p, self.q, self.w)
+        return dense if image == (1, 1, 1) else f"{dense}@{self.p}x{self.q}x{self.w}"
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Run ``kernel`` of ``layer`` on ``microbatch``; an update may be of ``part`` only."""
+    """Run ``kernel`` of node ``layer`` on ``microbatch``; an update may be of ``part`` only."""
 
     kernel: Kernel
     layer: int

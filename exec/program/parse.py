@@ -36,8 +36,8 @@ _PART = rf"[\w.]+\[\d+:\d+(?::\d+)?\](?:/\d+(?:x\d+)?@(?:{_PEER})(?:\*\d+)?)?"
 _ID = r"[\w.]+"
 _OP_PATTERNS = {
     "compute": re.compile(
-        r"compute (?P<kernel>\w+) layer=(?P<layer>-?\d+) mb=(?P<mb>\d+) shape=(?P<n>\d+)x(?P<k>\d+)"
-        r"x(?P<m>\d+) flops=(?P<flops>\d+) nbytes=(?P<nbytes>\d+)"
+        r"compute (?P<kernel>\w+) layer=(?P<layer>-?\d+) mb=(?P<mb>\d+) "
+        r"shape=(?P<shape>\d+x\d+x\d+(?:@\d+x\d+x\d+)?) flops=(?P<flops>\d+) nbytes=(?P<nbytes>\d+)"
         rf"(?: part=(?P<part>{_PART}))?"
     ),
     "send": re.compile(rf"comm send (?P<part>{_PART}) to=(?P<peer>{_PEER}) tag=(?P<tag>\d+) id=(?P<id>{_ID})"),
@@ -146,7 +146,7 @@ def _parse_op(number: int, line: str, lines: Iterator[tuple[int, str]]) -> Op:
 def _build_op(verb: str, field: dict[str, str]) -> Op:
     match verb:
         case "compute":
-            shape = Shape(int(field["n"]), int(field["k"]), int(field["m"]))
+            shape = Shape(*map(int, re.split("[x@]", field["shape"])))
             part = _parse_part(field["part"]) if field["part"] else None
             return Compute(Kernel(field["kernel"]), int(field["layer"]), int(field["mb"]), shape,
                            int(field["flops"]), int(field["nbytes"]), part)  # fmt: skip
