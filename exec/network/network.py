@@ -15,7 +15,6 @@ from exec.network.modules import (
     Linear,
     MaxPool,
     Module,
-    ReLU,
     Sigmoid,
 )
 
