@@ -27,10 +27,10 @@ from exec.workload import Workload
 
 _DENSE_SEED, _CONV_SEED = 20_261_121, 20_261_122
 _WIDTHS, _CLASSES, _BATCHES = (8, 2560), (2, 128), (1, 2048)
-_SIDES, _CHANNELS, _CONV_BATCHES = (4, 64), (1, 512), (1, 256)
+_SIDES, _CHANNELS, _CONV_BATCHES = (4, 64), (4, 512), (1, 256)
 _KERNELS, _KERNEL_SHARES = (1, 3, 5, 7), (0.2, 0.5, 0.2, 0.1)
-_MAX_STEP_FLOPS, _MAX_CONV_STEP_FLOPS = 10**9, 4 * 10**9
-_MAX_STEP_ELEMENTS = 2 * 10**7
+_MAX_STEP_FLOPS, _CONV_STEP_FLOPS = 10**9, (10**6, 4 * 10**9)
+_MAX_ELEMENTS = 2 * 10**7
 
 HELD_OUT_BATCHES = (8, 16, 32, 64)
 """No convolutional rung has these, so that with them any network is of shapes never measured."""
@@ -61,16 +61,16 @@ def _conv_rungs(itemsize: int) -> Iterator[Workload]:
 
 
 def _conv_rung(generator: np.random.Generator, index: int, itemsize: int) -> Workload:
-    """Return the first draw that is small enough; the batch is drawn from what fits a step."""
+    """Return the first draw whose step is neither too small nor too large."""
+    low, high = _CONV_STEP_FLOPS
     while True:
         network = _conv_network(generator, f"conv-rung-{index}")
-        each = Workload(network, 1, itemsize, has_momentum=index % 2 == 1)
+        batch = _draw(generator, _CONV_BATCHES)
+        workload = Workload(network, batch, itemsize, has_momentum=index % 2 == 1)
         elements = network.num_features + sum(map(network.width, range(len(network.nodes))))
-        most = min(_MAX_CONV_STEP_FLOPS // _flops(each), _MAX_STEP_ELEMENTS // elements)
-        low, high = _CONV_BATCHES
-        batch = _draw(generator, (low, max(low, min(high, most))))
-        if most >= low and batch not in HELD_OUT_BATCHES:
-            return Workload(network, batch, itemsize, each.has_momentum)
+        is_feasible = low <= batch * _flops(workload) <= high and batch * elements <= _MAX_ELEMENTS
+        if is_feasible and batch not in HELD_OUT_BATCHES:
+            return workload
 
 
 def _conv_network(generator: np.random.Generator, name: str) -> Network:
@@ -109,7 +109,7 @@ def _conv_network(generator: np.random.Generator, name: str) -> Network:
 def _draw_conv(generator: np.random.Generator, side: int) -> Conv2d:
     """Return a convolution of images of ``side`` at least that leaves two positions of it."""
     filters = _draw(generator, _CHANNELS)
-    kernel = int(generator.choice(_KERNELS, p=_KERNEL_SHARES))
+    kernel = min(int(generator.choice(_KERNELS, p=_KERNEL_SHARES)), side)
     stride = 2 if side >= 4 and generator.random() < 0.25 else 1
     padding = 0 if side > 2 * kernel and generator.random() < 0.25 else kernel // 2
     has_bias = bool(generator.random() < 0.4)
