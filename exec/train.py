@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from exec.cli import console, make_app, run_app
 from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
+from exec.network.parse import parse_net
 from exec.nn.backend import DTYPES
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.nodes import check_nodes, without_effect
@@ -41,7 +42,7 @@ from exec.runtime.utilisation_plot import check_plot
 from exec.runtime.weights import load_weights, scatter_weights
 from exec.transport.protocol import Transport
 from exec.transport.threads import THREADS
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 
 app = make_app("python -m exec.train", "Train a network from scratch, alone or under mpiexec.")
 

@@ -88,7 +88,7 @@ def check_plan(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
         if options.servers > workload.num_parameters:
             raise UsageError(f"servers must be at most the {workload.num_parameters} parameters, got {options.servers}")  # fmt: skip
     trainers = num_trainers(mesh, options)
-    check_mesh(workload, Mesh(trainers, mesh.pp, mesh.tp), options.num_microbatches)
+    check_mesh(workload, Mesh(trainers, mesh.pp, mesh.tp), options)
 
 
 def idle_options(mesh: Mesh, options: PlanOptions) -> list[str]:

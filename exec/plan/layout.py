@@ -104,15 +104,25 @@ class Layout:
         sizes = {shard.node: self.network.width(shard.node) for shard in self.shards}
         return places_of(self.network, self.nodes, sizes, is_first=self.is_first)
 
+    def is_whole(self, home: int) -> bool:
+        """Say whether all channels of the value at ``home`` are here in the end."""
+        return home in self._whole
+
+    @cached_property
+    def _whole(self) -> frozenset[int]:
+        home = self.places.home
+        return frozenset(home[each.node] for each in self.shards if each.gathers or each.split is not Split.COLUMN)  # fmt: skip
+
     @cached_property
     def _held(self) -> dict[int, int]:
         """How many numbers a sample has in each home: this rank's channels, or all of them."""
         found: dict[int, int] = {}
         for shard in self.shards:
-            width, home = self.network.width(shard.node), self.places.home[shard.node]
-            if shard.split is Split.COLUMN and not shard.gathers:
-                width = shard.num_outputs * self.network.pixels(shard.node)
-            found[home] = max(found.get(home, 0), width)
+            home = self.places.home[shard.node]
+            channels = (
+                self.network.shape(shard.node)[0] if self.is_whole(home) else shard.num_outputs
+            )
+            found[home] = channels * self.network.pixels(shard.node)
         return found
 
     @property
@@ -185,6 +195,8 @@ class Layout:
             scratch_elements(self.network, each.node, each.num_inputs, each.num_outputs, rows)
             for each in self.shards
         )
+        if self.is_first and not self.has_rows:  # to turn images, which come samples first
+            sizes["work"] = max(sizes["work"], self.network.num_features * rows)
         return sizes
 
 

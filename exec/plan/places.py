@@ -29,6 +29,7 @@ class Places:
     num_gradients: int
     learning: frozenset[int]
     readers: dict[int, tuple[int, ...]]
+    completed: dict[int, tuple[int, ...]]
 
     def adds(self, node: int, home: int) -> bool:
         """Say whether ``node`` adds to the gradient of ``home``: the last reader writes it first."""
@@ -80,8 +81,12 @@ def places_of(network: Network, stage: range, sizes: dict[int, int], *, is_first
             gradient[at] = chosen
         if home[node] == node and node in gradient:
             free.append(gradient[node])
+    completed: dict[int, tuple[int, ...]] = {}
+    for at, found in readers.items():
+        if at in learning:
+            completed[found[0]] = (*completed.get(found[0], ()), at)
     return Places(
-        home, gradient, len(held), frozenset(learning), {at: tuple(found) for at, found in readers.items()}
+        home, gradient, len(held), frozenset(learning), {at: tuple(found) for at, found in readers.items()}, completed
     )  # fmt: skip
 
 

@@ -19,7 +19,9 @@ def balanced(network: Network, num_stages: int, costs: Sequence[float]) -> tuple
     sums = [0.0]
     for piece in range(num_pieces):
         sums.append(sums[-1] + sum(costs[starts[piece] : starts[piece + 1]]))
-    best = {0: (0.0, ())}  # by the pieces taken: the costliest stage, and where stages begin
+    best: dict[int, tuple[float, tuple[int, ...]]] = {
+        0: (0.0, ())
+    }  # by the pieces taken: the costliest stage, and where stages begin
     for stage in range(1, num_stages + 1):
         following: dict[int, tuple[float, tuple[int, ...]]] = {}
         for end in range(stage, num_pieces - (num_stages - stage) + 1):

@@ -56,13 +56,15 @@ def _ops(stage: Writer) -> Iterator[Op]:
 
 
 def buckets(stage: Writer) -> list[tuple[str, int, Part]]:
-    """Return ``(id, lowest layer, part)`` of each gradient bucket, the last layers first."""
+    """Return ``(id, lowest node, part)`` of each gradient bucket, the last nodes first."""
     found: list[tuple[str, int, Part]] = []
     stop = start = stage.layout.num_parameters
     for shard in reversed(stage.layout.shards):
+        if not shard.num_parameters:
+            continue
         start -= shard.num_parameters
         is_full = (stop - start) * stage.workload.itemsize >= stage.options.bucket_nbytes
-        if is_full or shard is stage.layout.shards[0]:
-            found.append((f"bucket{len(found)}", shard.layer, Part("grad", start, stop)))
+        if is_full or not start:
+            found.append((f"bucket{len(found)}", shard.node, Part("grad", start, stop)))
             stop = start
     return found

@@ -126,7 +126,7 @@ class Session:
         self.counts_loss = self.place is not None and stage == mesh.pp - 1 and tp_rank == 0
         scratch = max(map(scratch_elements, programs))
         self.buffers = Buffers(
-            workload, layout_of(workload.widths, mesh, stage, tp_rank), roles[0],
+            workload, layout_of(workload.network, mesh, stage, tp_rank, options.stages), roles[0],
             max(map(_most_rows, roles)), scratch, plan.dtype, transport.rank,
             share_windows(self.program, roles[0], plan.dtype, transport),
         )  # fmt: skip
@@ -167,8 +167,11 @@ class Session:
         starts: tuple[int, ...] = (0,)  # a ticket's samples are one rank's
         if self.place is not None and not role.until:
             starts = sample_starts(len(program.trainers), plan.options, samples, self.place)
+        shared_rows = ()
+        if plan.options.sync_batchnorm:
+            shared_rows = replica_rows(len(program.trainers), plan.options, samples)
         binder = KernelBinder(self.buffers, self._feed, plan.learning_rate, plan.momentum,
-                              role.samples, starts)  # fmt: skip
+                              role.samples, starts, shared_rows)  # fmt: skip
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         slowness = dict(plan.slowness).get(rank, 1.0)
         step = bind_step(program, self._wire, self.buffers, binder, queue, slowness)
@@ -349,3 +352,10 @@ def sample_starts(num_trainers: int, options: PlanOptions, batch: int, place: in
     start, rows = split_start(batch, num_trainers, place), split_size(batch, num_trainers, place)
     count = options.num_microbatches
     return tuple(start + split_start(rows, count, i) for i in range(count))
+
+
+def replica_rows(num_trainers: int, options: PlanOptions, batch: int) -> tuple[int, ...]:
+    """Return how many samples all trainers together have in each microbatch."""
+    count = options.num_microbatches
+    shares = [split_size(batch, num_trainers, place) for place in range(num_trainers)]
+    return tuple(sum(split_size(rows, count, i) for rows in shares) for i in range(count))
