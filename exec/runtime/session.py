@@ -167,7 +167,7 @@ class Session:
         starts: tuple[int, ...] = (0,)  # a ticket's samples are one rank's
         if self.place is not None and not role.until:
             starts = sample_starts(len(program.trainers), plan.options, samples, self.place)
-        shared_rows = ()
+        shared_rows: tuple[int, ...] = ()
         if plan.options.sync_batchnorm:
             shared_rows = replica_rows(len(program.trainers), plan.options, samples)
         binder = KernelBinder(self.buffers, self._feed, plan.learning_rate, plan.momentum,
