@@ -58,7 +58,7 @@ def read_network(path: str) -> Network:
         UsageError: no such file, no TOML, or no network; the message names file and layer.
     """
     try:
-        text = read_bytes(path).decode()
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"net {path} must be UTF-8 text, got other bytes: {error}") from error
     return parse_network(text, path)
