@@ -30,6 +30,7 @@ from exec.runtime.job import AgreedError, TransportName, choose_transport, run_j
 from exec.runtime.monitor import Monitor
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
+from exec.runtime.model_file import load_weights
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
@@ -39,7 +40,7 @@ from exec.runtime.report import (
 from exec.runtime.session import Epoch, Session, TrainingPlan
 from exec.runtime.source import Source
 from exec.runtime.utilisation_plot import check_plot
-from exec.runtime.weights import load_weights, scatter_weights
+from exec.runtime.weights import scatter_weights
 from exec.transport.protocol import Transport
 from exec.transport.threads import THREADS
 from exec.workload import Workload, positive
@@ -285,7 +286,7 @@ def _run(
         together(wire, lambda: check_arrivals(plan.replayed, workers, session.tickets, epochs))
     checkpoints.restore(session)
     if (load := files.load) is not None and checkpoints.found is None:
-        weights = together(wire, lambda: load_weights(load, workload, plan.dtype))
+        weights = together(wire, lambda: load_weights(load, workload.network, plan.dtype))
         scatter_weights(session.buffers, weights)
     is_over = is_oversubscribed(wire)
     speaks = wire.rank == 0

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from exec.nn.backend import Array
 from exec.nn.weights import Weights, empty_weights
 from exec.plan.shards import Split
 from exec.program.ops import CollectiveKind
 from exec.program.peers import Part
 from exec.runtime.buffers import Buffers
-from exec.runtime.pieces import parameter_pairs, share_of, stat_pairs
+from exec.runtime.pieces import initial_share, parameter_pairs, share_of, stat_pairs
 from exec.transport.protocol import Transport
 
 
@@ -32,9 +33,17 @@ def gather_weights(buffers: Buffers, transport: Transport, owned: Part | None) -
     return weights
 
 
+def initialise_weights(buffers: Buffers, seed: int, start: int = 0) -> None:
+    """Set this rank's parameters and running statistics to its share of the seeded ones."""
+    _set(buffers, *initial_share(buffers.layout, seed, buffers.dtype, start))
+
+
 def scatter_weights(buffers: Buffers, weights: Weights) -> None:
     """Set this rank's parameters and running statistics to its share of ``weights``."""
-    flat, stats = share_of(buffers.layout, weights)
+    _set(buffers, *share_of(buffers.layout, weights))
+
+
+def _set(buffers: Buffers, flat: Array, stats: Array) -> None:
     buffers.set_parameters(flat)
     if buffers.stats.size:
         buffers.stats[...] = stats
