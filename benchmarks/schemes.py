@@ -25,10 +25,11 @@ from calibration.find import find_machine
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
+from exec.network.parse import parse_net
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy, mesh_of
 from exec.program.ops import Algorithm
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 from sim.forecast import Engine, Forecast, forecast
 
 EVERY = (1, 4, 16, 64, 0)

@@ -34,6 +34,7 @@ from calibration.find import find_machine
 from calibration.machine import write_machine
 from exec.cli import console, make_app, run_app
 from exec.errors import MachineError
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
@@ -123,7 +124,7 @@ def _ring_records(ranks: int, rounds: int, simgrid: SimGrid | None) -> list[dict
 def _forecast_records(rounds: int) -> list[dict[str, Any]]:
     """Measure the forecast command as a whole, and one point of it."""
     machine, name = flat_machine(), "a flat machine"
-    workload, mesh = Workload((128, 100, 26), 1024), Mesh(dp=FORECAST_NODES)
+    workload, mesh = Workload(mlp(128, 100, 26), 1024), Mesh(dp=FORECAST_NODES)
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "sim.predict", "--nodes", str(FORECAST_NODES)]
         try:

@@ -20,11 +20,12 @@ from calibration.find import find_machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
 from exec.launch import find_mpiexec
+from exec.network.parse import parse_net
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.staleness import staleness_record
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 from sim.forecast import Engine, forecast
 
 NET, BATCH, SAMPLES, EPOCHS = "784-512-512-26", 256, 5120, 4

@@ -37,10 +37,11 @@ from torch.nn.utils import parameters_to_vector
 from exec.cli import console, make_app, run_app
 from exec.data.dataset import Dataset
 from exec.data.noise import noise_dataset
+from exec.network.parse import parse_net
 from exec.program.mesh import Mesh
 from exec.runtime.session import TIMED_EVERY, Session, TrainingPlan
 from exec.transport.threads import run_threads
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 
 CASES = (
     ("128-50-26", 32),

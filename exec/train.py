@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from exec.cli import console, make_app, run_app
 from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
+from exec.network.parse import parse_net
 from exec.nn.backend import DTYPES
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.nodes import check_nodes, without_effect
@@ -29,6 +30,7 @@ from exec.runtime.job import AgreedError, TransportName, choose_transport, run_j
 from exec.runtime.monitor import Monitor
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
+from exec.runtime.model_file import load_weights
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
@@ -38,10 +40,10 @@ from exec.runtime.report import (
 from exec.runtime.session import Epoch, Session, TrainingPlan
 from exec.runtime.source import Source
 from exec.runtime.utilisation_plot import check_plot
-from exec.runtime.weights import load_weights, scatter_weights
+from exec.runtime.weights import scatter_weights
 from exec.transport.protocol import Transport
 from exec.transport.threads import THREADS
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 
 app = make_app("python -m exec.train", "Train a network from scratch, alone or under mpiexec.")
 
@@ -284,14 +286,14 @@ def _run(
         together(wire, lambda: check_arrivals(plan.replayed, workers, session.tickets, epochs))
     checkpoints.restore(session)
     if (load := files.load) is not None and checkpoints.found is None:
-        weights = together(wire, lambda: load_weights(load, workload, plan.dtype))
+        weights = together(wire, lambda: load_weights(load, workload.network, plan.dtype))
         scatter_weights(session.buffers, weights)
     is_over = is_oversubscribed(wire)
     speaks = wire.rank == 0
     out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
     if speaks:
         out.print(headline(plan, dataset, strategy, wire.size))
-        for idle in idle_options(plan.mesh, plan.options):
+        for idle in idle_options(plan.workload, plan.mesh, plan.options):
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if note:
             out.print(note)

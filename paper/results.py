@@ -9,9 +9,10 @@ from typing import Any
 from calibration.find import find_machine
 from calibration.machine import Machine, read_machine
 from exec.errors import DataError
+from exec.network.parse import parse_net
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
-from exec.workload import Workload, parse_net
+from exec.workload import Workload
 from sim.compare import SERVING, Setting, compared, schemes
 from sim.forecast import Forecast, forecast
 

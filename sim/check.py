@@ -22,10 +22,11 @@ from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
 from exec.launch import find_mpiexec
+from exec.network.parse import parse_net
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
-from exec.workload import Workload, parse_net
+from exec.workload import Workload
 from sim.forecast import INTERVAL_Z, Engine, forecast
 
 app = make_app("python -m sim.check", "Run the trainer and its forecast side by side.")
@@ -170,7 +171,7 @@ def _run(case: Case, ranks: int, expected_s: float) -> dict[str, Any]:
     """Return the trainer's own record of a run of about as many steps as fit the time."""
     steps = min(4000, max(30, int(_SECONDS / expected_s)))
     num_train = case.batch * max(
-        4, min(steps, _MAX_ELEMENTS // case.workload.widths[0] // case.batch)
+        4, min(steps, _MAX_ELEMENTS // case.workload.network.num_features // case.batch)
     )
     epochs = max(1, round(steps * case.batch / num_train))
     command = [

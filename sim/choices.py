@@ -100,7 +100,7 @@ def best(
 
 def _fits(workload: Workload, mesh: Mesh, microbatches: int, options: PlanOptions) -> bool:
     try:
-        check_mesh(workload, mesh, microbatches)
+        check_mesh(workload, mesh, replace(options, num_microbatches=microbatches))
         if options.algorithm is Algorithm.HIERARCHICAL:
             check_nodes(mesh, options.ranks_per_node)
     except UsageError:

@@ -17,6 +17,7 @@ from calibration.find import find_machine
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
+from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
 from exec.plan.options import PlanOptions, parse_slow
@@ -25,7 +26,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.program.traffic import program_nbytes
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 from sim.choices import node_counts
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast
 

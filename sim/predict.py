@@ -13,6 +13,7 @@ from calibration.find import find_machine
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
+from exec.network.parse import parse_net
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.layout import check_mesh
 from exec.plan.nodes import check_nodes
@@ -22,7 +23,7 @@ from exec.plan.strategy import SERVERS, SHARED, SYNCHRONOUS, UNSOLVED, Strategy,
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 from sim.choices import Choice, best, choices, node_counts
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans, solved_step_s
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts
@@ -143,7 +144,7 @@ def predict(
             raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
     if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
         raise UsageError(f"plot must end in .svg, .png or .pdf, got {plot}")
-    widths = parse_net(net)
+    network = parse_net(net)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node)  # fmt: skip
@@ -163,7 +164,7 @@ def predict(
 
     def workload_on(ranks: int) -> Workload:
         size = batch_per_rank * ranks if batch_per_rank is not None else batch if batch is not None else 1024  # fmt: skip
-        return Workload(widths, size, itemsize, momentum)
+        return Workload(network, size, itemsize, momentum)
 
     serial = forecast(found, workload_on(1), Mesh(), checkpoint_every=checkpoint_every)
     counts = [count * ranks_per_node + guests for count in node_counts(nodes)]
@@ -181,7 +182,7 @@ def predict(
     for ranks in counts:
         workload = workload_on(ranks)
         if fixed is not None:
-            check_mesh(workload, fixed, microbatches or 1)
+            check_mesh(workload, fixed, replace(options, num_microbatches=microbatches or 1))
             if algorithm is Algorithm.HIERARCHICAL:
                 check_nodes(fixed, ranks_per_node)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)

@@ -1,6 +1,7 @@
 """A network: a static graph of modules, in an order in which each comes after its inputs."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,8 @@ Image = tuple[int, int, int]
 """Channels, height and width; a flat value of u units is (u, 1, 1)."""
 
 MAX_PARAMETERS = 10**11
+MAX_OUTPUT = 10**9
+"""How many numbers a layer may give for each sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +162,14 @@ def output_shape(module: Module, shapes: Sequence[Image], where: str) -> Image:
             if padding[0] * 2 > kernel[0] or padding[1] * 2 > kernel[1]:
                 raise UsageError(f"{where} must have a padding of at most half its kernel, got {padding[0]}x{padding[1]}")  # fmt: skip
             return channels, *_positions(where, first, kernel, stride, padding)
-        case AvgPool(None):
+        case AvgPool(None, stride, padding):
+            if (stride, padding) != ((1, 1), (0, 0)):
+                raise UsageError(f"{where} must have a kernel for its stride and padding, got none")
             return channels, 1, 1
+        case BatchNorm2d(eps, momentum):
+            if not (0 < eps <= 1 and 0 <= momentum <= 1):
+                raise UsageError(f"{where} must have eps and momentum of 0 to 1, and eps not 0, got {eps} and {momentum}")  # fmt: skip
+            return first
         case AvgPool(kernel, stride, padding) if kernel is not None:
             return channels, *_positions(where, first, kernel, stride, padding)
         case Flatten():
@@ -209,24 +218,30 @@ def build(name: str, image: Image, steps: Iterable[tuple[str, Module, Sequence[s
     each is after its inputs.
 
     Raises:
-        UsageError: a name is unknown or taken, shapes do not fit, an output is used by nobody, or
-            the last node gives no logits.
+        UsageError: a name is unfit, unknown or taken, shapes do not fit, an output is used by
+            nobody, or the last node gives no logits.
     """
     if min(image) < 1 or math.prod(image) > 10**8:
-        raise UsageError(
-            f"net {name} must have images of at least 1x1x1, got {'x'.join(map(str, image))}"
-        )
+        raise UsageError(f"net {name} must have images of 1x1x1 to 100 million numbers, got {'x'.join(map(str, image))}")  # fmt: skip
     known = {"input": INPUT}
     nodes: list[Node] = []
     for label, module, inputs in steps:
         where = f"net {name}: layer {label}"
+        if not re.fullmatch(r"[A-Za-z_][\w.-]*", label, re.ASCII):
+            raise UsageError(f"net {name}: layer {label!r} must have a name of letters, digits and _ . -, the first a letter or _")  # fmt: skip
         if label in known:
-            raise UsageError(f"{where} must have a name of its own, got one that is taken")
+            taken = "that of the images" if label == "input" else "one that is taken"
+            raise UsageError(f"{where} must have a name of its own, got {taken}")
         if unknown := [each for each in inputs if each not in known]:
             raise UsageError(f"{where} must take outputs of layers before it, got {unknown[0]!r}")
         values = tuple(known[each] for each in inputs) or (len(nodes) - 1,)
         shapes = [image if value == INPUT else nodes[value].shape for value in values]
-        nodes.append(Node(label, module, values, output_shape(module, shapes, where)))
+        shape = output_shape(module, shapes, where)
+        if len(set(values)) < len(values):
+            raise UsageError(f"{where} must have two different inputs, got one twice")
+        if math.prod(shape) > MAX_OUTPUT:
+            raise UsageError(f"{where} must give at most a billion numbers a sample, got {spell_shape(shape)}")  # fmt: skip
+        nodes.append(Node(label, module, values, shape))
         known[label] = len(nodes) - 1
     network = Network(name, image, tuple(nodes))
     _check(network)
@@ -242,7 +257,7 @@ def _check(network: Network) -> None:
                 f"net {network.name}: layer {node.name} must be used by another, got nobody"
             )
     last, index = network.nodes[-1], len(network.nodes) - 1
-    while isinstance(network.nodes[index].module, Flatten) and len(network.consumers[index]) <= 1:
+    while index != INPUT and isinstance(network.nodes[index].module, Flatten):
         index = network.nodes[index].inputs[0]
     # The loss writes over the logits, so their maker must not need them again.
     makes_logits = index != INPUT and isinstance(

@@ -1,80 +1,42 @@
-"""The layout: which layers, units and buffers a rank holds.
+"""The layout: which nodes, channels and buffers a rank holds.
 
-Stages are contiguous layers, split so that the largest share of flops is as small as it can be.
-Inside a stage, layers alternate between a column split (each rank computes some of the units)
-and a row split (each rank uses some of the inputs, and the partial sums are all-reduced), after
-M. Shoeybi et al., "Megatron-LM", arXiv:1909.08053 (2019), section 3. A column layer that no row
-layer follows gathers its units. The executor allocates exactly what a layout lists.
+The executor allocates exactly what a layout lists.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from exec.errors import UsageError
+from exec.network.modules import Flatten, Linear
+from exec.network.network import INPUT, Network
+from exec.network.scratch import scratch_elements
+from exec.plan.options import PlanOptions
+from exec.plan.places import EXCHANGED, STAGE_INPUT, Places, places_of
+from exec.plan.shards import NodeShard, Split, shards_of
+from exec.plan.stages import check_stages, exchange_node, stage_nodes
 from exec.program.mesh import Mesh
-from exec.program.peers import split_size, split_start
+from exec.program.peers import split_size
 from exec.workload import Workload
 
 
-class Split(StrEnum):
-    """How a layer is shared by the ranks of a tp group."""
-
-    FULL = "full"
-    COLUMN = "column"
-    COLUMN_GATHER = "column_gather"
-    ROW = "row"
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShard:
-    """One rank's share of a layer: units ``out_start:out_stop``, inputs ``in_start:in_stop``.
-
-    Of a row-split layer only the first rank holds the bias, so that the sum holds it once.
-    """
-
-    layer: int
-    split: Split
-    in_start: int
-    in_stop: int
-    out_start: int
-    out_stop: int
-    has_bias: bool
-
-    @property
-    def num_inputs(self) -> int:
-        """The inputs this rank uses."""
-        return self.in_stop - self.in_start
-
-    @property
-    def num_units(self) -> int:
-        """The units this rank computes, in full or in part."""
-        return self.out_stop - self.out_start
-
-    @property
-    def num_parameters(self) -> int:
-        """The weights and biases this rank holds."""
-        return self.num_units * (self.num_inputs + self.has_bias)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
-    """What the rank at ``stage`` and ``tp_rank`` holds; sizes are in elements.
+    """What the rank at ``stage`` and ``tp_rank`` holds of ``network``; sizes are in elements.
 
-    The parameters, and their gradients, are one flat range, the first layer first, each layer's
-    weights (units x inputs, row-major) before its biases.
+    The parameters, and their gradients, are one flat range, the first node first, each node's
+    weights (units x inputs, or filters x kernel height x kernel width x channels, or scales) before
+    its biases. The running means and variances of normalisations are another, ``stat``.
     """
 
+    network: Network
     stage: int
     num_stages: int
     tp_rank: int
-    shards: tuple[LayerShard, ...]
-
-    @property
-    def num_parameters(self) -> int:
-        """All parameters of this rank."""
-        return sum(shard.num_parameters for shard in self.shards)
+    shards: tuple[NodeShard, ...]
+    tp: int = 1
+    exchange: int | None = None
 
     @property
     def is_first(self) -> bool:
@@ -86,124 +48,262 @@ class Layout:
         """Whether this stage computes the loss."""
         return self.stage == self.num_stages - 1
 
-    def offset(self, layer: int) -> int:
-        """Return where the parameters of ``layer`` begin."""
-        return sum(shard.num_parameters for shard in self.shards if shard.layer < layer)
+    @property
+    def nodes(self) -> range:
+        """The nodes of this stage."""
+        return range(self.shards[0].node, self.shards[-1].node + 1)
 
-    def slot_elements(self, workload: Workload, rows: int) -> dict[str, int]:
+    def shard(self, node: int) -> NodeShard:
+        """Return the share of ``node``."""
+        return self.shards[node - self.shards[0].node]
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """All parameters of this rank."""
+        return sum(shard.num_parameters for shard in self.shards)
+
+    @cached_property
+    def num_stats(self) -> int:
+        """All running means and variances of this rank."""
+        return sum(shard.num_stats for shard in self.shards)
+
+    @cached_property
+    def offsets(self) -> dict[int, int]:
+        """Where the parameters of each node begin."""
+        found, start = {}, 0
+        for shard in self.shards:
+            found[shard.node] = start
+            start += shard.num_parameters
+        return found
+
+    @cached_property
+    def stat_offsets(self) -> dict[int, int]:
+        """Where the running means of each node begin; the variances follow."""
+        found, start = {}, 0
+        for shard in self.shards:
+            found[shard.node] = start
+            start += shard.num_stats
+        return found
+
+    @cached_property
+    def input(self) -> int:
+        """The value that this stage is given."""
+        first = self.shards[0].node
+        return INPUT if self.is_first else first - 1
+
+    @cached_property
+    def has_rows(self) -> bool:
+        """Whether the images are needed as they come, samples first: only dense layers take them."""
+        network, values, takers = self.network, [INPUT], []
+        while values:
+            for node in network.consumers[values.pop()]:
+                takers.append(node)
+                if isinstance(network.nodes[node].module, Flatten):
+                    values.append(node)
+        return self.is_first and all(isinstance(network.nodes[each].module, Linear | Flatten) for each in takers)  # fmt: skip
+
+    @cached_property
+    def places(self) -> Places:
+        """In which buffer each value is, and its gradient."""
+        sizes = {shard.node: self.network.width(shard.node) for shard in self.shards}
+        return places_of(
+            self.network, self.nodes, sizes, is_first=self.is_first, exchange=self.exchange
+        )
+
+    def is_whole(self, home: int) -> bool:
+        """Say whether all channels of the value at ``home`` are here in the end."""
+        return home in self._whole
+
+    @cached_property
+    def _whole(self) -> frozenset[int]:
+        home = self.places.home
+        return frozenset(home[each.node] for each in self.shards if each.gathers or each.split is not Split.COLUMN)  # fmt: skip
+
+    @cached_property
+    def _held(self) -> dict[int, int]:
+        """How many numbers a sample has in each home: this rank's channels, or all of them."""
+        found: dict[int, int] = {}
+        for shard in self.shards:
+            home = self.places.home[shard.node]
+            channels = (
+                self.network.shape(shard.node)[0] if self.is_whole(home) else shard.num_outputs
+            )
+            found[home] = channels * self.network.pixels(shard.node)
+        return found
+
+    @property
+    def final(self) -> int:
+        """The home of what this stage gives."""
+        return self.places.home[self.shards[-1].node]
+
+    def buffer(self, home: int) -> str:
+        """Return the buffer of the value at ``home``."""
+        return {STAGE_INPUT: "x", EXCHANGED: "e"}.get(home, f"a{home}")
+
+    def gradient(self, home: int) -> str:
+        """Return the buffer of the gradient of the value at ``home``, which must have one.
+
+        The gradient of logits takes their place.
+        """
+        if home == STAGE_INPUT:
+            return "gx"
+        if home == EXCHANGED:
+            return "ge"
+        if home == self.final:
+            return self.buffer(home) if self.is_last else "gy"
+        return f"g{self.places.gradient[home]}"
+
+    def has_slots(self, buffer: str) -> bool:
+        """Say whether each slot has a ``buffer`` of its own; the slots share the others."""
+        return not (buffer.startswith("g") and buffer[1:].isdigit()) and buffer != "work"
+
+    def learns_before(self, node: int) -> bool:
+        """Say whether anything before ``node`` has a gradient."""
+        home = self.places.home
+        values = self.network.nodes[node].inputs
+        return any(home.get(value, STAGE_INPUT) in self.places.learning for value in values)
+
+    def sums_gradient(self, home: int) -> bool:
+        """Say whether the tp ranks each have a part of the gradient of ``home``: it is summed.
+
+        What all of them would bring alike, only the first brings.
+        """
+        if self.exchange is not None and home < self.exchange:
+            return False
+        return home in self.places.learning and any(
+            self.shard(node).split is Split.COLUMN and self.shard(node).is_weighted
+            for node in self.places.readers.get(home, ())
+        )
+
+    def rows_at(self, place: int, rows: int) -> int:
+        """Return how many of a microbatch's ``rows`` samples this rank has at a node or home."""
+        if self.exchange is None or place >= self.exchange or place == EXCHANGED:
+            return rows
+        return split_size(rows, self.tp, self.tp_rank)
+
+    @property
+    def exchanged_width(self) -> int:
+        """How many numbers a sample has where the batch is exchanged."""
+        assert self.exchange is not None
+        return self.network.width(self.network.nodes[self.exchange].inputs[0])
+
+    @property
+    def num_before_exchange(self) -> int:
+        """How many parameters all ranks have alike, because they come before the exchange."""
+        return 0 if self.exchange is None else self.offsets[self.exchange]
+
+    def slot_elements(self, rows: int) -> dict[str, int]:
         """Return the buffers of one slot, for microbatches of up to ``rows`` samples.
 
-        ``x`` is the stage's input, ``a<l>`` what layer ``l`` puts out, ``g<l>`` the gradient of
-        that; the gradient of the last layer takes the place of its output.
+        ``x`` is what the stage is given, ``a<n>`` what node ``n`` puts out, ``s<n>`` the sums and
+        statistics of a normalisation, ``t`` the targets; ``gx`` and ``gy`` are the gradients of
+        what the stage is given and of what it gives. ``e`` is the exchanged batch, samples first,
+        and ``ge`` its gradient.
         """
-        first, last = self.shards[0], self.shards[-1]
-        sizes = {"x": workload.widths[first.layer] * rows}
-        sizes |= {f"a{shard.layer}": _held_units(workload, shard) * rows for shard in self.shards}
+        network = self.network
+        sizes = {"x": network.width(self.input) * self.rows_at(STAGE_INPUT, rows)}
+        sizes |= {
+            f"a{home}": width * self.rows_at(home, rows)
+            for home, width in self._held.items()
+            if home >= 0
+        }
+        if self.exchange is not None:
+            sizes |= dict.fromkeys(("e", "ge"), self.exchanged_width * rows)
+        sizes |= {
+            f"s{shard.node}": 4 * shard.num_outputs for shard in self.shards if shard.num_stats
+        }
         if self.is_last:
-            sizes["t"] = workload.widths[-1] * rows
+            sizes["t"] = network.num_classes * rows
         else:
-            sizes[f"g{last.layer}"] = workload.widths[last.layer + 1] * rows
+            sizes["gy"] = network.width(self.shards[-1].node) * rows
         if not self.is_first:
-            sizes[f"g{first.layer - 1}"] = workload.widths[first.layer] * rows
+            sizes["gx"] = network.width(self.input) * rows
         return sizes
 
-    def shared_elements(self, workload: Workload, rows: int) -> dict[str, int]:
-        """Return the buffers that all slots share: the gradients inside the stage."""
-        return {
-            f"g{shard.layer}": _held_units(workload, shard) * rows for shard in self.shards[:-1]
-        }
+    def shared_elements(self, rows: int) -> dict[str, int]:
+        """Return the buffers that all slots share: gradients inside the stage, and scratch."""
+        sizes = {f"g{number}": 0 for number in range(self.places.num_gradients)}
+        for home, number in self.places.gradient.items():
+            sizes[f"g{number}"] = max(
+                sizes[f"g{number}"], self._held[home] * self.rows_at(home, rows)
+            )
+        sizes["work"] = max(
+            scratch_elements(
+                self.network,
+                each.node,
+                each.num_inputs,
+                each.num_outputs,
+                self.rows_at(each.node, rows),
+            )
+            for each in self.shards
+        )
+        if self.is_first and not self.has_rows:  # to turn images, which come samples first
+            sizes["work"] = max(
+                sizes["work"], self.network.num_features * self.rows_at(STAGE_INPUT, rows)
+            )
+        return sizes
 
 
 def held_elements(layout: Layout, workload: Workload, slots: int, rows: int) -> int:
     """Return all that a rank holds, but for the scratch of expanded collectives."""
     copies = 3 if workload.has_momentum else 2
-    activations = slots * sum(layout.slot_elements(workload, rows).values())
-    shared = sum(layout.shared_elements(workload, rows).values())
-    return copies * layout.num_parameters + activations + shared
+    activations = slots * sum(layout.slot_elements(rows).values())
+    shared = sum(layout.shared_elements(rows).values())
+    return copies * layout.num_parameters + layout.num_stats + activations + shared
 
 
-def _held_units(workload: Workload, shard: LayerShard) -> int:
-    """Return how many rows the output buffer of ``shard`` has: its own units, or all of them."""
-    return shard.num_units if shard.split is Split.COLUMN else workload.widths[shard.layer + 1]
-
-
-@lru_cache(maxsize=4096)
-def stage_layers(widths: tuple[int, ...], num_stages: int) -> tuple[range, ...]:
-    """Return the layers of each stage, such that the costliest stage costs least.
-
-    >>> stage_layers((128, 512, 64, 26), 2)
-    (range(0, 1), range(1, 3))
-    """
-    workload = Workload(widths, 1)
-    flops = [workload.layer_flops(layer) for layer in range(workload.num_layers)]
-    best: dict[tuple[int, int], tuple[int, tuple[range, ...]]] = {(0, 0): (0, ())}
-    for stages in range(1, num_stages + 1):
-        for end in range(stages, len(flops) + 1):
-            options = (
-                (max(best[stages - 1, start][0], sum(flops[start:end])),
-                 (*best[stages - 1, start][1], range(start, end)))
-                for start in range(stages - 1, end)
-                if (stages - 1, start) in best
-            )  # fmt: skip
-            best[stages, end] = min(options, key=lambda option: option[0])
-    return best[num_stages, len(flops)][1]
+def layout_of(
+    network: Network, mesh: Mesh, stage: int, tp_rank: int, cuts: tuple[int, ...] = (), *,
+    is_exchanged: bool = False,
+) -> Layout:  # fmt: skip
+    """Return what the ranks at ``stage`` and ``tp_rank`` of ``mesh`` hold of ``network``."""
+    return _layout(network, mesh.pp, mesh.tp, stage, tp_rank, cuts, is_exchanged and mesh.tp > 1)
 
 
 @lru_cache(maxsize=65536)
-def layout_of(widths: tuple[int, ...], mesh: Mesh, stage: int, tp_rank: int) -> Layout:
-    """Return what the ranks at ``stage`` and ``tp_rank`` of ``mesh`` hold of the network."""
-    layers = stage_layers(widths, mesh.pp)[stage]
-    shards = []
-    for position, layer in enumerate(layers):
-        k, m, tp = widths[layer], widths[layer + 1], mesh.tp
-        inputs, units, has_bias = (0, k), (0, m), True
-        if tp == 1:
-            split = Split.FULL
-        elif position % 2 == 1:
-            split, inputs, has_bias = Split.ROW, _share(k, tp, tp_rank), tp_rank == 0
-        else:
-            split = Split.COLUMN if layer + 1 in layers else Split.COLUMN_GATHER
-            units = _share(m, tp, tp_rank)
-        shards.append(LayerShard(layer, split, *inputs, *units, has_bias))
-    return Layout(stage, mesh.pp, tp_rank, tuple(shards))
+def _layout(network: Network, pp: int, tp: int, stage: int, tp_rank: int, cuts: tuple[int, ...], is_exchanged: bool) -> Layout:  # fmt: skip
+    nodes = stage_nodes(network, pp, cuts)[stage]
+    exchange = exchange_node(network) if is_exchanged else None
+    shards = shards_of(network, nodes, tp, tp_rank, exchange or 0)
+    return Layout(network, stage, pp, tp_rank, tuple(shards), tp, exchange)
 
 
-def tensor_classes(widths: tuple[int, ...], mesh: Mesh, stage: int) -> list[range]:
-    """Return the ranges of tp ranks whose layouts differ in position only, not in size."""
-    borders = {0, mesh.tp}
-    for shard in layout_of(widths, mesh, stage, 0).shards:
+def tensor_classes(layout: Layout, tp: int, rows: Sequence[int] = ()) -> list[range]:
+    """Return the ranges of tp ranks whose layouts differ from ``layout`` in position only, not in size.
+
+    ``layout`` is that of one of them; ``rows`` are the samples of the microbatches.
+    """
+    borders = {0, tp}
+    if layout.exchange is not None:
+        borders |= {each % tp for each in rows}
+    for shard in layout.shards:
         if shard.split is Split.ROW:
-            borders |= {1, widths[shard.layer] % mesh.tp}
-        elif shard.split is not Split.FULL:
-            borders.add(widths[shard.layer + 1] % mesh.tp)
-    ordered = sorted(borders)
-    return [range(low, high) for low, high in pairwise(ordered)]
+            borders.add(1)
+        elif shard.split is Split.COLUMN and shard.is_weighted:
+            borders.add(layout.network.shape(shard.node)[0] % tp)
+    return [range(low, high) for low, high in pairwise(sorted(borders))]
 
 
-def _share(total: int, parts: int, index: int) -> tuple[int, int]:
-    start = split_start(total, parts, index)
-    return start, start + split_size(total, parts, index)
-
-
-def check_mesh(workload: Workload, mesh: Mesh, num_microbatches: int) -> None:
+def check_mesh(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
     """Raise :class:`UsageError` unless the network and batch admit ``mesh``."""
-    if mesh.pp > workload.num_layers:
-        raise UsageError(
-            f"pp must be at most the {workload.num_layers} layers of {workload.net}, got {mesh.pp} "
-            f"stages; use fewer stages or a deeper net"
-        )
+    network = workload.network
+    check_stages(network, mesh.pp, options.stages)
+    if options.is_exchanged:
+        exchange_node(network)
     if mesh.tp > 1:
         for stage in range(mesh.pp):
-            for shard in layout_of(workload.widths, mesh, stage, 0).shards:
-                width = workload.widths[shard.layer + (shard.split is not Split.ROW)]
-                if width < mesh.tp:
+            for shard in layout_of(
+                network, mesh, stage, 0, options.stages, is_exchanged=options.is_exchanged
+            ).shards:
+                width = network.shape(shard.node)[0]
+                if shard.split is Split.COLUMN and shard.is_weighted and width < mesh.tp:
                     raise UsageError(
-                        f"tp must be at most the {width} units that layer {shard.layer} of "
-                        f"{workload.net} splits, got {mesh.tp}"
+                        f"tp must be at most the {width} channels or units that layer "
+                        f"{network.nodes[shard.node].name} of {network.name} splits, got {mesh.tp}"
                     )
-    least = mesh.dp * num_microbatches
+    least = mesh.dp * options.num_microbatches
     if workload.global_batch < least:
         raise UsageError(
-            f"batch must be at least dp x microbatches = {mesh.dp} x {num_microbatches} = {least}, "
-            f"got {workload.global_batch}; use a larger batch or fewer ranks"
+            f"batch must be at least dp x microbatches = {mesh.dp} x {options.num_microbatches} = "
+            f"{least}, got {workload.global_batch}; use a larger batch or fewer ranks"
         )

@@ -81,7 +81,7 @@ def has_average(program: Program) -> bool:
 
 
 def _master(workload: Workload, mesh: Mesh, step: StepOfRound, *, is_round_trip: bool) -> Role:
-    size = layout_of(workload.widths, mesh, 0, 0).num_parameters
+    size = layout_of(workload.network, mesh, 0, 0).num_parameters
     whole = Part("param", 0, size)
     holds = (whole, Part("scratch", 0, size)) if is_round_trip and mesh.dp > 2 else (whole,)
     ops: list[Op] = []

@@ -19,7 +19,9 @@ class PlanOptions:
     ``average_every`` is how many steps ranks take between two averages of their weights, 0 for a
     whole epoch; ``servers`` how many ranks serve parameters. Ranks that take tickets meet after
     every ``pause_every`` batches' worth of them, 0 for once an epoch: a checkpoint needs a moment
-    when no gradient is under way.
+    when no gradient is under way. ``stages`` are the first nodes of all pipeline stages but the
+    first; without any, stages are balanced by flops. With ``sync_batchnorm`` replicas share the
+    statistics of each batch, else each normalises by its own.
     """
 
     num_microbatches: int = 1
@@ -32,6 +34,13 @@ class PlanOptions:
     servers: int = 1
     ranks_per_node: int = 1
     pause_every: int = 0
+    stages: tuple[int, ...] = ()
+    sync_batchnorm: bool = False
+
+    @property
+    def is_exchanged(self) -> bool:
+        """Whether convolutions split the batch, and dense layers exchange it and split themselves."""
+        return self.strategy is Strategy.KRIZHEVSKY
 
 
 def parse_every(text: str) -> int:

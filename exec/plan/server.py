@@ -136,7 +136,7 @@ def _asynchronous(
 
 def _shards(workload: Workload, mesh: Mesh, options: PlanOptions) -> list[tuple[int, int]]:
     """Return which parameters each server has."""
-    size, count = layout_of(workload.widths, mesh, 0, 0).num_parameters, options.servers
+    size, count = layout_of(workload.network, mesh, 0, 0).num_parameters, options.servers
     return [(split_start(size, count, i), split_start(size, count, i + 1)) for i in range(count)]
 
 

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from exec.cli import make_app, run_app
 from exec.errors import UsageError
+from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
 from exec.plan.nodes import check_nodes, without_effect
@@ -18,7 +19,7 @@ from exec.program.check import check_program
 from exec.program.ops import Algorithm
 from exec.program.program import Program
 from exec.program.text import format_op, format_program
-from exec.workload import Workload, parse_net, positive
+from exec.workload import Workload, positive
 
 app = make_app("python -m exec.program", "Print the program of one training step.")
 Flag = Annotated[bool, Parameter(negative=())]

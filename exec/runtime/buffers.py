@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from exec.nn.backend import DTYPES, Array, xp
-from exec.nn.initial import initial_weights
-from exec.plan.layout import LayerShard, Layout
+from exec.plan.layout import Layout
 from exec.program.peers import Part
 from exec.program.program import Role
+from exec.runtime.pieces import initial_share
 from exec.workload import Workload
 
 
@@ -43,9 +41,9 @@ class Buffers:
         if "scratch" not in self.arrays:
             self.arrays["scratch"] = zeros(self.scratch_elements)
         if self.rows:
-            shared = self.layout.shared_elements(self.workload, self.rows)
+            shared = self.layout.shared_elements(self.rows)
             self.arrays |= {name: zeros(size) for name, size in shared.items()}
-            for name, size in self.layout.slot_elements(self.workload, self.rows).items():
+            for name, size in self.layout.slot_elements(self.rows).items():
                 for slot in range(self.role.slots):
                     self.arrays[f"{name}.{slot}"] = zeros(size)
 
@@ -59,6 +57,11 @@ class Buffers:
     def velocity(self) -> Array | None:
         """The velocities that this rank holds, or None."""
         return self.arrays.get("velocity")
+
+    @property
+    def stats(self) -> Array:
+        """The running means and variances that this rank holds, perhaps none."""
+        return self.arrays.get("stat", self.parameters[:0])
 
     @property
     def is_whole(self) -> bool:
@@ -86,28 +89,12 @@ class Buffers:
         start = self._starts.get(part.buffer, 0)
         return array[part.start - start : part.stop - start]
 
-    def weight(self, flat: Array, shard: LayerShard) -> Array:
-        """Return the (units, inputs) weights of ``shard`` in ``flat`` (parameters or gradient)."""
-        start = self.layout.offset(shard.layer)
-        size = shard.num_units * shard.num_inputs
-        return flat[start : start + size].reshape(shard.num_units, shard.num_inputs)
-
-    def bias(self, flat: Array, shard: LayerShard) -> Array | None:
-        """Return the biases of ``shard`` in ``flat``, or None if another rank holds them."""
-        if not shard.has_bias:
-            return None
-        start = self.layout.offset(shard.layer) + shard.num_units * shard.num_inputs
-        return flat[start : start + shard.num_units]
-
     def initialise(self, seed: int, start: int = 0) -> None:
         """Set the parameters to the share of the seeded weights that this rank holds."""
-        flat = np.zeros(self.layout.num_parameters, DTYPES[self.dtype])
-        for shard in self.layout.shards:
-            inputs, units = self.workload.widths[shard.layer : shard.layer + 2]
-            full = initial_weights(seed, shard.layer, inputs, units, DTYPES[self.dtype], start)
-            rows = slice(shard.out_start, shard.out_stop)
-            self.weight(flat, shard)[...] = full[rows, shard.in_start : shard.in_stop]
+        flat, stats = initial_share(self.layout, seed, self.dtype, start)
         self.set_parameters(flat)
+        if self.stats.size:
+            self.stats[...] = stats
 
     def set_parameters(self, flat: Array) -> None:
         """Set the parameters to this rank's piece of ``flat``, all parameters of the layout."""

@@ -15,7 +15,7 @@ from exec.runtime.report import gather_spans
 from exec.runtime.session import Epoch, Session
 from exec.runtime.utilisation import counters
 from exec.runtime.utilisation_plot import draw_utilisation
-from exec.runtime.weights import save_weights
+from exec.runtime.model_file import save_weights
 from exec.transport.protocol import Transport
 
 
@@ -58,7 +58,6 @@ def save_model(
     """Write the weights to ``path``, with where they come from; all ranks must call it together."""
     weights = session.weights()
     metadata = {
-        "format": "stepcast-weights-1",
         "net": session.plan.workload.net,
         "data": dataset.name,
         "epoch": str(epoch.epoch),

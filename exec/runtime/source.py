@@ -7,6 +7,8 @@ from exec.data.dataset import Dataset
 from exec.data.load import load_dataset
 from exec.data.noise import noise_dataset
 from exec.errors import UsageError
+from exec.network.network import Image, Network, spell_shape
+from exec.network.parse import with_image
 from exec.workload import Workload
 
 
@@ -35,22 +37,41 @@ class Source:
         Raises:
             UsageError: the network or the batch does not fit it.
         """
-        widths = workload.widths
+        network = workload.network
         if self.name == "noise":
-            dataset = noise_dataset(widths[0], widths[-1], self.num_train, self.num_test, self.seed)
+            dataset = noise_dataset(
+                network.image, network.num_classes, self.num_train, self.num_test, self.seed
+            )
         else:
             dataset = self.load()
-        if (dataset.num_features, dataset.num_classes) != (widths[0], widths[-1]):
-            suggestion = "-".join(
-                map(str, (dataset.num_features, *widths[1:-1], dataset.num_classes))
-            )
-            raise UsageError(
-                f"net must start with the {dataset.num_features} features and end with the "
-                f"{dataset.num_classes} classes of {dataset.name}, got {workload.net}; "
-                f"for example --net {suggestion}"
-            )
+        check_fits(network, dataset)
         check_batch(dataset, workload.global_batch)
         return dataset
+
+
+def check_fits(network: Network, dataset: Dataset) -> None:
+    """Raise :class:`UsageError` unless ``network`` takes the images of ``dataset``, and its classes.
+
+    One of dense layers, whose images are flat, takes any with as many numbers.
+    """
+    is_flat = network.image[1:] == (1, 1)
+    fits = dataset.num_features == network.num_features and (
+        is_flat or dataset.image_shape == network.image
+    )
+    if fits and dataset.num_classes == network.num_classes:
+        return
+    suggestion = with_image(network.name, dataset.image_shape, dataset.num_classes)
+    raise UsageError(
+        f"net must take the {_spell(dataset.image_shape)} of {dataset.name} and tell its "
+        f"{dataset.num_classes} classes apart, got {network.name} with "
+        f"{spell_shape(network.image)} and {network.num_classes}; "
+        + (f"for example --net {suggestion}" if suggestion else "use a net that does")
+    )
+
+
+def _spell(shape: Image) -> str:
+    """Return ``shape`` for people; rows of numbers that are no rectangle are features."""
+    return f"{shape[2]} features" if shape[:2] == (1, 1) else f"{spell_shape(shape)} images"
 
 
 def check_batch(dataset: Dataset, batch: int) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from exec.errors import DataError, ModelFileError
-from exec.runtime.weights import Weights, save_weights
+from exec.nn.weights import Weights
+from exec.runtime.model_file import save_weights
 from exec.search.record import TrialResult, best_trial
 
 SUMMARY, WEIGHTS, STAGED = "best.json", "best.safetensors", "next-best.safetensors"
@@ -22,7 +23,7 @@ def stage(folder: Path, result: TrialResult, weights: Weights, metadata: Mapping
     """Write the weights of ``result``, which is better than all in the journal."""
     save_weights(
         folder / STAGED, weights,
-        {"format": "stepcast-weights-1", "trial": str(result.index), **metadata},
+        {"trial": str(result.index), **metadata},
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exec.errors import UsageError, unknown_name
+from exec.network.network import Network, mlp
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,9 @@ class Config:
     batch: int
     epochs: int
 
-    def widths(self, num_features: int, num_classes: int) -> tuple[int, ...]:
-        """Return the widths of the network, as :class:`~exec.workload.Workload` has them."""
-        return (num_features, *[self.units] * self.layers, num_classes)
+    def network(self, num_features: int, num_classes: int) -> Network:
+        """Return the network: dense layers with sigmoids between them."""
+        return mlp(num_features, *[self.units] * self.layers, num_classes)
 
     def __str__(self) -> str:
         """Return it for people."""

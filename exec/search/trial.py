@@ -8,12 +8,14 @@ import numpy as np
 
 from exec.data.dataset import Dataset
 from exec.errors import UsageError
+from exec.nn.inference import num_correct
+from exec.nn.weights import Weights
 from exec.plan.layout import check_mesh
+from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.runtime.job import AgreedError, together
 from exec.runtime.session import Epoch, Session, TrainingPlan
 from exec.runtime.source import check_batch
-from exec.runtime.weights import Weights, num_correct
 from exec.search.record import EpochResult, State, TrialResult
 from exec.search.space import Config, Space
 from exec.transport.protocol import Transport
@@ -52,11 +54,11 @@ class Setting:
         Raises:
             UsageError: the batch is too large for the samples or too small for the ranks.
         """
-        widths = config.widths(self.dataset.num_features, self.dataset.num_classes)
+        network = config.network(self.dataset.num_features, self.dataset.num_classes)
         itemsize = 8 if self.dtype == "float64" else 4
-        workload = Workload(widths, config.batch, itemsize, self.momentum > 0)
+        workload = Workload(network, config.batch, itemsize, self.momentum > 0)
         mesh = Mesh(dp=ranks)
-        check_mesh(workload, mesh, 1)
+        check_mesh(workload, mesh, PlanOptions())
         check_batch(self.dataset, config.batch)
         return TrainingPlan(workload, mesh, dtype=self.dtype, learning_rate=config.learning_rate,
                             momentum=self.momentum, seed=self.seed)  # fmt: skip
@@ -138,11 +140,10 @@ def weights_label(dataset: Dataset, outcome: Outcome) -> dict[str, str]:
     """Return what is written into a trial's weights: their network, and how they test at last."""
     result, weights = outcome.result, outcome.weights
     assert weights is not None
-    images = dataset.test_images.astype(weights[0][0].dtype, copy=False)
+    images = dataset.test_images.astype(weights.parameters.dtype, copy=False)
     correct = num_correct(weights, images, dataset.test_labels)
-    widths = result.config.widths(dataset.num_features, dataset.num_classes)
     return {
-        "net": "-".join(map(str, widths)),
+        "net": weights.network.name,
         "data": dataset.name,
         "epoch": str(result.config.epochs),
         "test_accuracy": str(correct / len(images)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from calibration.machine import Machine
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.layout import stage_layers
 from exec.plan.options import PlanOptions
@@ -108,4 +109,4 @@ def even_plans(draw: st.DrawFn, algorithms: tuple[Algorithm, ...], ranks: tuple[
         draw(st.booleans()), draw(st.sampled_from(algorithms)),
     )  # fmt: skip
     assert stage_layers(widths, mesh.pp)
-    return Plan(Workload(widths, batch, 8), mesh, options, draw(st.booleans()))
+    return Plan(Workload(mlp(*widths), batch, 8), mesh, options, draw(st.booleans()))

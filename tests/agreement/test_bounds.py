@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.machine import Machine
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
@@ -75,7 +76,9 @@ def test_1f1b_of_three_and_more_stages_waits_for_ports_at_most_as_long_as_it_tra
     # A middle stage takes activations and gradients through one port: each transfer may have to wait
     # for one that goes the other way. So a machine of half the bandwidth bounds it from above.
     options = PlanOptions(microbatches, Schedule.ONE_F_ONE_B)
-    plan = Plan(Workload(widths, rows * microbatches, ITEMSIZE), Mesh(pp=stages), options, one_lane)
+    plan = Plan(
+        Workload(mlp(*widths), rows * microbatches, ITEMSIZE), Mesh(pp=stages), options, one_lane
+    )
     simulated_s = plan.simulated_s(on)
     assert at_most(plan.solved_s(on), simulated_s)
     assert at_most(simulated_s, plan.solved_s(half_the_bandwidth(on)))
@@ -100,7 +103,7 @@ def half_the_bandwidth(of: Machine) -> Machine:
 def test_1f1b_of_four_stages_does_meet_contention() -> None:
     # Else the law above would say nothing.
     options = PlanOptions(2, Schedule.ONE_F_ONE_B)
-    plan = Plan(Workload((64, 48, 8, 40, 16), 8, ITEMSIZE), Mesh(pp=4), options)
+    plan = Plan(Workload(mlp(64, 48, 8, 40, 16), 8, ITEMSIZE), Mesh(pp=4), options)
     assert plan.simulated_s(ROUND) > 1.01 * plan.solved_s(ROUND)
 
 
@@ -139,7 +142,7 @@ def one_bucket(ranks: int, algorithm: Algorithm) -> Plan:
     """Return data parallelism of equal replicas with a single all-reduce."""
     widths = even_widths(Mesh(ranks), 2)
     return Plan(
-        Workload(widths, 2 * ranks, ITEMSIZE), Mesh(ranks), PlanOptions(algorithm=algorithm)
+        Workload(mlp(*widths), 2 * ranks, ITEMSIZE), Mesh(ranks), PlanOptions(algorithm=algorithm)
     )
 
 
@@ -147,7 +150,7 @@ def one_bucket(ranks: int, algorithm: Algorithm) -> Plan:
 def test_uneven_chunks_cost_the_closed_form_at_most_one_element_a_step(ranks: int) -> None:
     options = PlanOptions(bucket_nbytes=1 << 30, algorithm=Algorithm.RING)
     for width in range(20, 30):
-        plan = Plan(Workload((width, 31, 7), 2 * ranks, ITEMSIZE), Mesh(ranks), options)
+        plan = Plan(Workload(mlp(width, 31, 7), 2 * ranks, ITEMSIZE), Mesh(ranks), options)
         slack_s = (ranks - 1) * (2 * BETA_S_PER_BYTE * ITEMSIZE + GAMMA_S)
         assert at_most(plan.simulated_s(ROUND), plan.solved_s(ROUND))
         assert at_most(plan.solved_s(ROUND), plan.simulated_s(ROUND) + slack_s)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from exec.network.network import mlp
 from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.collectives import expand
 from exec.plan.epoch import plan_epoch
@@ -33,7 +34,7 @@ CASES = [
 
 def checkpoint_of(strategy: Strategy, mesh: Mesh, *, has_momentum: bool) -> Program:
     """Return the checkpoint after the last turn of an epoch."""
-    workload = Workload((6, 5, 4, 3), 12, 8, has_momentum)
+    workload = Workload(mlp(6, 5, 4, 3), 12, 8, has_momentum)
     options = PlanOptions(strategy=strategy, average_every=2)
     last = plan_epoch(workload, mesh, options, 30)[-1]
     return plan_checkpoint(last.program, strategy)
@@ -73,7 +74,7 @@ def test_what_the_ranks_save_is_the_whole_network(
 
 def test_ranks_of_a_node_share_its_disk() -> None:
     program = checkpoint_of(Strategy.AVERAGING, Mesh(4), has_momentum=False)
-    nbytes = 8 * Workload((6, 5, 4, 3), 4).num_parameters
+    nbytes = 8 * Workload(mlp(6, 5, 4, 3), 4).num_parameters
     for ranks_per_node, savers in ((1, 1), (2, 2), (4, 4)):
         costs = Costs(machine(storage=storage(), links={}), Mesh(4), ranks_per_node, is_comm_free=True)  # fmt: skip
         expected = storage().fixed_s + savers * nbytes * storage().s_per_byte
@@ -84,7 +85,7 @@ def test_ranks_of_a_node_share_its_disk() -> None:
 
 def test_of_equal_replicas_one_saves_and_all_meet() -> None:
     program = checkpoint_of(Strategy.DATA, Mesh(3), has_momentum=True)
-    nbytes = 2 * 8 * Workload((6, 5, 4, 3), 3).num_parameters
+    nbytes = 2 * 8 * Workload(mlp(6, 5, 4, 3), 3).num_parameters
     costs = Costs(WITH_STORAGE, Mesh(3), 1)
     expected = storage().fixed_s + nbytes * storage().s_per_byte
     times = solve(program, costs, one_lane=False)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.machine import Machine
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
@@ -47,7 +48,7 @@ def assert_same(plan: Plan, on: Machine = ROUND) -> None:
 @SETTINGS
 @given(on=machines(), momentum=st.booleans(), batch=st.integers(1, 64))
 def test_serial_is_the_sum_of_its_ops(on: Machine, momentum: bool, batch: int) -> None:
-    plan = Plan(Workload((20, 10, 5), batch, 8, momentum), Mesh())
+    plan = Plan(Workload(mlp(20, 10, 5), batch, 8, momentum), Mesh())
     assert_same(plan, on)
     assert plan.solved_s(on) == pytest.approx(sum(plan.busy_s(on)), rel=SAME)
 
@@ -61,7 +62,7 @@ def test_data_parallel_on_a_power_of_two_agrees(
 ) -> None:
     options = PlanOptions(bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
     widths = even_widths(Mesh(ranks), 3)
-    assert_same(Plan(Workload(widths, 3 * ranks, 8), Mesh(ranks), options, one_lane))
+    assert_same(Plan(Workload(mlp(*widths), 3 * ranks, 8), Mesh(ranks), options, one_lane))
 
 
 @pytest.mark.parametrize("one_lane", [False, True])
@@ -73,7 +74,7 @@ def test_rings_and_the_library_agree_on_any_number_of_ranks(
 ) -> None:
     options = PlanOptions(bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
     widths = even_widths(Mesh(ranks), 3)
-    assert_same(Plan(Workload(widths, 3 * ranks, 8), Mesh(ranks), options, one_lane))
+    assert_same(Plan(Workload(mlp(*widths), 3 * ranks, 8), Mesh(ranks), options, one_lane))
 
 
 @SETTINGS
@@ -87,7 +88,7 @@ def test_the_library_agrees_on_any_machine_even_with_uneven_replicas(
     on: Machine, ranks: int, overlap: bool, bucket: int
 ) -> None:
     options = PlanOptions(bucket_nbytes=bucket, overlap=overlap)
-    assert_same(Plan(Workload((11, 7, 5), 3 * ranks + 1, 8), Mesh(ranks), options), on)
+    assert_same(Plan(Workload(mlp(11, 7, 5), 3 * ranks + 1, 8), Mesh(ranks), options), on)
 
 
 @SETTINGS
@@ -118,7 +119,7 @@ def test_data_parallel_agrees_on_any_machine(
 ) -> None:
     options = PlanOptions(bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
     widths = even_widths(Mesh(ranks), 3)
-    assert_same(Plan(Workload(widths, 2 * ranks, 8), Mesh(ranks), options, one_lane), on)
+    assert_same(Plan(Workload(mlp(*widths), 2 * ranks, 8), Mesh(ranks), options, one_lane), on)
 
 
 @pytest.mark.parametrize("one_lane", [False, True])
@@ -130,7 +131,9 @@ def test_tensor_parallel_of_equal_shards_agrees(
 ) -> None:
     mesh = Mesh(tp=ranks)
     widths = even_widths(mesh, num_layers)
-    assert_same(Plan(Workload(widths, 16, 8), mesh, PlanOptions(2, algorithm=algorithm), one_lane))
+    assert_same(
+        Plan(Workload(mlp(*widths), 16, 8), mesh, PlanOptions(2, algorithm=algorithm), one_lane)
+    )
 
 
 @pytest.mark.parametrize("one_lane", [False, True])
@@ -183,7 +186,7 @@ def test_hybrids_of_two_stages_with_the_library_agree(
     for microbatches in (1, 2, 3):
         batch = 2 * mesh.dp * microbatches
         options = PlanOptions(microbatches, schedule, 1, overlap)
-        assert_same(Plan(Workload((24, 16, 24, 16, 8), batch, 8), mesh, options, one_lane))
+        assert_same(Plan(Workload(mlp(24, 16, 24, 16, 8), batch, 8), mesh, options, one_lane))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_hybrids_without_stages_agree_for_expanded_algorithms_too(
     widths = even_widths(mesh, 3)
     for overlap in (False, True):
         options = PlanOptions(2, bucket_nbytes=1, overlap=overlap, algorithm=algorithm)
-        plan = Plan(Workload(widths, 4 * mesh.dp, 8), mesh, options, one_lane=True)
+        plan = Plan(Workload(mlp(*widths), 4 * mesh.dp, 8), mesh, options, one_lane=True)
         assert_same(plan)
 
 
@@ -233,7 +236,7 @@ def test_a_collective_of_unequal_ranks_begins_with_the_last_of_them(one_lane: bo
 def test_messages_of_one_rank_take_turns_at_its_port_in_both_engines() -> None:
     # Transfers of 48 ms and compute of 4 ms or less: the link is what the first stage waits for.
     options = PlanOptions(6, Schedule.GPIPE)
-    plan = Plan(Workload((2, 100, 2), 60, 8), Mesh(pp=2), options)
+    plan = Plan(Workload(mlp(2, 100, 2), 60, 8), Mesh(pp=2), options)
     on = machine(links=links(ALPHA_S, 6 * BETA_S_PER_BYTE))
     assert plan.solved_s(on) > 12 * 48e-3
     assert_same(plan, on)

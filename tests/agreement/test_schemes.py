@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from calibration.machine import Machine
 from exec.errors import UsageError
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
@@ -51,7 +52,7 @@ def settings_of(
     if not is_even:
         batch += draw(st.integers(0, trainers - 1))
     widths = (draw(st.sampled_from([6, 20, 64])), draw(st.sampled_from([5, 30])), 4)
-    workload = Workload(widths, batch, 8, draw(st.booleans()))
+    workload = Workload(mlp(*widths), batch, 8, draw(st.booleans()))
     try:
         check_plan(workload, mesh, options)
     except UsageError:
@@ -137,7 +138,7 @@ def test_asynchronous_schemes_stay_inside_their_bounds(setting: Setting) -> None
 def test_what_has_no_closed_form_is_not_solved(strategy: Strategy) -> None:
     mesh = Mesh(3)
     options = PlanOptions(strategy=strategy)
-    program = plan_epoch(Workload((6, 4), 8), mesh, options, 80)[0].program
+    program = plan_epoch(Workload(mlp(6, 4), 8), mesh, options, 80)[0].program
     with pytest.raises(ValueError, match="no closed form"):
         solve(program, Costs(ROUND, mesh, 3), one_lane=False)
 
@@ -147,7 +148,7 @@ def test_equal_workers_of_an_asynchronous_server_are_stale_by_each_other(workers
     # Equal workers come in turn, so between two gradients of one come one of each of the others.
     mesh = Mesh(workers + 1)
     options = PlanOptions(strategy=Strategy.ASYNC_SERVER)
-    workload = Workload((20, 10, 5), 4 * workers, 8)
+    workload = Workload(mlp(20, 10, 5), 4 * workers, 8)
     program = plan_epoch(workload, mesh, options, 40 * 4 * workers)[0].program
     times = simulate(program, Costs(ROUND, mesh, 1), one_lane=True)
     found = staleness(times.arrivals)
@@ -157,7 +158,7 @@ def test_equal_workers_of_an_asynchronous_server_are_stale_by_each_other(workers
 
 def test_a_slow_worker_takes_fewer_tickets_and_holds_up_nobody() -> None:
     mesh, options = Mesh(4), PlanOptions(strategy=Strategy.ASYNC_SERVER)
-    workload = Workload((64, 64, 8), 96, 8)
+    workload = Workload(mlp(64, 64, 8), 96, 8)
     program = plan_epoch(workload, mesh, options, 96 * 40)[0].program
     even = simulate(program, Costs(ROUND, mesh, 1), one_lane=True)
     slow = simulate(program, Costs(ROUND, mesh, 1, slowness={3: 8.0}), one_lane=True)
@@ -170,7 +171,7 @@ def test_a_slow_worker_takes_fewer_tickets_and_holds_up_nobody() -> None:
 
 def test_jitter_is_reproducible_and_mixes_the_arrivals() -> None:
     mesh, options = Mesh(5), PlanOptions(strategy=Strategy.ASYNC_SERVER)
-    program = plan_epoch(Workload((20, 10, 5), 32, 8), mesh, options, 32 * 40)[0].program
+    program = plan_epoch(Workload(mlp(20, 10, 5), 32, 8), mesh, options, 32 * 40)[0].program
     costs = Costs(ROUND, mesh, 1)
     first, second = (simulate(program, costs, one_lane=True, jitter=0.3) for _ in range(2))
     assert first == second
@@ -186,7 +187,7 @@ def test_a_slow_worker_never_makes_a_scheme_faster(
     on: Machine, strategy: Strategy, factor: float
 ) -> None:
     mesh, options = Mesh(4), PlanOptions(strategy=strategy)
-    program = plan_epoch(Workload((20, 10, 5), 24, 8), mesh, options, 24 * 6)[0].program
+    program = plan_epoch(Workload(mlp(20, 10, 5), 24, 8), mesh, options, 24 * 6)[0].program
     times = [
         simulated_s(expand(program), Costs(on, mesh, 1, slowness={3: pace}), one_lane=True)
         for pace in (1.0, factor)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from calibration.machine import Machine
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
@@ -74,7 +75,7 @@ def comm_s(plan: Plan, read: Callable[[Machine], float]) -> float:
 def test_an_allreduce_takes_what_its_paper_says(formula: Formula, ranks: int) -> None:
     options = PlanOptions(bucket_nbytes=1 << 30, algorithm=Algorithm(formula.__name__))
     # 239 x 120 weights and 120 biases: 28,800 numbers, which 2, 3, 4, 5 and 8 divide.
-    plan = Plan(Workload((239, 120), 2 * ranks, ITEMSIZE), Mesh(ranks), options)
+    plan = Plan(Workload(mlp(239, 120), 2 * ranks, ITEMSIZE), Mesh(ranks), options)
     expected_s = formula(ranks, 28_800 * ITEMSIZE)
     assert comm_s(plan, plan.solved_s) == pytest.approx(expected_s, rel=SAME)
     assert comm_s(plan, plan.simulated_s) == pytest.approx(expected_s, rel=SAME)
@@ -95,7 +96,7 @@ def test_a_hierarchical_allreduce_takes_its_three_rings(
     mesh = Mesh(nodes * node_size)
     options = PlanOptions(1, bucket_nbytes=1 << 30, algorithm=Algorithm.HIERARCHICAL,
                           ranks_per_node=node_size)  # fmt: skip
-    program = plan_step(Workload((239, 120), 2 * mesh.dp, ITEMSIZE), mesh, options)
+    program = plan_step(Workload(mlp(239, 120), 2 * mesh.dp, ITEMSIZE), mesh, options)
     n = 28_800 * ITEMSIZE
     part, share = n / mesh.dp, n / node_size
     inside_s = NODE_SHARE * (ALPHA + beta * share)
@@ -108,7 +109,7 @@ def test_a_hierarchical_allreduce_takes_its_three_rings(
             assert node_size * part_s >= alone_s + sum_s
             between_s = ALPHA + 2 * (nodes - 1) * node_size * part_s
         expected_s += between_s
-    busy_s = Plan(Workload((239, 120), 2 * mesh.dp, ITEMSIZE), mesh, options).busy_s(on)[0]
+    busy_s = Plan(Workload(mlp(239, 120), 2 * mesh.dp, ITEMSIZE), mesh, options).busy_s(on)[0]
     for read, each in ((solve, program), (simulate, expand(program))):
         took_s = read(each, Costs(on, mesh, node_size), one_lane=False).step_time_s
         assert took_s - busy_s == pytest.approx(expected_s, rel=SAME)
@@ -119,7 +120,7 @@ def test_an_allgather_is_a_ring_of_one_round(ranks: int) -> None:
     # Thakur et al., section 4.1: (p - 1) (alpha + beta n / p). A single column-split layer gathers
     # its outputs, 12 units of 4 samples, and has no other communication.
     mesh, options = Mesh(tp=ranks), PlanOptions(algorithm=Algorithm.RING)
-    plan = Plan(Workload((10, 12), 4, ITEMSIZE), mesh, options)
+    plan = Plan(Workload(mlp(10, 12), 4, ITEMSIZE), mesh, options)
     expected_s = (ranks - 1) * (ALPHA + BETA * 4 * 12 * ITEMSIZE / ranks)
     assert comm_s(plan, plan.solved_s) == pytest.approx(expected_s, rel=SAME)
     assert comm_s(plan, plan.simulated_s) == pytest.approx(expected_s, rel=SAME)
@@ -129,7 +130,7 @@ def test_a_message_between_two_stages_is_hockneys_line() -> None:
     # R. Hockney, Parallel Computing 20 (1994) 389-398. One microbatch of 4 samples through 2 stages:
     # 6 activations go forward and their gradients come back, nothing overlaps but the second stage's
     # loading of labels, and the first stage updates last.
-    plan = Plan(Workload((10, 6, 3), 4, ITEMSIZE), Mesh(pp=2))
+    plan = Plan(Workload(mlp(10, 6, 3), 4, ITEMSIZE), Mesh(pp=2))
     on = machine(compute=compute(1e-3, 0.0), links=links(ALPHA, BETA))
     # First stage: load, linear, sigmoid; second: linear, loss, backward; first: 2 backward, update.
     expected_s = 3e-3 + 3e-3 + 3e-3 + 2 * (ALPHA + BETA * 4 * 6 * ITEMSIZE)
@@ -161,7 +162,7 @@ def test_the_bubble_of_equal_stages_is_s_minus_1_in_m_plus_s_minus_1(
     # step; D. Narayanan et al., SC 2021, section 2.2: 1F1B has the same bubble and less memory.
     on = machine(compute=compute(kernels=_EQUAL), links=links(0.0, 0.0))
     options = PlanOptions(microbatches, schedule)
-    workload = Workload((8,) * (stages + 1), microbatches, ITEMSIZE)
+    workload = Workload(mlp(8) * (stages + 1), microbatches, ITEMSIZE)
     plan = Plan(workload, Mesh(pp=stages), options)
     step_s = (microbatches + stages - 1) * (FORWARD_S + BACKWARD_S)
     assert plan.solved_s(on) == pytest.approx(step_s, rel=SAME)
@@ -191,6 +192,6 @@ def test_gpipe_is_a_flow_shop_of_equal_jobs_forward_and_another_backward(
     )
     on = machine(compute=compute(kernels=_PER_FLOP), links=links(0.0, 0.0))
     options = PlanOptions(microbatches, Schedule.GPIPE)
-    plan = Plan(Workload(widths, rows * microbatches, ITEMSIZE), Mesh(pp=stages), options)
+    plan = Plan(Workload(mlp(*widths), rows * microbatches, ITEMSIZE), Mesh(pp=stages), options)
     assert plan.solved_s(on) == pytest.approx(step_s, rel=SAME)
     assert plan.simulated_s(on) == pytest.approx(step_s, rel=SAME)

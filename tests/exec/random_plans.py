@@ -8,6 +8,8 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
+from exec.network.network import mlp
+from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.layout import check_mesh
@@ -20,7 +22,7 @@ from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.program import Program
-from exec.workload import Workload, parse_net
+from exec.workload import Workload
 
 Item = TypeVar("Item")
 Pick = Callable[[Sequence[Item]], Item]
@@ -85,7 +87,7 @@ def draw_case(pick: Pick, ranks: Sequence[int]) -> Case:  # type: ignore[type-ar
         pick(list(Algorithm)),
         ranks_per_node=pick([count for count in range(1, size + 1) if _lies_evenly(mesh, count)]),
     )  # fmt: skip
-    return Case(Workload(widths, batch, 8, pick([False, True])), mesh, options)
+    return Case(Workload(mlp(*widths), batch, 8, pick([False, True])), mesh, options)
 
 
 def draw_scheme(
@@ -110,13 +112,13 @@ def draw_scheme(
     elif strategy in SERVERS:
         options = replace(options, servers=pick(range(1, min(4, size))))
     least_batch = num_trainers(mesh, options) * options.num_microbatches
-    workload = Workload(widths, least_batch + pick(range(14)), 8, pick([False, True]))
+    workload = Workload(mlp(*widths), least_batch + pick(range(14)), 8, pick([False, True]))
     return Case(workload, mesh, options)
 
 
 def _fits(widths: tuple[int, ...], mesh: Mesh) -> bool:
     try:
-        check_mesh(Workload(widths, mesh.dp), mesh, 1)
+        check_mesh(Workload(mlp(*widths), mesh.dp), mesh, 1)
     except UsageError:
         return False
     return True

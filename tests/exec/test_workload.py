@@ -5,8 +5,10 @@ import math
 import pytest
 
 from exec.errors import UsageError
+from exec.network.network import mlp
+from exec.network.parse import parse_net
 from exec.program.ops import Kernel, Shape
-from exec.workload import Workload, kernel_elements, kernel_flops, parse_net, positive
+from exec.workload import Workload, kernel_elements, kernel_flops, positive
 
 
 def test_net_parses_to_its_widths_and_back() -> None:
@@ -35,7 +37,7 @@ def test_workload_that_cannot_be_is_refused(
     widths: tuple[int, ...], batch: int, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        Workload(widths, batch)
+        Workload(mlp(*widths), batch)
 
 
 def test_width_that_no_memory_holds_is_refused() -> None:
@@ -45,13 +47,13 @@ def test_width_that_no_memory_holds_is_refused() -> None:
 
 def test_parameters_are_weights_and_biases() -> None:
     # 128 x 100 + 100 and 100 x 26 + 26, by hand.
-    assert Workload((128, 100, 26), 1).num_parameters == 12_900 + 2_626
+    assert Workload(mlp(128, 100, 26), 1).num_parameters == 12_900 + 2_626
 
 
 def test_flops_of_a_layer_are_three_products_or_two_for_the_first() -> None:
     # One multiply-add is 2 flops; a product of k x m for one sample is 2 k m. The first layer needs
     # no gradient of its input. The bias costs m forward and m backward.
-    workload = Workload((7, 5, 3), 1)
+    workload = Workload(mlp(7, 5, 3), 1)
     assert workload.layer_flops(0) == 2 * (2 * 7 * 5) + 2 * 5
     assert workload.layer_flops(1) == 3 * (2 * 5 * 3) + 2 * 3
 
@@ -59,7 +61,7 @@ def test_flops_of_a_layer_are_three_products_or_two_for_the_first() -> None:
 @pytest.mark.parametrize("kernel", Kernel)
 def test_op_carries_the_counts_of_its_kernel(kernel: Kernel) -> None:
     shape = Shape(3, 4, 5)
-    op = Workload((4, 5), 3, itemsize=8).compute(kernel, 0, 2, shape)
+    op = Workload(mlp(4, 5), 3, itemsize=8).compute(kernel, 0, 2, shape)
     assert (op.flops, op.nbytes) == (
         kernel_flops(kernel, shape),
         8 * kernel_elements(kernel, shape),

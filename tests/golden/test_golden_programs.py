@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
@@ -28,14 +29,14 @@ FOLDER = Path(__file__).parent
 def plan(net: str, batch: int, mesh: Mesh, **options: object) -> Program:
     """Return the expanded program of ``net`` on ``mesh``."""
     widths = tuple(map(int, net.split("-")))
-    return expand(plan_step(Workload(widths, batch), mesh, PlanOptions(**options)))  # type: ignore[arg-type]  # by name
+    return expand(plan_step(Workload(mlp(*widths), batch), mesh, PlanOptions(**options)))  # type: ignore[arg-type]  # by name
 
 
 def epoch(
     strategy: Strategy, *, momentum: bool = False, ranks: int = 3, **options: object
 ) -> list[Program]:
     """Return the programs of an epoch of 20 samples in batches of 8, for 3 ranks unless given."""
-    workload = Workload((3, 2), 8, has_momentum=momentum)
+    workload = Workload(mlp(3, 2), 8, has_momentum=momentum)
     chosen = PlanOptions(strategy=strategy, **options)  # type: ignore[arg-type]  # by name
     segments = plan_epoch(workload, Mesh(dp=ranks), chosen, 20)
     return list(dict.fromkeys(expand(segment.program) for segment in segments))

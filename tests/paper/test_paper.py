@@ -9,11 +9,12 @@ import pytest
 
 from calibration.ladder import ladder
 from calibration.machine import read_machine
+from exec.network.parse import parse_net
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
-from exec.workload import Workload, parse_net
+from exec.workload import Workload
 from paper.results import (
     CHECK_FILE,
     LETTERS_SAMPLES,

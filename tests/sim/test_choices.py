@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from calibration.machine import Machine
 from exec.errors import UsageError
+from exec.network.network import mlp
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
@@ -70,7 +71,7 @@ def fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:
 
 
 def test_only_the_wanted_strategies_and_the_fixed_mesh_are_choices() -> None:
-    workload = Workload((8, 8, 8), 64)
+    workload = Workload(mlp(8, 8, 8), 64)
     assert set(choices(8, workload, [Strategy.DATA], None, None)) == {Strategy.DATA}
     assert choices(8, workload, list(SYNCHRONOUS), Mesh(2, 2, 2), 4) == {
         Strategy.HYBRID: [Choice(Mesh(2, 2, 2), (4,))]
@@ -78,7 +79,7 @@ def test_only_the_wanted_strategies_and_the_fixed_mesh_are_choices() -> None:
 
 
 def test_meshes_that_lie_unevenly_over_nodes_are_no_choices_for_a_hierarchical_allreduce() -> None:
-    workload = Workload((8, 8, 8), 64)
+    workload = Workload(mlp(8, 8, 8), 64)
     options = PlanOptions(algorithm=Algorithm.HIERARCHICAL, ranks_per_node=4)
     found = choices(12, workload, list(Strategy), None, 1, options)
     meshes = {choice.mesh for each in found.values() for choice in each}
@@ -89,7 +90,7 @@ def test_meshes_that_lie_unevenly_over_nodes_are_no_choices_for_a_hierarchical_a
     assert meshes < {choice.mesh for each in every.values() for choice in each}
 
 
-WORKLOAD = Workload((24, 16, 32, 8), 96, 8)
+WORKLOAD = Workload(mlp(24, 16, 32, 8), 96, 8)
 
 
 @SETTINGS

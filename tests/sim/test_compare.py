@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from calibration.machine import read_machine, write_machine
 from exec.cli import run_app
+from exec.network.network import mlp
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy
 from exec.program.ops import Algorithm
@@ -87,7 +88,7 @@ def test_crossovers_are_where_the_forecasts_cross(
     capsys: pytest.CaptureFixture[str], on: Path
 ) -> None:
     found = record(capsys, on, *NET, "--nodes", "16", "--servers", "1")
-    setting = Setting(read_machine(on), Workload((64, 50, 10), 256, 8), 1, 2560)
+    setting = Setting(read_machine(on), Workload(mlp(64, 50, 10), 256, 8), 1, 2560)
     ring = Scheme("", PlanOptions(strategy=Strategy.DATA, algorithm=Algorithm.RING))
     server = Scheme("", PlanOptions(strategy=Strategy.SERVER))
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from calibration.machine import KernelModel, Machine, Range, Tier
 from exec.data.noise import noise_dataset
 from exec.errors import MachineError
+from exec.network.network import mlp
 from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
@@ -39,7 +40,7 @@ from tests.exec.random_plans import Case, cases
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 SAME = 1e-9  # roundings only
-WORKLOAD = Workload((20, 10, 6), 64, 8)
+WORKLOAD = Workload(mlp(20, 10, 6), 64, 8)
 
 
 def noisy(noise: float = 0.02, overhead_s: float = 0.003, kernel_sigma: float = 0.1) -> Machine:
@@ -202,7 +203,7 @@ def test_the_slowest_of_more_ranks_is_slower() -> None:
 def test_memory_is_what_the_executor_allocates(
     mesh: Mesh, options: PlanOptions, momentum: bool, engine: Engine
 ) -> None:
-    workload = Workload((13, 11, 10, 7), 26, 8, momentum)
+    workload = Workload(mlp(13, 11, 10, 7), 26, 8, momentum)
     dataset = noise_dataset(13, 7, workload.global_batch, 1, seed=0)
     plan = TrainingPlan(workload, mesh, options, "float64", momentum=0.9 * momentum)
     sessions = run_threads(mesh.world_size, lambda wire: Session(plan, dataset, wire))
@@ -266,7 +267,7 @@ def test_more_ranks_than_cores_are_flagged_and_slow_each_other_down() -> None:
 
     def compute_s(ranks: int, ranks_per_node: int) -> Forecast:
         return forecast(
-            on, Workload((20, 10, 6), 8 * ranks, 8), Mesh(ranks), ranks_per_node=ranks_per_node
+            on, Workload(mlp(20, 10, 6), 8 * ranks, 8), Mesh(ranks), ranks_per_node=ranks_per_node
         )
 
     alone = compute_s(1, 1).breakdown.compute_s
@@ -335,13 +336,13 @@ def averaging(every: int, noise: float) -> Forecast:
     """Return the forecast of weights averaged ``every`` so many of 10 steps, the last one short."""
     on = machine(compute=compute(noise_rel_sigma=noise))
     options = PlanOptions(strategy=Strategy.AVERAGING, average_every=every)
-    return forecast(on, Workload((20, 10, 5), 32, 8), Mesh(4), options, epoch_samples=9 * 32 + 8)
+    return forecast(on, Workload(mlp(20, 10, 5), 32, 8), Mesh(4), options, epoch_samples=9 * 32 + 8)
 
 
 @pytest.mark.parametrize("every", [1, 4, 0])
 def test_an_epoch_of_unlike_steps_is_the_sum_of_its_programs(every: int) -> None:
     found, samples = averaging(every, 0.0), 9 * 32 + 8
-    segments = plan_epoch(Workload((20, 10, 5), 32, 8), Mesh(4), found.options, samples)
+    segments = plan_epoch(Workload(mlp(20, 10, 5), 32, 8), Mesh(4), found.options, samples)
     costs = Costs(machine(compute=compute(noise_rel_sigma=0.0)), Mesh(4), 1)
     parts_s = [each.times * solve(each.program, costs, one_lane=False).step_time_s for each in segments]  # fmt: skip
     overhead_s = found.breakdown.overhead_s * samples / 32

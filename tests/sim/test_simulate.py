@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from calibration.machine import Machine
 from exec.errors import MachineError
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.step import plan_step
@@ -231,4 +232,4 @@ def test_a_link_that_is_missing_is_named() -> None:
 def test_a_simulated_program_must_be_expanded() -> None:
     options = PlanOptions(algorithm=Algorithm.RING)
     with pytest.raises(ValueError, match="expanded"):
-        run(plan_step(Workload((4, 4), 8), Mesh(4), options))
+        run(plan_step(Workload(mlp(4, 4), 8), Mesh(4), options))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from calibration.machine import Machine
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.step import plan_step
@@ -47,7 +48,7 @@ def test_65536_ranks_cost_no_more_calls_than_64(algorithm: Algorithm, pp: int, t
     def solved(ranks: int) -> Callable[[], object]:
         mesh = Mesh(ranks // pp // tp, pp, tp)
         # The same batch for both, which is what a replica's share depends on.
-        return lambda: solve(plan_step(Workload((32, 16, 8), 1 << 17), mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
+        return lambda: solve(plan_step(Workload(mlp(32, 16, 8), 1 << 17), mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
 
     solved(64)()  # layouts are remembered between plans, and this test is not about that
     solved(65_536)()
@@ -60,7 +61,7 @@ def test_65536_ranks_cost_no_more_calls_than_64(algorithm: Algorithm, pp: int, t
 def test_the_doubling_algorithms_cost_calls_in_the_logarithm_of_ranks(algorithm: Algorithm) -> None:
     def solved(ranks: int) -> Callable[[], object]:
         mesh, options = Mesh(ranks), PlanOptions(algorithm=algorithm)
-        return lambda: solve(plan_step(Workload((32, 16), 1 << 17), mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
+        return lambda: solve(plan_step(Workload(mlp(32, 16), 1 << 17), mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
 
     calls = [num_calls(solved(1 << power)) for power in (4, 4, 8, 16)][1:]
     # Each doubling of ranks adds one step of the algorithm, and a rank adds nothing: 8 doublings cost
@@ -77,6 +78,6 @@ def test_the_same_input_gives_the_same_time(case: Case, on: Machine) -> None:
 
 @pytest.mark.parametrize("algorithm", [Algorithm.RING, Algorithm.RECURSIVE_DOUBLING])
 def test_a_solved_program_must_not_be_expanded(algorithm: Algorithm) -> None:
-    program = expand(plan_step(Workload((4, 4), 8), Mesh(4), PlanOptions(algorithm=algorithm)))
+    program = expand(plan_step(Workload(mlp(4, 4), 8), Mesh(4), PlanOptions(algorithm=algorithm)))
     with pytest.raises(ValueError, match="before its collectives are expanded"):
         solve(program, Costs(ROUND, program.mesh, 1), one_lane=False)

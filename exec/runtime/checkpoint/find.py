@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exec.errors import ModelFileError, StepcastError, UsageError
+from exec.network.text import network_digest
 from exec.runtime.checkpoint.manifest import MANIFEST, Manifest, decode_manifest
 from exec.runtime.checkpoint.reshard import check_coverage
 from exec.runtime.checkpoint.shard import read_shard
@@ -120,6 +121,13 @@ def _check_network(folder: Path, manifest: Manifest, workload: Workload, dtype: 
                 f"{name} must be {found}, that of the checkpoint {folder}, got {wanted}; "
                 f"resume with that, or train anew in another folder"
             )
+    digest = network_digest(workload.network)
+    if digest != manifest.net_digest:
+        raise AgreedError(
+            f"net {workload.net} must have the layers that it has in the checkpoint {folder}, "
+            f"digest {manifest.net_digest}, got others, digest {digest}; resume with those, or "
+            f"train anew in another folder"
+        )
 
 
 def _spelled(has_momentum: bool) -> str:

@@ -15,7 +15,7 @@ from exec.errors import ModelFileError
 from exec.program.mesh import Mesh
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -37,7 +37,8 @@ class ShardRecord(_Section):
     """One rank's file, and which part of the network it is.
 
     It holds the elements ``start`` to ``stop`` of the flat parameters that the layout of
-    (``stage``, ``tp_rank``) lists. ``state`` is whatever else the rank needs to go on bit for bit.
+    (``stage``, ``tp_rank``) lists, and all running statistics of that layout or none. ``state`` is
+    whatever else the rank needs to go on bit for bit.
     """
 
     file: Annotated[str, Field(pattern=r"^rank-\d{5,}\.safetensors$")]
@@ -49,16 +50,21 @@ class ShardRecord(_Section):
     role: Role
     start: Count
     stop: Count
+    num_stats: Count = 0
     state: dict[str, Any]
 
 
 class PlanRecord(_Section):
-    """How the training is shared; ``options`` are the strategy's, as JSON."""
+    """How the training is shared; ``options`` are the strategy's, as JSON.
+
+    ``stages`` are the first nodes of all pipeline stages but the first, chosen or balanced.
+    """
 
     strategy: str
     dp: Size
     pp: Size
     tp: Size
+    stages: tuple[int, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -94,9 +100,10 @@ class Manifest(_Section):
     ``run_id`` is drawn anew whenever a training starts or resumes, and stands in every shard too.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     run_id: str
     net: str
+    net_digest: str
     dtype: str
     has_momentum: bool
     progress: Progress

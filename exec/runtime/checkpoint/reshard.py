@@ -1,7 +1,8 @@
 """Shards put together to the network, and shared out again for another mesh.
 
 Every weight lies in the shards of one (stage, tp_rank), once for each replica that counts. Replicas
-that differ, as those of strategies that let them drift do, are averaged with equal weights.
+that differ, as those of strategies that let them drift do, are averaged with equal weights. So are
+the running statistics of all that train.
 """
 
 from collections.abc import Iterator
@@ -13,18 +14,20 @@ import numpy as np
 
 from exec.errors import ModelFileError
 from exec.nn.backend import DTYPES, Array
+from exec.nn.weights import Weights, empty_weights
 from exec.plan.layout import Layout, check_mesh, layout_of
-from exec.runtime.checkpoint.manifest import Manifest, PlanRecord, Role
+from exec.plan.options import PlanOptions
+from exec.runtime.checkpoint.manifest import Manifest, PlanRecord, Role, ShardRecord
 from exec.runtime.checkpoint.shard import Held, read_shard
-from exec.runtime.weights import Weights, empty_weights
+from exec.runtime.pieces import Pairs, parameter_pairs, share_of, stat_pairs
 from exec.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class Whole:
     """The whole network; ``velocity`` is laid out as the weights are, None without momentum."""
 
-    parameters: Weights
+    weights: Weights
     velocity: Weights | None
 
 
@@ -33,107 +36,124 @@ def restore(
 ) -> None:
     """Fill the arrays of ``held``, which ``rank`` of ``plan`` holds, from a checkpoint.
 
-    Where strategy, mesh and range are those of the shard the rank itself wrote, its bits come
-    back; else it gets its share of the whole network.
+    Where strategy, mesh, stages and range are those of the shard the rank itself wrote, its bits
+    come back; else it gets its share of the whole network.
 
     Raises:
         ModelFileError: a shard is missing or damaged.
     """
+    found: dict[str, Array] = {}
     if owns_shard(manifest, plan, rank, held):
-        found = read_shard(folder, manifest, rank).tensors
-    elif held.parameters.size:
-        network = read_network(folder, manifest, workload)
-        layout = layout_of(workload.widths, plan.mesh, *plan.mesh.coordinates(rank)[1:])
-        found = {"parameters": share_of(layout, network.parameters)[held.start : held.stop]}
-        if network.velocity is not None:
-            found["velocity"] = share_of(layout, network.velocity)[held.start : held.stop]
-    else:
-        return
-    for name, array in held.tensors.items():
+        found |= read_shard(folder, manifest, rank).tensors
+    elif owns_stats(manifest, plan, rank, held):
+        found["stats"] = read_shard(folder, manifest, rank).tensors["stats"]
+    wanted = {name: array for name, array in held.tensors.items() if array.size}
+    if wanted.keys() - found.keys():
+        whole = read_network(folder, manifest, workload)
+        layout = layout_of(workload.network, plan.mesh, *plan.mesh.coordinates(rank)[1:], plan.stages)  # fmt: skip
+        parameters, stats = share_of(layout, whole.weights)
+        shares = {"parameters": parameters[held.start : held.stop], "stats": stats}
+        if whole.velocity is not None:
+            shares["velocity"] = share_of(layout, whole.velocity)[0][held.start : held.stop]
+        found = shares | found
+    for name, array in wanted.items():
         array[...] = found[name]
 
 
 def owns_shard(manifest: Manifest, plan: PlanRecord, rank: int, held: Held) -> bool:
     """Say whether the shard of ``rank`` is just what it holds under ``plan``."""
-    written = manifest.plan
-    if (written.strategy, written.mesh) != (plan.strategy, plan.mesh) or rank >= len(manifest.shards):  # fmt: skip
+    if not _is_same_place(manifest, plan, rank):
         return False
     record = manifest.shards[rank]
-    return (record.role, record.start, record.stop) == (held.role, held.start, held.stop)
+    return (record.role, record.start, record.stop, record.num_stats) == (
+        held.role,
+        held.start,
+        held.stop,
+        held.num_stats,
+    )
 
 
-def read_network(folder: Path, manifest: Manifest, workload: Workload) -> Network:
+def owns_stats(manifest: Manifest, plan: PlanRecord, rank: int, held: Held) -> bool:
+    """Say whether the running statistics in the shard of ``rank`` are its own under ``plan``."""
+    return (
+        held.num_stats > 0
+        and _is_same_place(manifest, plan, rank)
+        and manifest.shards[rank].num_stats == held.num_stats
+    )
+
+
+def _is_same_place(manifest: Manifest, plan: PlanRecord, rank: int) -> bool:
+    """Say whether ``rank`` had the same place in the training that wrote the checkpoint."""
+    old, new = ((p.strategy, p.mesh, p.stages) for p in (manifest.plan, plan))
+    return old == new and rank < len(manifest.shards)
+
+
+def read_network(folder: Path, manifest: Manifest, workload: Workload) -> Whole:
     """Return the whole network that the shards hold.
 
     Raises:
         ModelFileError: a shard is missing or damaged.
     """
-    _, parameters = empty_weights(workload, manifest.dtype)
-    _, velocity = empty_weights(workload, manifest.dtype)
+    weights = empty_weights(workload.network, manifest.dtype)
+    velocity = empty_weights(workload.network, manifest.dtype)
     for layout, ranks in _places(manifest, workload):
-        shards = [read_shard(folder, manifest, rank) for rank in ranks]
-        pieces = [(shard.start, shard.parameters) for shard in shards]
-        _put_together(layout, parameters, pieces)
-        if manifest.has_momentum:
-            pieces = [(held.start, held.velocity) for held in shards if held.velocity is not None]
-            _put_together(layout, velocity, pieces)
-    return Network(parameters, velocity if manifest.has_momentum else None)
-
-
-def share_of(layout: Layout, weights: Weights) -> Array:
-    """Return the flat range that ``layout`` lists of the whole network's ``weights``."""
-    flat = np.empty(layout.num_parameters, weights[0][0].dtype)
-    for own, place in _places_of(layout, flat, weights):
-        own[...] = place
-    return flat
+        counted = [rank for rank in ranks if _counts(manifest.shards[rank])]
+        shards = [read_shard(folder, manifest, rank) for rank in counted]
+        kept = [shard for shard in shards if shard.role is Role.REPLICA]
+        size = layout.num_parameters
+        flat = _mean(size, manifest.dtype, [(each.start, each.parameters) for each in kept])
+        _put(parameter_pairs(layout, flat, weights))
+        flat = _mean(size, manifest.dtype, [(each.start, each.velocity) for each in kept if each.velocity is not None])  # fmt: skip
+        _put(parameter_pairs(layout, flat, velocity))
+        flat = _mean(layout.num_stats, manifest.dtype, [(0, each.stats) for each in shards if each.stats is not None])  # fmt: skip
+        _put(stat_pairs(layout, flat, weights))
+    return Whole(weights, velocity if manifest.has_momentum else None)
 
 
 def check_coverage(manifest: Manifest, workload: Workload) -> None:
     """Raise :class:`ModelFileError` unless the shards that count hold every weight."""
     for layout, ranks in _places(manifest, workload):
-        records = sorted((manifest.shards[rank] for rank in ranks), key=lambda each: each.start)
+        records = [manifest.shards[rank] for rank in ranks]
         reached = 0
-        for record in records:
+        kept = [record for record in records if record.role is Role.REPLICA]
+        for record in sorted(kept, key=lambda each: each.start):
             if record.start > reached:
                 break
             reached = max(reached, record.stop)
+        place = f"the shards of stage {layout.stage}, tp_rank {layout.tp_rank}"
         if reached != layout.num_parameters:
             raise ModelFileError(
-                f"the shards of stage {layout.stage}, tp_rank {layout.tp_rank} must hold "
-                f"{layout.num_parameters} parameters, got them up to {reached}"
+                f"{place} must hold {layout.num_parameters} parameters, got them up to {reached}"
+            )
+        counts = {record.num_stats for record in records if record.num_stats}
+        if counts != ({layout.num_stats} if layout.num_stats else set()):
+            raise ModelFileError(
+                f"{place} must hold {layout.num_stats} running statistics, got "
+                f"{' and '.join(map(str, sorted(counts))) or 'none'}"
             )
 
 
 def _places(manifest: Manifest, workload: Workload) -> Iterator[tuple[Layout, list[int]]]:
-    """Yield the layout of each (stage, tp_rank), and the ranks whose shards of it count."""
-    mesh = manifest.plan.mesh
-    check_mesh(Workload(workload.widths, mesh.dp), mesh, 1)
+    """Yield the layout of each (stage, tp_rank), and the ranks that were there."""
+    plan, mesh, network = manifest.plan, manifest.plan.mesh, workload.network
+    check_mesh(Workload(network, mesh.dp), mesh, PlanOptions(stages=plan.stages))
     for stage, tp_rank in product(range(mesh.pp), range(mesh.tp)):
         ranks = [
             rank
             for rank, record in enumerate(manifest.shards)
-            if (record.stage, record.tp_rank, record.role) == (stage, tp_rank, Role.REPLICA)
+            if (record.stage, record.tp_rank) == (stage, tp_rank)
         ]
-        yield layout_of(workload.widths, mesh, stage, tp_rank), ranks
+        yield layout_of(network, mesh, stage, tp_rank, plan.stages), ranks
 
 
-def _places_of(layout: Layout, flat: Array, weights: Weights) -> Iterator[tuple[Array, Array]]:
-    """Yield each piece of a rank's ``flat`` range beside its place in the whole network."""
-    for shard in layout.shards:
-        weight, bias = weights[shard.layer]
-        units = slice(shard.out_start, shard.out_stop)
-        start = layout.offset(shard.layer)
-        middle = start + shard.num_units * shard.num_inputs
-        own = flat[start:middle].reshape(shard.num_units, shard.num_inputs)
-        yield own, weight[units, shard.in_start : shard.in_stop]
-        if shard.has_bias:
-            yield flat[middle : middle + shard.num_units], bias[units]
+def _counts(record: ShardRecord) -> bool:
+    """Say whether there is anything of the network in a shard."""
+    return record.role is Role.REPLICA or record.num_stats > 0
 
 
-def _put_together(layout: Layout, weights: Weights, pieces: list[tuple[int, Array]]) -> None:
-    """Set a layout's share of ``weights`` from ``pieces`` of its flat range."""
-    dtype = weights[0][0].dtype.name
-    for own, place in _places_of(layout, _mean(layout.num_parameters, dtype, pieces), weights):
+def _put(pairs: Pairs) -> None:
+    """Set the whole network's arrays from a rank's."""
+    for _, own, place in pairs:
         place[...] = own
 
 

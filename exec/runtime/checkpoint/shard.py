@@ -1,4 +1,4 @@
-"""A shard: what one rank holds, as one safetensors file of ``parameters`` and ``velocity``.
+"""A shard: what one rank holds, as one safetensors file of ``parameters``, ``velocity``, ``stats``.
 
 Safetensors notices a file that is cut short, but not a flipped bit: the manifest's sha256 does.
 The file says which run, step and rank it is of, so that it cannot stand in for another.
@@ -25,13 +25,15 @@ class Held:
     """The elements from ``start`` on of the flat parameters that a rank's layout lists.
 
     ``velocity`` has as many, or is None where momentum is zero. A rank whose weights do not count
-    has the role ``none``, and neither elements nor velocity.
+    has the role ``none``, and neither elements nor velocity. ``stats`` are all running statistics
+    that its layout lists, if it trains and there are any, else None.
     """
 
     parameters: Array
     velocity: Array | None
     role: Role = Role.REPLICA
     start: int = 0
+    stats: Array | None = None
 
     def __post_init__(self) -> None:
         if self.role is Role.NONE and (self.parameters.size or self.velocity is not None):
@@ -49,8 +51,14 @@ class Held:
     @property
     def tensors(self) -> dict[str, Array]:
         """The arrays by the names they have in the file."""
-        tensors = {"parameters": self.parameters}
-        return tensors if self.velocity is None else tensors | {"velocity": self.velocity}
+        optional = {"velocity": self.velocity, "stats": self.stats}
+        found = {name: array for name, array in optional.items() if array is not None}
+        return {"parameters": self.parameters} | found
+
+    @property
+    def num_stats(self) -> int:
+        """How many running statistics there are."""
+        return 0 if self.stats is None else self.stats.size
 
 
 def shard_name(rank: int) -> str:
@@ -107,13 +115,15 @@ def read_shard(folder: Path, manifest: Manifest, rank: int) -> Held:
                 f"it is of another checkpoint"
             )
     has_velocity = manifest.has_momentum and record.role is not Role.NONE
-    names = ("parameters", "velocity") if has_velocity else ("parameters",)
-    shape = (record.stop - record.start,), manifest.dtype
-    if {name: (array.shape, array.dtype.name) for name, array in tensors.items()} != dict.fromkeys(
-        names, shape
-    ):
-        raise ModelFileError(f"{path} must hold {' and '.join(names)}, each {shape[0][0]} {shape[1]} numbers, got others")  # fmt: skip
-    return Held(tensors["parameters"], tensors.get("velocity"), record.role, record.start)
+    sizes = {"parameters": record.stop - record.start}
+    sizes |= {"velocity": record.stop - record.start} if has_velocity else {}
+    sizes |= {"stats": record.num_stats} if record.num_stats else {}
+    if {name: (array.shape, array.dtype.name) for name, array in tensors.items()} != {
+        name: ((size,), manifest.dtype) for name, size in sizes.items()
+    }:
+        wanted = " and ".join(f"{size} {manifest.dtype} numbers of {name}" for name, size in sizes.items())  # fmt: skip
+        raise ModelFileError(f"{path} must hold {wanted}, got others")
+    return Held(tensors["parameters"], tensors.get("velocity"), record.role, record.start, tensors.get("stats"))  # fmt: skip
 
 
 def _labels(

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from exec.errors import ModelFileError, UsageError
+from exec.network.text import network_digest
 from exec.runtime.checkpoint.durable import (
     Announce,
     remove_checkpoint,
@@ -125,14 +126,15 @@ class Store:
         return ShardRecord(
             file=path.name, sha256=hashlib.sha256(data).hexdigest(), nbytes=len(data),
             dp_rank=dp_rank, stage=stage, tp_rank=tp_rank, role=held.role,
-            start=held.start, stop=held.stop, state=dict(state),
+            start=held.start, stop=held.stop, num_stats=held.num_stats, state=dict(state),
         )  # fmt: skip
 
     def _finish(self, progress: Progress, records: list[ShardRecord]) -> None:
         """Write the manifest, now that every shard is on the disk, and remove what is too old."""
         folder = self.directory / step_name(progress.num_steps)
         manifest = Manifest(
-            run_id=self.run_id, net=self.workload.net, dtype=self.dtype,
+            run_id=self.run_id, net=self.workload.net,
+            net_digest=network_digest(self.workload.network), dtype=self.dtype,
             has_momentum=self.workload.has_momentum, progress=progress, plan=self.plan,
             shards=records,
             provenance=software() | {

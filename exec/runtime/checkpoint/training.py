@@ -18,6 +18,7 @@ from exec.data.dataset import Dataset
 from exec.errors import UsageError
 from exec.nn.backend import Array
 from exec.plan.checkpoint import plan_checkpoint
+from exec.plan.stages import stage_nodes
 from exec.plan.strategy import Strategy
 from exec.program.ops import Collective, CollectiveKind, Lane, Op, Save
 from exec.program.peers import Part
@@ -117,7 +118,7 @@ class Checkpoints:
         workload, record, rank = self.plan.workload, self.store.plan, self.transport.rank
         held = self._saved(session, self._ops(session))
         if held.role is Role.NONE and not session.program.is_shared:
-            held = Held(session.buffers.parameters, session.buffers.velocity)
+            held = Held(session.buffers.parameters, session.buffers.velocity, stats=held.stats)
         # Where ranks share memory, all must have set its first weights before one sets these.
         self.transport.gather_objects(None)
         together(self.transport, lambda: restore(found.folder, found.manifest, workload, record, rank, held))  # fmt: skip
@@ -200,11 +201,13 @@ class Checkpoints:
     def _saved(self, session: Session, ops: Iterable[Op]) -> Held:
         """Return what this rank saves by ``ops``."""
         buffers = session.buffers
+        # Replicas that save no weights, as the first holds the same, have statistics of their own.
+        stats = buffers.stats if buffers.stats.size else None
         for op in ops:
             if isinstance(op, Save):
                 velocity = _velocity(buffers, op.part)
-                return Held(buffers.part(op.part), velocity, start=op.part.start)
-        return Held(buffers.parameters[:0], None, Role.NONE)
+                return Held(buffers.part(op.part), velocity, start=op.part.start, stats=stats)
+        return Held(buffers.parameters[:0], None, Role.NONE, stats=stats)
 
 
 def open_checkpoints(
@@ -234,9 +237,11 @@ def open_checkpoints(
 def plan_record(plan: TrainingPlan) -> PlanRecord:
     """Return all of ``plan`` that says in which order a rank does what."""
     mesh, options = plan.mesh, asdict(plan.options)
-    strategy = options.pop("strategy")
+    strategy, cuts = options.pop("strategy"), options.pop("stages")
     options |= {"batch": plan.workload.global_batch, "independent_starts": plan.has_independent_starts}  # fmt: skip
-    return PlanRecord(strategy=strategy, dp=mesh.dp, pp=mesh.pp, tp=mesh.tp, options=options)
+    stages = stage_nodes(plan.workload.network, mesh.pp, cuts)
+    return PlanRecord(strategy=strategy, dp=mesh.dp, pp=mesh.pp, tp=mesh.tp,
+                      stages=tuple(stage.start for stage in stages[1:]), options=options)  # fmt: skip
 
 
 def _go_on(checkpoints: Checkpoints, found: Found, record: PlanRecord) -> None:

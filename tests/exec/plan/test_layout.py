@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
+from exec.network.network import mlp
 from exec.plan.layout import Split, check_mesh, layout_of, stage_layers, tensor_classes
 from exec.program.mesh import Mesh
 from exec.workload import Workload
@@ -130,7 +131,7 @@ def test_mesh_that_the_network_does_not_admit_is_refused(
     widths: tuple[int, ...], batch: int, mesh: Mesh, microbatches: int, message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        check_mesh(Workload(widths, batch), mesh, microbatches)
+        check_mesh(Workload(mlp(*widths), batch), mesh, microbatches)
     assert str(caught.value) == message
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
+from exec.network.network import mlp
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.layout import layout_of
 from exec.plan.step import plan_step
@@ -124,7 +125,7 @@ def test_scratch_holds_the_largest_addend(case: Case) -> None:
 
 
 def test_without_an_algorithm_nothing_is_expanded_and_no_scratch_is_needed() -> None:
-    program = plan_step(Workload((6, 5, 4), 8), Mesh(2, 2, 2))
+    program = plan_step(Workload(mlp(6, 5, 4), 8), Mesh(2, 2, 2))
     assert all(
         op.algorithm is Algorithm.LIBRARY
         for role in program.roles

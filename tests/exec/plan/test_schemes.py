@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
+from exec.network.network import mlp
 from exec.plan.collectives import scratch_elements
 from exec.plan.epoch import check_plan
 from exec.plan.options import PlanOptions, parse_every, parse_slow
@@ -222,7 +223,7 @@ ILLEGAL = {
 def test_plan_that_cannot_be_is_refused(name: str) -> None:
     mesh, options, message = ILLEGAL[name]
     with pytest.raises(UsageError) as caught:
-        check_plan(Workload((2, 2), 10), mesh, PlanOptions(**options))  # type: ignore[arg-type]  # by name
+        check_plan(Workload(mlp(2, 2), 10), mesh, PlanOptions(**options))  # type: ignore[arg-type]  # by name
     assert message in str(caught.value)
 
 

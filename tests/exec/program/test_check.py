@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from exec.errors import IllegalProgramError
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.step import plan_step
@@ -214,7 +215,9 @@ def test_receive_from_any_rank_takes_what_comes() -> None:
 
 HYBRID = expand(
     plan_step(
-        Workload((6, 5, 4), 8), Mesh(2, 2, 2), PlanOptions(2, algorithm=Algorithm.HALVING_DOUBLING)
+        Workload(mlp(6, 5, 4), 8),
+        Mesh(2, 2, 2),
+        PlanOptions(2, algorithm=Algorithm.HALVING_DOUBLING),
     )
 )
 MOVES = [

@@ -12,6 +12,7 @@ from hashlib import sha256
 import numpy as np
 
 from exec.data.dataset import Dataset
+from exec.network.network import mlp
 from exec.plan.layout import layout_of
 from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy
 from exec.program.check import check_program
@@ -238,7 +239,7 @@ role all dp=0:{ranks} pp=0 tp=0 slots=1 samples=1 holds=param[0:{size}],grad[0:{
 
 def lock_loses_no_update(wire: Transport) -> None:
     # Each rank takes its number off all weights, in whole numbers, so the sum is exact in any order.
-    turns, workload = 200, Workload((100, 50), 1, 8)
+    turns, workload = 200, Workload(mlp(100, 50), 1, 8)
     size = workload.num_parameters
     program = parse_program(ADDING.format(ranks=wire.size, size=size))
     check_program(program)

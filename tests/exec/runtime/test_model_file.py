@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from exec.errors import ModelFileError
+from exec.network.network import mlp
 from exec.program.mesh import Mesh
 from exec.runtime.session import Session
 from exec.runtime.weights import (
@@ -24,7 +25,7 @@ from exec.workload import Workload
 from tests.exec.random_plans import Case, factorisations
 from tests.exec.runtime.equivalence import dataset_of, plan_of
 
-WORKLOAD = Workload((6, 5, 4, 3), 8, 8)
+WORKLOAD = Workload(mlp(6, 5, 4, 3), 8, 8)
 
 
 def random_weights(dtype: str = "float64") -> Weights:

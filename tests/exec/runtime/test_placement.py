@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
+from exec.network.network import mlp
 from exec.plan.step import PlanOptions
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
@@ -32,7 +33,7 @@ def test_ranks_that_are_dealt_round_or_unevenly_are_refused(names: str) -> None:
 
 def plan(ranks: int, algorithm: Algorithm) -> TrainingPlan:
     """Return a plan of data parallelism."""
-    return TrainingPlan(Workload((4, 2), ranks), Mesh(ranks), PlanOptions(algorithm=algorithm))
+    return TrainingPlan(Workload(mlp(4, 2), ranks), Mesh(ranks), PlanOptions(algorithm=algorithm))
 
 
 @pytest.mark.parametrize("given_number, expected", [(None, 6), (2, 2), (3, 3)])
