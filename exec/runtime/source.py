@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exec.data.dataset import Dataset
+from exec.data.limits import Limits
 from exec.data.load import load_dataset
 from exec.data.noise import noise_dataset
 from exec.errors import UsageError
@@ -18,9 +19,16 @@ class Source:
     data_dir: Path | None
     test_file: Path | None
     fold: int
-    num_train: int
-    num_test: int
+    num_train: int | None  # None is all of a file, or as many as are usually drawn.
+    num_test: int | None
     seed: int
+
+    @property
+    def counts(self) -> tuple[int | None, int | None]:
+        """Return how many training and test samples are asked for; None is all of a file."""
+        if self.name in {"drawn", "noise"}:
+            return Limits(self.num_train, self.num_test).drawn()
+        return self.num_train, self.num_test
 
     def load(self) -> Dataset:
         """Return the dataset, which must not be noise: that has no width of its own."""
@@ -37,7 +45,8 @@ class Source:
         """
         widths = workload.widths
         if self.name == "noise":
-            dataset = noise_dataset(widths[0], widths[-1], self.num_train, self.num_test, self.seed)
+            num_train, num_test = Limits(self.num_train, self.num_test).drawn()
+            dataset = noise_dataset(widths[0], widths[-1], num_train, num_test, self.seed)
         else:
             dataset = self.load()
         if (dataset.num_features, dataset.num_classes) != (widths[0], widths[-1]):
