@@ -293,7 +293,7 @@ def _run(
     out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
     if speaks:
         out.print(headline(plan, dataset, strategy, wire.size))
-        for idle in idle_options(plan.mesh, plan.options):
+        for idle in idle_options(plan.workload, plan.mesh, plan.options):
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if note:
             out.print(note)

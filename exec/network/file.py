@@ -17,7 +17,7 @@ import heapq
 import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from exec.errors import UsageError, unknown_name
 from exec.network.modules import (
@@ -57,26 +57,35 @@ def read_network(path: str) -> Network:
     Raises:
         UsageError: no such file, no TOML, or no network; the message names file and layer.
     """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"net {path} must be UTF-8 text, got other bytes: {error}") from error
+    return parse_network(text, path)
+
+
+def read_bytes(path: str) -> bytes:
+    """Return what is in the file ``path``.
+
+    Raises:
+        UsageError: it is absent, no file, or may not be read.
+    """
     place = Path(path)
     try:
         if place.exists() and not place.is_file():
             raise UsageError(f"net {path} must be a file, got a folder or a device")
-        text = place.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"net {path} must be UTF-8 text, got {error}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"net {path} cannot be read: {reason}") from error
-    return parse_network(text, path)
+        return place.read_bytes()
+    except OSError as error:
+        raise UsageError(f"net {path} cannot be read: {error.strerror}") from error
 
 
 def parse_network(text: str, name: str) -> Network:
-    """Return the network that ``text``, TOML, describes; ``name`` becomes its name.
+    r"""Return the network that ``text``, TOML, describes; ``name`` becomes its name.
 
     Raises:
         UsageError: it describes none; the message names the layer.
 
-    >>> parse_network('image = [4, 1, 1]\\n[[layer]]\\nkind = "linear"\\nunits = 2', "a").num_parameters
+    >>> parse_network('image = [4, 1, 1]\n[[layer]]\nkind = "linear"\nunits = 2', "a").num_parameters
     10
     """
     try:
@@ -94,7 +103,8 @@ def parse_network(text: str, name: str) -> Network:
         raise UsageError(f"{where}: layer must be tables, each headed [[layer]], got {_spell(tables)}")  # fmt: skip
     if not tables:
         raise UsageError(f"{where} must have a layer, headed [[layer]], got none")
-    labels: list[str] = []
+    numbers: dict[str, int] = {}
+    before = "input"
     layers: list[tuple[str, Module, tuple[str, ...]]] = []
     counts = dict.fromkeys(KEYS, 0)
     for number, table in enumerate(tables, start=1):
@@ -102,11 +112,10 @@ def parse_network(text: str, name: str) -> Network:
         counts[kind] += 1
         label = _label(where, number, table, f"{kind}{counts[kind]}")
         here = f"{where}: layer {label}"
-        if label in labels:
-            raise UsageError(f"{here} must have a name of its own, got that of layer number {labels.index(label) + 1}")  # fmt: skip
-        inputs = _inputs(here, kind, table) or (labels[-1] if labels else "input",)
-        labels.append(label)
-        layers.append((label, _module(here, kind, table), inputs))
+        if label in numbers:
+            raise UsageError(f"{here} must have a name of its own, got that of layer number {numbers[label]}")  # fmt: skip
+        layers.append((label, _module(here, kind, table), _inputs(here, kind, table) or (before,)))
+        numbers[label], before = number, label
     return build(name, image, [layers[index] for index in _order(where, layers)])
 
 
@@ -218,14 +227,14 @@ def _count(here: str, table: dict[str, Any], key: str) -> int:
     value = table.get(key)
     if not _is_count(value):
         raise UsageError(f"{here}: {key} must be a whole number of 1 to 10 million, got {_spell(value)}")  # fmt: skip
-    return int(value)
+    return value
 
 
 def _pair(here: str, table: dict[str, Any], key: str, least: int, usual: Pair | None = None) -> Pair:  # fmt: skip
     value = table.get(key)
     if value is None and usual is not None:
         return usual
-    pair = value if isinstance(value, list) else [value, value]
+    pair: list[Any] = value if isinstance(value, list) else [value, value]
     if len(pair) != 2 or not all(_is_count(each, least) for each in pair):
         raise UsageError(
             f"{here}: {key} must be a whole number of {least} to 10 million, or two of them: "
@@ -256,7 +265,7 @@ def _share(here: str, table: dict[str, Any], key: str, usual: float) -> float:
     return float(value)
 
 
-def _is_count(value: object, least: int = 1) -> bool:
+def _is_count(value: object, least: int = 1) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
 
 

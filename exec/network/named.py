@@ -53,10 +53,12 @@ def _svhn_cnn(classes: int) -> list[Step]:
 
 
 def _resnet18(classes: int) -> list[Step]:
-    """The 18-layer column of table 1 of K. He, X. Zhang, S. Ren and J. Sun, "Deep residual
-    learning for image recognition", CVPR 2016 (arXiv 2015).
+    """Residual blocks of two convolutions, 18 layers with weights besides the projections.
 
     Names are those of torchvision's, so that its weights map by name.
+
+    Source: table 1 of K. He, X. Zhang, S. Ren and J. Sun, "Deep residual learning for image
+    recognition", CVPR 2016.
     """
     stem: list[Step] = [
         ("conv1", Conv2d(64, (7, 7), (2, 2), (3, 3), has_bias=False), ()),

@@ -28,9 +28,8 @@ def parse_net(text: str) -> Network:
         return mlp(*_widths(text))
     name, colon, rest = text.partition(":")
     if name not in NAMES:
-        raise UsageError(
-            f"{unknown_name('net', name, NAMES)}; or give widths such as 128-100-26, or a .toml file"
-        )
+        known = (*NAMES, "widths such as 128-100-26", "a file such as net.toml")
+        raise UsageError(unknown_name("net", name, known))
     if not colon:
         return named_network(name)
     found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})x([0-9]{1,9}):([0-9]{1,9})", rest)

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from exec.plan.master import has_average
-from exec.plan.strategy import MASTERS, SERVERS, SYNCHRONOUS, Strategy
+from exec.plan.strategy import LOCKSTEP, MASTERS, SERVERS, Strategy
 from exec.program.mesh import Axis
 from exec.program.ops import Collective, CollectiveKind, Lane, Op, Save, Wait
 from exec.program.peers import Chunks, Part, Shift
 from exec.program.program import Program, Role
 
 _NOTHING = Part("none", 0, 0)
-_SAVED_ONCE = (*SYNCHRONOUS, Strategy.SHARED_LOCK, Strategy.HOGWILD)
+_SAVED_ONCE = (*LOCKSTEP, Strategy.SHARED_LOCK, Strategy.HOGWILD)
 
 
 def plan_checkpoint(program: Program, strategy: Strategy) -> Program:

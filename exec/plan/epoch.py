@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from exec.errors import UsageError
+from exec.network.modules import BatchNorm2d
 from exec.plan.averaging import plan_averaging
 from exec.plan.layout import check_mesh
 from exec.plan.master import plan_master
@@ -12,7 +13,7 @@ from exec.plan.segment import Segment, remaining
 from exec.plan.server import plan_async_server, plan_server
 from exec.plan.shared import plan_shared
 from exec.plan.step import plan_synchronous
-from exec.plan.strategy import MASTERS, ROUNDS, SERVERS, SHARED, SYNCHRONOUS, Strategy
+from exec.plan.strategy import LOCKSTEP, MASTERS, ROUNDS, SERVERS, SHARED, Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
@@ -20,7 +21,7 @@ from exec.workload import Workload
 PlanEpoch = Callable[[Workload, Mesh, PlanOptions, int], tuple[Segment, ...]]
 
 _PLANS: dict[Strategy, PlanEpoch] = {
-    **dict.fromkeys(SYNCHRONOUS, plan_synchronous),
+    **dict.fromkeys(LOCKSTEP, plan_synchronous),
     Strategy.AVERAGING: plan_averaging,
     **dict.fromkeys(MASTERS, plan_master),
     Strategy.SERVER: plan_server,
@@ -80,9 +81,13 @@ def check_plan(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
             f"servers must be at least 1 and leave a worker of the {mesh.dp} ranks, got "
             f"{options.servers}; use fewer servers or more ranks"
         )
+    if options.sync_batchnorm and strategy not in LOCKSTEP:
+        raise UsageError(
+            f"sync-batchnorm needs ranks that take every step together, got strategy {strategy}"
+        )
     if strategy in MASTERS and mesh.dp < 2:
         raise UsageError(f"ranks must be at least 2 for {strategy}: a master and a worker, got {mesh.dp}")  # fmt: skip
-    if strategy not in (*SYNCHRONOUS, Strategy.AVERAGING):
+    if strategy not in (*LOCKSTEP, Strategy.AVERAGING):
         if options.num_microbatches > 1:
             raise UsageError(f"microbatches must be 1 for {strategy}, got {options.num_microbatches}")  # fmt: skip
         if options.servers > workload.num_parameters:
@@ -91,18 +96,23 @@ def check_plan(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
     check_mesh(workload, Mesh(trainers, mesh.pp, mesh.tp), options)
 
 
-def idle_options(mesh: Mesh, options: PlanOptions) -> list[str]:
+def idle_options(workload: Workload, mesh: Mesh, options: PlanOptions) -> list[str]:
     """Return the options that were given and that change nothing about this plan."""
     strategy = options.strategy
+    has_batchnorm = any(isinstance(node.module, BatchNorm2d) for node in workload.network.nodes)
     averages = strategy is Strategy.AVERAGING
-    reduces = strategy in SYNCHRONOUS and mesh.world_size > mesh.pp
+    reduces = strategy in LOCKSTEP and mesh.world_size > mesh.pp
     idle = []
-    if options.overlap and not (strategy in SYNCHRONOUS and mesh.dp > 1):
+    if options.overlap and not (strategy in LOCKSTEP and (mesh.dp > 1 or options.is_exchanged)):
         idle.append("overlap")
     if options.algorithm is not Algorithm.LIBRARY and not (reduces or (averages and mesh.dp > 1)):
         idle.append("algorithm")
     if options.average_every != 1 and strategy not in ROUNDS:
         idle.append("average-every")
+    if options.sync_batchnorm and not (has_batchnorm and (mesh.dp > 1 or options.is_exchanged)):
+        idle.append("sync-batchnorm")
+    if options.stages and mesh.pp == 1:
+        idle.append("stages")
     if options.servers != 1 and strategy not in SERVERS:
         idle.append("servers")
     return idle

@@ -3,6 +3,7 @@
 The executor allocates exactly what a layout lists.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -12,10 +13,11 @@ from exec.network.modules import Flatten, Linear
 from exec.network.network import INPUT, Network
 from exec.network.scratch import scratch_elements
 from exec.plan.options import PlanOptions
-from exec.plan.places import STAGE_INPUT, Places, places_of
+from exec.plan.places import EXCHANGED, STAGE_INPUT, Places, places_of
 from exec.plan.shards import NodeShard, Split, shards_of
-from exec.plan.stages import check_stages, stage_nodes
+from exec.plan.stages import check_stages, exchange_node, stage_nodes
 from exec.program.mesh import Mesh
+from exec.program.peers import split_size
 from exec.workload import Workload
 
 
@@ -33,6 +35,8 @@ class Layout:
     num_stages: int
     tp_rank: int
     shards: tuple[NodeShard, ...]
+    tp: int = 1
+    exchange: int | None = None
 
     @property
     def is_first(self) -> bool:
@@ -102,7 +106,9 @@ class Layout:
     def places(self) -> Places:
         """In which buffer each value is, and its gradient."""
         sizes = {shard.node: self.network.width(shard.node) for shard in self.shards}
-        return places_of(self.network, self.nodes, sizes, is_first=self.is_first)
+        return places_of(
+            self.network, self.nodes, sizes, is_first=self.is_first, exchange=self.exchange
+        )
 
     def is_whole(self, home: int) -> bool:
         """Say whether all channels of the value at ``home`` are here in the end."""
@@ -132,7 +138,7 @@ class Layout:
 
     def buffer(self, home: int) -> str:
         """Return the buffer of the value at ``home``."""
-        return "x" if home == STAGE_INPUT else f"a{home}"
+        return {STAGE_INPUT: "x", EXCHANGED: "e"}.get(home, f"a{home}")
 
     def gradient(self, home: int) -> str:
         """Return the buffer of the gradient of the value at ``home``, which must have one.
@@ -141,6 +147,8 @@ class Layout:
         """
         if home == STAGE_INPUT:
             return "gx"
+        if home == EXCHANGED:
+            return "ge"
         if home == self.final:
             return self.buffer(home) if self.is_last else "gy"
         return f"g{self.places.gradient[home]}"
@@ -160,21 +168,47 @@ class Layout:
 
         What all of them would bring alike, only the first brings.
         """
+        if self.exchange is not None and home < self.exchange:
+            return False
         return home in self.places.learning and any(
             self.shard(node).split is Split.COLUMN and self.shard(node).is_weighted
             for node in self.places.readers.get(home, ())
         )
+
+    def rows_at(self, place: int, rows: int) -> int:
+        """Return how many of a microbatch's ``rows`` samples this rank has at a node or home."""
+        if self.exchange is None or place >= self.exchange or place == EXCHANGED:
+            return rows
+        return split_size(rows, self.tp, self.tp_rank)
+
+    @property
+    def exchanged_width(self) -> int:
+        """How many numbers a sample has where the batch is exchanged."""
+        assert self.exchange is not None
+        return self.network.width(self.network.nodes[self.exchange].inputs[0])
+
+    @property
+    def num_before_exchange(self) -> int:
+        """How many parameters all ranks have alike, because they come before the exchange."""
+        return 0 if self.exchange is None else self.offsets[self.exchange]
 
     def slot_elements(self, rows: int) -> dict[str, int]:
         """Return the buffers of one slot, for microbatches of up to ``rows`` samples.
 
         ``x`` is what the stage is given, ``a<n>`` what node ``n`` puts out, ``s<n>`` the sums and
         statistics of a normalisation, ``t`` the targets; ``gx`` and ``gy`` are the gradients of
-        what the stage is given and of what it gives.
+        what the stage is given and of what it gives. ``e`` is the exchanged batch, samples first,
+        and ``ge`` its gradient.
         """
         network = self.network
-        sizes = {"x": network.width(self.input) * rows}
-        sizes |= {f"a{home}": width * rows for home, width in self._held.items() if home >= 0}
+        sizes = {"x": network.width(self.input) * self.rows_at(STAGE_INPUT, rows)}
+        sizes |= {
+            f"a{home}": width * self.rows_at(home, rows)
+            for home, width in self._held.items()
+            if home >= 0
+        }
+        if self.exchange is not None:
+            sizes |= dict.fromkeys(("e", "ge"), self.exchanged_width * rows)
         sizes |= {
             f"s{shard.node}": 4 * shard.num_outputs for shard in self.shards if shard.num_stats
         }
@@ -190,13 +224,23 @@ class Layout:
         """Return the buffers that all slots share: gradients inside the stage, and scratch."""
         sizes = {f"g{number}": 0 for number in range(self.places.num_gradients)}
         for home, number in self.places.gradient.items():
-            sizes[f"g{number}"] = max(sizes[f"g{number}"], self._held[home] * rows)
+            sizes[f"g{number}"] = max(
+                sizes[f"g{number}"], self._held[home] * self.rows_at(home, rows)
+            )
         sizes["work"] = max(
-            scratch_elements(self.network, each.node, each.num_inputs, each.num_outputs, rows)
+            scratch_elements(
+                self.network,
+                each.node,
+                each.num_inputs,
+                each.num_outputs,
+                self.rows_at(each.node, rows),
+            )
             for each in self.shards
         )
         if self.is_first and not self.has_rows:  # to turn images, which come samples first
-            sizes["work"] = max(sizes["work"], self.network.num_features * rows)
+            sizes["work"] = max(
+                sizes["work"], self.network.num_features * self.rows_at(STAGE_INPUT, rows)
+            )
         return sizes
 
 
@@ -209,24 +253,29 @@ def held_elements(layout: Layout, workload: Workload, slots: int, rows: int) -> 
 
 
 def layout_of(
-    network: Network, mesh: Mesh, stage: int, tp_rank: int, cuts: tuple[int, ...] = ()
-) -> Layout:
+    network: Network, mesh: Mesh, stage: int, tp_rank: int, cuts: tuple[int, ...] = (), *,
+    is_exchanged: bool = False,
+) -> Layout:  # fmt: skip
     """Return what the ranks at ``stage`` and ``tp_rank`` of ``mesh`` hold of ``network``."""
-    return _layout(network, mesh.pp, mesh.tp, stage, tp_rank, cuts)
+    return _layout(network, mesh.pp, mesh.tp, stage, tp_rank, cuts, is_exchanged and mesh.tp > 1)
 
 
 @lru_cache(maxsize=65536)
-def _layout(network: Network, pp: int, tp: int, stage: int, tp_rank: int, cuts: tuple[int, ...]) -> Layout:  # fmt: skip
+def _layout(network: Network, pp: int, tp: int, stage: int, tp_rank: int, cuts: tuple[int, ...], is_exchanged: bool) -> Layout:  # fmt: skip
     nodes = stage_nodes(network, pp, cuts)[stage]
-    return Layout(network, stage, pp, tp_rank, tuple(shards_of(network, nodes, tp, tp_rank)))
+    exchange = exchange_node(network) if is_exchanged else None
+    shards = shards_of(network, nodes, tp, tp_rank, exchange or 0)
+    return Layout(network, stage, pp, tp_rank, tuple(shards), tp, exchange)
 
 
-def tensor_classes(layout: Layout, tp: int) -> list[range]:
+def tensor_classes(layout: Layout, tp: int, rows: Sequence[int] = ()) -> list[range]:
     """Return the ranges of tp ranks whose layouts differ from ``layout`` in position only, not in size.
 
-    ``layout`` is that of one of them.
+    ``layout`` is that of one of them; ``rows`` are the samples of the microbatches.
     """
     borders = {0, tp}
+    if layout.exchange is not None:
+        borders |= {each % tp for each in rows}
     for shard in layout.shards:
         if shard.split is Split.ROW:
             borders.add(1)
@@ -239,9 +288,13 @@ def check_mesh(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
     """Raise :class:`UsageError` unless the network and batch admit ``mesh``."""
     network = workload.network
     check_stages(network, mesh.pp, options.stages)
+    if options.is_exchanged:
+        exchange_node(network)
     if mesh.tp > 1:
         for stage in range(mesh.pp):
-            for shard in layout_of(network, mesh, stage, 0, options.stages).shards:
+            for shard in layout_of(
+                network, mesh, stage, 0, options.stages, is_exchanged=options.is_exchanged
+            ).shards:
                 width = network.shape(shard.node)[0]
                 if shard.split is Split.COLUMN and shard.is_weighted and width < mesh.tp:
                     raise UsageError(

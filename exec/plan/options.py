@@ -37,6 +37,11 @@ class PlanOptions:
     stages: tuple[int, ...] = ()
     sync_batchnorm: bool = False
 
+    @property
+    def is_exchanged(self) -> bool:
+        """Whether convolutions split the batch, and dense layers exchange it and split themselves."""
+        return self.strategy is Strategy.KRIZHEVSKY
+
 
 def parse_every(text: str) -> int:
     """Return the steps between two averages that ``text`` spells, 0 for a whole epoch.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from exec.network.modules import Add, AvgPool, BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sigmoid
 from exec.network.network import Network
 
-STAGE_INPUT = -2
-"""The home of what a stage is given."""
+STAGE_INPUT, EXCHANGED = -2, -3
+"""The homes of what a stage is given, and of the batch that ranks have exchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,21 @@ class Places:
         return node != self.readers[home][-1]
 
 
-def places_of(network: Network, stage: range, sizes: dict[int, int], *, is_first: bool) -> Places:
-    """Return the places of the values of ``stage``; ``sizes`` are those of nodes' outputs."""
+def places_of(
+    network: Network, stage: range, sizes: dict[int, int], *, is_first: bool, exchange: int | None = None
+) -> Places:  # fmt: skip
+    """Return the places of the values of ``stage``; ``sizes`` are those of nodes' outputs.
+
+    The node ``exchange`` takes what ranks have exchanged of its input, which it itself reads too.
+    """
     home: dict[int, int] = {}
+    exchanged: dict[int, int] = {} if exchange is None else {exchange: EXCHANGED}
 
     def home_of(value: int) -> int:
         return home.get(value, STAGE_INPUT)
 
     learning = set() if is_first else {STAGE_INPUT}
+    learning |= set(exchanged.values())
     for node in stage:
         each = network.nodes[node]
         value = each.inputs[0]
@@ -57,6 +64,8 @@ def places_of(network: Network, stage: range, sizes: dict[int, int], *, is_first
         for place, value in enumerate(network.nodes[node].inputs):
             if place > 0 or home[node] != home_of(value):
                 readers.setdefault(home_of(value), []).append(node)
+    for node, taken in exchanged.items():
+        readers[taken] = [node]
     last = home[stage[-1]]
     gradient: dict[int, int] = {}
     free: list[int] = []
@@ -64,7 +73,7 @@ def places_of(network: Network, stage: range, sizes: dict[int, int], *, is_first
     for node in reversed(stage):
         for value in network.nodes[node].inputs:
             at = home_of(value)
-            if at not in learning or at in (STAGE_INPUT, last) or at in gradient:
+            if at not in learning or at in (STAGE_INPUT, EXCHANGED, last) or at in gradient:
                 continue
             size = sizes[at]
             fitting = [each for each in free if held[each] >= size]

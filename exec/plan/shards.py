@@ -68,8 +68,13 @@ class NodeShard:
         return self.num_weights + self.num_biases
 
 
-def shards_of(network: Network, nodes: range, tp: int, tp_rank: int) -> Iterator[NodeShard]:
-    """Yield the share of each of ``nodes``, a stage, of the rank at ``tp_rank`` of ``tp``."""
+def shards_of(
+    network: Network, nodes: range, tp: int, tp_rank: int, first_split: int = 0
+) -> Iterator[NodeShard]:
+    """Yield the share of each of ``nodes``, a stage, of the rank at ``tp_rank`` of ``tp``.
+
+    Nodes before ``first_split`` are whole on every rank.
+    """
     split: dict[int, tuple[int, int, int]] = {}  # values of which ranks have channels: which, grain
     for node in nodes:
         each = network.nodes[node]
@@ -80,7 +85,7 @@ def shards_of(network: Network, nodes: range, tp: int, tp_rank: int) -> Iterator
         if isinstance(module, Linear | Conv2d):
             if value in split:
                 in_range, kind = split[value][:2], Split.ROW
-            elif tp > 1:
+            elif tp > 1 and node >= first_split:
                 kind = Split.COLUMN
                 start = split_start(outputs, tp, tp_rank)
                 out_range = start, start + split_size(outputs, tp, tp_rank)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from exec.errors import UsageError
+from exec.network.modules import Conv2d
 from exec.network.network import Network
 from exec.workload import Workload
 
@@ -69,3 +70,23 @@ def check_stages(network: Network, num_stages: int, cuts: tuple[int, ...]) -> No
             f"stages must be, in order, some of the layers at which one of {network.name} can begin "
             f"({known}), got {', '.join(network.nodes[cut].name for cut in cuts)}"
         )
+
+
+def exchange_node(network: Network) -> int:
+    """Return the first dense layer behind the last convolution, where the batch is exchanged.
+
+    Source: A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks",
+    arXiv:1404.5997 (2014).
+
+    Raises:
+        UsageError: there is no such layer, or the network has no convolutions.
+    """
+    convolutions = [i for i, node in enumerate(network.nodes) if isinstance(node.module, Conv2d)]
+    last = max(convolutions, default=len(network.nodes))
+    found = next((start for start in network.stage_starts if start > last), None)
+    if found is None:
+        raise UsageError(
+            f"strategy krizhevsky needs convolutions and dense layers behind them, got net "
+            f"{network.name}; choose data, tensor or hybrid"
+        )
+    return found

@@ -9,8 +9,17 @@ from dataclasses import replace
 
 from exec.plan.options import PlanOptions
 from exec.plan.segment import Segment
-from exec.plan.writer import Writer, allreduce, finish_sends, passed, passes, trainer_roles, update
-from exec.program.mesh import Axis, Mesh
+from exec.plan.writer import (
+    Writer,
+    finish_sends,
+    passed,
+    passes,
+    reduce_bucket,
+    replica_axes,
+    trainer_roles,
+    update,
+)
+from exec.program.mesh import Mesh
 from exec.program.ops import Lane, Op, Wait
 from exec.program.peers import Part
 from exec.program.program import Program
@@ -40,7 +49,7 @@ def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions
 
 
 def _ops(stage: Writer) -> Iterator[Op]:
-    found = buckets(stage) if stage.mesh.dp > 1 else []
+    found = [each for each in buckets(stage) if replica_axes(stage, each[1])]
     if stage.options.overlap:
         yield from passes(stage, {lowest: (id, part) for id, lowest, part in found})
     else:
@@ -48,7 +57,7 @@ def _ops(stage: Writer) -> Iterator[Op]:
         for i, (id, _, part) in enumerate(found):
             if i == 0:
                 yield Wait(Lane.COMM, passed(stage))
-            yield allreduce(stage, id, part, Axis.DP)
+            yield from reduce_bucket(stage, id, part)
     for id, _, _ in found:
         yield Wait(Lane.COMPUTE, id)
     yield update(stage)
@@ -64,7 +73,7 @@ def buckets(stage: Writer) -> list[tuple[str, int, Part]]:
             continue
         start -= shard.num_parameters
         is_full = (stop - start) * stage.workload.itemsize >= stage.options.bucket_nbytes
-        if is_full or not start:
+        if is_full or start in (0, stage.layout.num_before_exchange):
             found.append((f"bucket{len(found)}", shard.node, Part("grad", start, stop)))
             stop = start
     return found

@@ -14,6 +14,7 @@ class Strategy(StrEnum):
     PIPELINE = "pipeline"
     TENSOR = "tensor"
     HYBRID = "hybrid"
+    KRIZHEVSKY = "krizhevsky"
     AVERAGING = "averaging"
     MASTER_ROUND_TRIP = "master_round_trip"
     MASTER_BROADCAST = "master_broadcast"
@@ -26,6 +27,8 @@ class Strategy(StrEnum):
 
 SYNCHRONOUS = (Strategy.SERIAL, Strategy.DATA, Strategy.PIPELINE, Strategy.TENSOR, Strategy.HYBRID)
 """Strategies that are a shape of mesh: every step all-reduces the gradient."""
+LOCKSTEP = (*SYNCHRONOUS, Strategy.KRIZHEVSKY)
+"""Strategies whose every step is that of one rank on the whole batch."""
 MASTERS = (Strategy.MASTER_ROUND_TRIP, Strategy.MASTER_BROADCAST)
 SERVERS = (Strategy.SERVER, Strategy.ASYNC_SERVER)
 SHARED = (Strategy.SHARED_LOCK, Strategy.SHARED_WINDOWS, Strategy.HOGWILD)
@@ -60,9 +63,12 @@ def mesh_of(
         return _hybrid_mesh(ranks, given)
     if strategy is Strategy.SERIAL and ranks != 1:
         raise UsageError(f"strategy serial runs on 1 rank, got {ranks}; choose data, pipeline, tensor or hybrid")  # fmt: skip
-    axis = {Strategy.SERIAL: None, Strategy.PIPELINE: "pp", Strategy.TENSOR: "tp"}.get(
-        strategy, "dp"
-    )
+    if strategy is Strategy.KRIZHEVSKY and dp is not None and pp in (None, 1):
+        return _hybrid_mesh(ranks, {"dp": dp, "pp": 1, "tp": tp})
+    axis = {
+        Strategy.SERIAL: None, Strategy.PIPELINE: "pp", Strategy.TENSOR: "tp",
+        Strategy.KRIZHEVSKY: "tp",
+    }.get(strategy, "dp")  # fmt: skip
     for name, factor in given.items():
         expected = ranks if name == axis else 1
         if factor not in (None, expected):

@@ -11,7 +11,7 @@ from itertools import pairwise
 from exec.plan.layout import Layout, held_elements, layout_of, tensor_classes
 from exec.plan.nodes import node_size
 from exec.plan.options import PlanOptions
-from exec.plan.places import STAGE_INPUT
+from exec.plan.places import EXCHANGED, STAGE_INPUT
 from exec.plan.schedule import microbatch_order, num_slots
 from exec.plan.shards import NodeShard, Split
 from exec.program.mesh import Axis, Mesh
@@ -57,31 +57,27 @@ class Writer:
 
     def compute_node(self, kernel: Kernel, shard: NodeShard, microbatch: int) -> Op:
         """Return the op that runs ``kernel`` on this rank's share of a node."""
-        shape = self.workload.shape(
-            shard.node, self.rows[microbatch], shard.num_inputs, shard.num_outputs
-        )
+        rows = self.layout.rows_at(shard.node, self.rows[microbatch])
+        shape = self.workload.shape(shard.node, rows, shard.num_inputs, shard.num_outputs)
         return self.workload.compute(kernel, shard.node, microbatch, shape)
 
-    def part(self, name: str, microbatch: int, width: int, grain: int = 1) -> Part:
-        """Return the whole of a ``width`` x rows buffer, split between channels, never inside one.
-
-        A sample has ``grain`` numbers in a channel.
-        """
-        rows = self.rows[microbatch]
-        if self.layout.has_slots(name):
-            name = f"{name}.{microbatch % self.slots}"
-        return Part(name, 0, width * rows, max(grain * rows, 1))
-
     def value(self, home: int, microbatch: int, grain: int = 1) -> Part:
-        """Return where the value at ``home`` is, whole."""
-        return self.part(self.layout.buffer(home), microbatch, self._width(home), grain)
+        """Return where the value at ``home`` is, whole, split between channels of ``grain`` numbers."""
+        return self._part(self.layout.buffer(home), home, microbatch, grain)
 
     def gradient(self, home: int, microbatch: int) -> Part:
         """Return where the gradient of the value at ``home`` is, whole."""
-        return self.part(self.layout.gradient(home), microbatch, self._width(home))
+        return self._part(self.layout.gradient(home), home, microbatch, 1)
 
-    def _width(self, home: int) -> int:
-        return self.workload.network.width(self.layout.input if home == STAGE_INPUT else home)
+    def _part(self, name: str, home: int, microbatch: int, grain: int) -> Part:
+        layout, network = self.layout, self.workload.network
+        if layout.has_slots(name):
+            name = f"{name}.{microbatch % self.slots}"
+        rows = layout.rows_at(home, self.rows[microbatch])
+        if home == EXCHANGED:  # samples first, so it is split between samples
+            return Part(name, 0, layout.exchanged_width * rows, layout.exchanged_width)
+        width = network.width(layout.input if home == STAGE_INPUT else home)
+        return Part(name, 0, width * rows, max(grain * rows, 1))
 
 
 def trainer_roles(
@@ -110,9 +106,18 @@ def trainer_roles(
             dp_span = range(trainers.start + places.start, trainers.start + places.stop)
             replica_rows = split_size(workload.global_batch, len(trainers), places.start)
             rows = tuple(split_size(replica_rows, count, i) for i in range(count))
-            common = layout_of(workload.network, mesh, stage, 0, options.stages)
-            for tp_span in tensor_classes(common, mesh.tp):
-                layout = layout_of(workload.network, mesh, stage, tp_span.start, options.stages)
+            common = layout_of(
+                workload.network, mesh, stage, 0, options.stages, is_exchanged=options.is_exchanged
+            )
+            for tp_span in tensor_classes(common, mesh.tp, rows):
+                layout = layout_of(
+                    workload.network,
+                    mesh,
+                    stage,
+                    tp_span.start,
+                    options.stages,
+                    is_exchanged=options.is_exchanged,
+                )
                 size = layout.num_parameters
                 flat = ["param", "grad"] + ["velocity"] * workload.has_momentum + ["scratch"] * scratch  # fmt: skip
                 holds = [Part(name, 0, size) for name in flat]
@@ -193,9 +198,13 @@ def allreduce(stage: Writer, id: str, part: Part, axis: Axis) -> Op:
 def _forward(stage: Writer, microbatch: int) -> Iterator[Op]:
     layout, network = stage.layout, stage.workload.network
     first, last = layout.nodes[0], layout.nodes[-1]
-    if layout.is_first or layout.is_last:
-        features = network.num_features if layout.is_first else 0
-        classes = network.num_classes if layout.is_last else 0
+    features = network.num_features if layout.is_first else 0
+    classes = network.num_classes if layout.is_last else 0
+    if layout.exchange is not None:  # other samples' images than labels
+        rows = layout.rows_at(first, stage.rows[microbatch])
+        yield stage.workload.compute(Kernel.LOAD, first, microbatch, Shape(rows, features, 0))
+        yield stage.compute(Kernel.LOAD, last, microbatch, 0, classes)
+    elif layout.is_first or layout.is_last:
         yield stage.compute(Kernel.LOAD, first, microbatch, features, classes)
     if not layout.is_first:
         id, part = f"recv.a.{microbatch}", stage.value(STAGE_INPUT, microbatch)
@@ -219,6 +228,12 @@ def _forward_node(stage: Writer, shard: NodeShard, microbatch: int) -> Generator
     """Yield the ops of one node; return the id of the last of them, if there is one."""
     layout, module = stage.layout, stage.workload.network.nodes[shard.node].module
     done = ""
+    if shard.node == layout.exchange:
+        yield _turn(stage, Kernel.TRANSPOSE, shard.node, microbatch)
+        yield Wait(Lane.COMM, f"{Kernel.TRANSPOSE}.{shard.node}.{microbatch}")
+        part, id = stage.value(EXCHANGED, microbatch), f"allgather.e.{microbatch}"
+        yield Collective(id, CollectiveKind.ALLGATHER, part, Axis.TP, stage.options.algorithm)
+        yield Wait(Lane.COMPUTE, id)
     for kernel in forward_kernels(module):
         op = stage.compute_node(kernel, shard, microbatch)
         yield op
@@ -242,14 +257,29 @@ def _forward_node(stage: Writer, shard: NodeShard, microbatch: int) -> Generator
     return done
 
 
+def _turn(stage: Writer, kernel: Kernel, node: int, microbatch: int) -> Op:
+    """Return the op that puts this rank's samples first, or its features first again."""
+    rows = stage.layout.rows_at(node - 1, stage.rows[microbatch])
+    shape = Shape(rows, 0, stage.layout.exchanged_width)
+    return stage.workload.compute(kernel, node, microbatch, shape)
+
+
 def _shared_sums(stage: Writer, shard: NodeShard, microbatch: int, done: str) -> Iterator[Op]:
     """Yield what replicas that normalise together say to each other: the sums of ``done``."""
-    if not stage.options.sync_batchnorm or stage.mesh.dp == 1:
+    if not stage.options.sync_batchnorm:
         return
-    slot, id = microbatch % stage.slots, f"allreduce.{done}"
-    yield Wait(Lane.COMM, done)
-    yield allreduce(stage, id, Part(f"s{shard.node}.{slot}", 0, 2 * shard.num_outputs), Axis.DP)
-    yield Wait(Lane.COMPUTE, id)
+    part = Part(f"s{shard.node}.{microbatch % stage.slots}", 0, 2 * shard.num_outputs)
+    for axis in replica_axes(stage, shard.node):
+        id = f"allreduce.{done}.{axis}"
+        yield Wait(Lane.COMM, done)
+        yield allreduce(stage, id, part, axis)
+        yield Wait(Lane.COMPUTE, id)
+
+
+def replica_axes(stage: Writer, node: int) -> tuple[Axis, ...]:
+    """Return along which axes ranks hold ``node`` alike, and train it on other samples."""
+    is_before = stage.layout.exchange is not None and node < stage.layout.exchange
+    return (Axis.DP,) * (stage.mesh.dp > 1) + (Axis.TP,) * is_before
 
 
 def _backward(
@@ -265,9 +295,19 @@ def _backward(
     for shard in reversed(layout.shards):
         yield from _backward_node(stage, shard, microbatch)
         if shard.node in ready:
-            id, part = ready[shard.node]
             yield Wait(Lane.COMM, backward_id(stage, shard.node, microbatch))
-            yield allreduce(stage, id, part, Axis.DP)
+            yield from reduce_bucket(stage, *ready[shard.node])
+
+
+def reduce_bucket(stage: Writer, id: str, part: Part) -> Iterator[Op]:
+    """Yield the all-reduces of a gradient bucket, along all axes whose ranks hold it alike."""
+    layout = stage.layout
+    node = next(each for each in reversed(layout.nodes) if layout.offsets[each] <= part.start)
+    axes = replica_axes(stage, node)
+    for axis in axes[:-1]:
+        yield allreduce(stage, f"{id}.{axis}", part, axis)
+    for axis in axes[-1:]:
+        yield allreduce(stage, id, part, axis)
 
 
 def _backward_node(stage: Writer, shard: NodeShard, microbatch: int) -> Iterator[Op]:
@@ -277,6 +317,12 @@ def _backward_node(stage: Writer, shard: NodeShard, microbatch: int) -> Iterator
         yield stage.compute_node(kernel, shard, microbatch)
         if kernel is Kernel.BATCHNORM_BACKWARD_SUMS:
             yield from _shared_sums(stage, shard, microbatch, f"{kernel}.{shard.node}.{microbatch}")
+    if shard.node == layout.exchange:
+        part, id = stage.gradient(EXCHANGED, microbatch), f"reduce_scatter.e.{microbatch}"
+        yield Wait(Lane.COMM, backward_id(stage, shard.node, microbatch))
+        yield Collective(id, CollectiveKind.REDUCE_SCATTER, part, Axis.TP)
+        yield Wait(Lane.COMPUTE, id)
+        yield _turn(stage, Kernel.TRANSPOSE_BACKWARD, shard.node, microbatch)
     for home in layout.places.completed.get(shard.node, ()):
         is_sent, is_summed = home == STAGE_INPUT, layout.sums_gradient(home)
         if is_sent or is_summed:

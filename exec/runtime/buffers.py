@@ -6,6 +6,7 @@ from exec.nn.backend import DTYPES, Array, xp
 from exec.plan.layout import Layout
 from exec.program.peers import Part
 from exec.program.program import Role
+from exec.runtime.pieces import initial_share
 from exec.workload import Workload
 
 
@@ -87,6 +88,13 @@ class Buffers:
     def _range(self, array: Array, part: Part) -> Array:
         start = self._starts.get(part.buffer, 0)
         return array[part.start - start : part.stop - start]
+
+    def initialise(self, seed: int, start: int = 0) -> None:
+        """Set the parameters to the share of the seeded weights that this rank holds."""
+        flat, stats = initial_share(self.layout, seed, self.dtype, start)
+        self.set_parameters(flat)
+        if self.stats.size:
+            self.stats[...] = stats
 
     def set_parameters(self, flat: Array) -> None:
         """Set the parameters to this rank's piece of ``flat``, all parameters of the layout."""

@@ -18,7 +18,7 @@ from exec.nn.optimiser import Sgd
 from exec.nn.pooling import AvgPool, MaxPool
 from exec.nn.transposed import copy_transposed
 from exec.plan.layout import Layout
-from exec.plan.places import STAGE_INPUT
+from exec.plan.places import EXCHANGED, STAGE_INPUT
 from exec.plan.shards import NodeShard, Split
 from exec.program.ops import Compute, Kernel
 from exec.runtime.buffers import Buffers
@@ -45,6 +45,7 @@ class Feed:
 class KernelBinder:
     """Wires the modules of one step; ``sample_starts`` says where each microbatch begins.
 
+    ``image_starts`` are other places where a rank takes other samples' images than labels.
     Gradients are divided by the ``samples`` of the rank's role. ``shared_rows``, if given, are the
     samples of each microbatch of all replicas, which normalise by their common statistics.
     """
@@ -55,6 +56,7 @@ class KernelBinder:
     momentum: float
     samples: int
     sample_starts: tuple[int, ...]
+    image_starts: tuple[int, ...]
     shared_rows: tuple[int, ...] = ()
     losses: list[SoftmaxCrossEntropy] = field(default_factory=list)
     _modules: dict[tuple[int, int], _Module] = field(default_factory=dict)
@@ -68,6 +70,8 @@ class KernelBinder:
                 return self._loss(op)
             case Kernel.UPDATE:
                 return self._update(op).update
+            case Kernel.TRANSPOSE | Kernel.TRANSPOSE_BACKWARD:
+                return self._turn(op)
             case Kernel.ACCUMULATE:
                 raise ValueError("accumulate must be on the communication lane")
             case _:
@@ -87,8 +91,9 @@ class KernelBinder:
 
     def _load(self, op: Compute) -> Call:
         feed, n = self.feed, op.shape.n
-        start = self.sample_starts[op.microbatch]
-        stop, features, classes = start + n, op.shape.k, op.shape.m
+        features, classes = op.shape.k, op.shape.m
+        start = (self.image_starts if features else self.sample_starts)[op.microbatch]
+        stop = start + n
         slot = op.microbatch % self.buffers.role.slots
         turn = None
         images: Array | None = None
@@ -118,6 +123,27 @@ class KernelBinder:
             flat[places] = scale
 
         return load
+
+    def _turn(self, op: Compute) -> Call:
+        """Return the copy between this rank's samples, features first, and those of all, samples first."""
+        layout, n, width = self.buffers.layout, op.shape.n, op.shape.m
+        slot = op.microbatch % self.buffers.role.slots
+        home = layout.places.home[layout.network.nodes[op.layer].inputs[0]]
+        is_forward = op.kernel is Kernel.TRANSPOSE
+        own = self.buffers.matrix(
+            _slotted(layout, layout.buffer(home) if is_forward else layout.gradient(home), slot),
+            width,
+            n,
+        )
+        start = self.image_starts[op.microbatch] - self.sample_starts[op.microbatch]
+        name = "e" if is_forward else "ge"
+        samples = self.buffers.arrays[f"{name}.{slot}"][start * width : (start + n) * width]
+        rows = samples.reshape(n, width)
+        return (
+            partial(copy_transposed, own, rows)
+            if is_forward
+            else partial(copy_transposed, rows, own)
+        )
 
     def _loss(self, op: Compute) -> Call:
         n, classes, slot = op.shape.n, op.shape.m, op.microbatch % self.buffers.role.slots
@@ -240,10 +266,13 @@ class _Views:
 
     @property
     def has_rows(self) -> bool:
-        """Whether the input are images as they come, samples first."""
-        return self.layout.has_rows and self._home(self._values[0]) == STAGE_INPUT
+        """Whether the input has samples first: images as they come, or an exchanged batch."""
+        home = self._home(self._values[0])
+        return home == EXCHANGED or (home == STAGE_INPUT and self.layout.has_rows)
 
     def _home(self, value: int) -> int:
+        if self.op.layer == self.layout.exchange and value == self._values[0]:
+            return EXCHANGED
         return self.layout.places.home.get(value, STAGE_INPUT)
 
     def output(self) -> Array:
@@ -259,8 +288,7 @@ class _Views:
         value = self._values[place]
         name = self.layout.buffer(self._home(value))
         if self.has_rows:
-            n, features = self.op.shape.n, self.layout.network.num_features
-            return self.buffers.matrix(self.slot(name), n, features).T
+            return self.buffers.matrix(self.slot(name), self.op.shape.n, self.op.shape.k).T
         return self._taken(value, name)
 
     def grad_input(self, place: int) -> tuple[Array, bool] | None:
@@ -288,6 +316,8 @@ class _Views:
             return None
         others = [self._home(each) for each in self._values[:place]]
         adds = layout.places.adds(self.op.layer, home) or home in others
+        if home == EXCHANGED:
+            return self.buffers.matrix(self.slot("ge"), self.op.shape.n, self.op.shape.k), False
         return self._taken(value, layout.gradient(home)), adds
 
     def _taken(self, value: int, name: str) -> Array:
@@ -314,5 +344,8 @@ class _Views:
 
     def slot(self, name: str) -> str:
         """Return the buffer ``name`` of this op's slot."""
-        has_slots = self.layout.has_slots(name)
-        return f"{name}.{self.op.microbatch % self.buffers.role.slots}" if has_slots else name
+        return _slotted(self.layout, name, self.op.microbatch % self.buffers.role.slots)
+
+
+def _slotted(layout: Layout, name: str, slot: int) -> str:
+    return f"{name}.{slot}" if layout.has_slots(name) else name

@@ -126,7 +126,10 @@ class Session:
         self.counts_loss = self.place is not None and stage == mesh.pp - 1 and tp_rank == 0
         scratch = max(map(scratch_elements, programs))
         self.buffers = Buffers(
-            workload, layout_of(workload.network, mesh, stage, tp_rank, options.stages), roles[0],
+            workload, layout_of(
+                workload.network, mesh, stage, tp_rank, options.stages,
+                is_exchanged=options.is_exchanged,
+            ), roles[0],
             max(map(_most_rows, roles)), scratch, plan.dtype, transport.rank,
             share_windows(self.program, roles[0], plan.dtype, transport),
         )  # fmt: skip
@@ -167,11 +170,22 @@ class Session:
         starts: tuple[int, ...] = (0,)  # a ticket's samples are one rank's
         if self.place is not None and not role.until:
             starts = sample_starts(len(program.trainers), plan.options, samples, self.place)
-        shared_rows = ()
+        shared_rows: tuple[int, ...] = ()
         if plan.options.sync_batchnorm:
-            shared_rows = replica_rows(len(program.trainers), plan.options, samples)
+            trainers = len(program.trainers)
+            each_rows = [
+                microbatch_rows(trainers, plan.options, samples, i) for i in range(trainers)
+            ]
+            shared_rows = tuple(map(sum, zip(*each_rows, strict=True)))
+        image_starts = starts
+        if self.buffers.layout.exchange is not None and self.place is not None:
+            share = plan.mesh.tp, plan.mesh.coordinates(rank)[2]
+            rows = microbatch_rows(len(program.trainers), plan.options, samples, self.place)
+            image_starts = tuple(
+                start + split_start(each, *share) for start, each in zip(starts, rows, strict=True)
+            )
         binder = KernelBinder(self.buffers, self._feed, plan.learning_rate, plan.momentum,
-                              role.samples, starts, shared_rows)  # fmt: skip
+                              role.samples, starts, image_starts, shared_rows)  # fmt: skip
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         slowness = dict(plan.slowness).get(rank, 1.0)
         step = bind_step(program, self._wire, self.buffers, binder, queue, slowness)
@@ -354,8 +368,7 @@ def sample_starts(num_trainers: int, options: PlanOptions, batch: int, place: in
     return tuple(start + split_start(rows, count, i) for i in range(count))
 
 
-def replica_rows(num_trainers: int, options: PlanOptions, batch: int) -> tuple[int, ...]:
-    """Return how many samples all trainers together have in each microbatch."""
-    count = options.num_microbatches
-    shares = [split_size(batch, num_trainers, place) for place in range(num_trainers)]
-    return tuple(sum(split_size(rows, count, i) for rows in shares) for i in range(count))
+def microbatch_rows(num_trainers: int, options: PlanOptions, batch: int, place: int) -> tuple[int, ...]:  # fmt: skip
+    """Return how many samples of a global batch are in each microbatch of the trainer at ``place``."""
+    rows, count = split_size(batch, num_trainers, place), options.num_microbatches
+    return tuple(split_size(rows, count, i) for i in range(count))
