@@ -27,10 +27,10 @@ from exec.program.ops import Algorithm
 from exec.runtime.checkpoint.store import KEEP
 from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
-from exec.runtime.model_file import load_weights
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
@@ -58,8 +58,8 @@ def train(
     data_dir: Path | None = None,
     test_file: Path | None = None,
     fold: int = 0,
-    num_train: int = 20_000,
-    num_test: int = 4_000,
+    num_train: int | None = None,
+    num_test: int | None = None,
     strategy: Strategy | None = None,
     ranks: int | None = None,
     dp: int | None = None,
@@ -104,8 +104,8 @@ def train(
     net
         Widths of the layers: inputs, hidden units, classes.
     data
-        drawn (letters the project draws itself), letters, mnist, noise (random, any width), or
-        the path of a label-first CSV file.
+        drawn (letters the project draws itself), letters, mnist, svhn (house numbers in colour),
+        noise (random, any width), or the path of a label-first CSV file.
     data_dir
         Where the real data sets lie; without it they are downloaded into a cache.
     test_file
@@ -113,9 +113,10 @@ def train(
     fold
         Which fold of letters tests.
     num_train
-        How many letters to draw (drawn, noise).
+        Train on the first so many samples of a file, all unless given; or draw so many (drawn,
+        noise), 20000 unless given.
     num_test
-        How many of them test.
+        Test on so many in the same way; 4000 drawn unless given.
     strategy
         How to share the work; data if there are several ranks. Beside the meshes: averaging (each
         rank on its own, weights averaged now and then), master_round_trip and master_broadcast
@@ -206,7 +207,8 @@ def train(
         raise UsageError("batch and batch-per-rank must not both be given; the first is the sum of the second")  # fmt: skip
     for option, value in (("epochs", epochs), ("microbatches", microbatches), ("bucket-kib", bucket_kib),
                           ("learning-rate", learning_rate), ("blas-threads", blas_threads),
-                          ("num-train", num_train), ("num-test", num_test)):  # fmt: skip
+                          ("num-train", 1 if num_train is None else num_train),
+                          ("num-test", 1 if num_test is None else num_test)):  # fmt: skip
         positive(option, value)
     positive("ranks-per-node", 1 if ranks_per_node is None else ranks_per_node)
     positive("momentum", momentum, or_zero=True)

@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any
 
 from exec.network import modules as described
-from exec.network.network import Image
-from exec.nn.activation import ReLU, Sigmoid
+from exec.network.network import Image, pooling_window
+from exec.nn.activation import ReLU
 from exec.nn.addition import Add
 from exec.nn.backend import SMALL_PRODUCT, Array, Indices, xp
 from exec.nn.convolution import Conv2d
-from exec.nn.linear import Linear
-from exec.nn.loss import SoftmaxCrossEntropy
+from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
 from exec.nn.normalisation import BatchNorm2d
 from exec.nn.optimiser import Sgd
 from exec.nn.pooling import AvgPool, MaxPool
@@ -23,7 +22,7 @@ from exec.plan.shards import NodeShard, Split
 from exec.program.ops import Compute, Kernel
 from exec.runtime.buffers import Buffers
 from exec.runtime.pieces import pieces, stat_pieces
-from exec.workload import forward_kernels, pooling_window
+from exec.workload import forward_kernels
 
 Call = Callable[[], object]
 _Module = Any  # one of the modules above; each is called by the kernels it has
