@@ -76,7 +76,8 @@ def _conv_rung(generator: np.random.Generator, index: int, itemsize: int) -> Wor
 def _conv_network(generator: np.random.Generator, name: str) -> Network:
     """Return blocks of a convolution and what may follow one, then a dense layer."""
     side = _draw(generator, _SIDES)
-    image = (int(generator.choice((1, 3))), side, side // int(generator.choice((1, 1, 1, 2))))
+    channels = _draw(generator, _CHANNELS) if generator.random() < 0.2 else int(generator.choice((1, 3)))  # fmt: skip
+    image = channels, side, side // int(generator.choice((1, 1, 1, 2)))
     steps: list[tuple[str, Module, Sequence[str]]] = []
     shape = image
 
@@ -84,14 +85,14 @@ def _conv_network(generator: np.random.Generator, name: str) -> Network:
         steps.append((f"layer{len(steps)}", module, inputs))
         return steps[-1][0]
 
-    for _ in range(int(generator.integers(1, 4))):
+    for _ in range(int(generator.integers(1, 5))):
         conv = _draw_conv(generator, min(shape[1:]))
         shape = output_shape(conv, [shape], name)
         add(conv)
         if not conv.has_bias:
             add(BatchNorm2d())
         before = add(Sigmoid() if generator.random() < 0.1 else ReLU())
-        if generator.random() < 0.3:
+        if generator.random() < 0.4:
             add(Conv2d(conv.filters, (3, 3), padding=(1, 1), has_bias=False))
             add(Add(), add(BatchNorm2d()), before)
             add(ReLU())

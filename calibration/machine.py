@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from calibration.features import features
+from calibration.features import LATER, features
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
@@ -104,7 +104,7 @@ class Compute(_Section):
     def _knows_its_coefficients(self) -> "Compute":
         for kernel, model in self.kernels.items():
             known = features(kernel, Shape(1, 1, 1), 1, (1, 1))
-            if set(model.coefficients_s) != set(known):
+            if set(model.coefficients_s) | LATER.get(kernel, set()) != set(known):
                 raise ValueError(
                     f"{kernel} must have a coefficient for each of {', '.join(known)}, got "
                     f"{', '.join(model.coefficients_s) or 'none'}"
