@@ -124,9 +124,7 @@ def convolution_scratch(
     samples: int, channels: int, height: int, width: int, filters: int, kernel: Pair, stride: Pair, padding: Pair
 ) -> int:  # fmt: skip
     """Return the elements of scratch that a convolution needs."""
-    return Convolution(
-        samples, channels, height, width, filters, kernel, stride, padding
-    ).scratch
+    return Convolution(samples, channels, height, width, filters, kernel, stride, padding).scratch
 
 
 def normalisation_scratch(samples: int, channels: int, height: int, width: int) -> int:
