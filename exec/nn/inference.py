@@ -18,7 +18,7 @@ from exec.network.modules import (
     Sigmoid,
 )
 from exec.network.network import INPUT, Network
-from exec.network.scratch import scratch_elements
+from exec.network.memory import scratch_elements
 from exec.nn import activation, addition, convolution, pooling
 from exec.nn.backend import Array, Call, Indices, outer_adder, xp
 from exec.nn.normalisation import normalise

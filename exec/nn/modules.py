@@ -30,6 +30,7 @@ class Linear:
     scratch: Array | None = None
     adds: bool = False
     row_major: Array | None = None
+    adds_input: bool = False
     _input: Array = field(init=False)
     _add_bias: Call | None = field(init=False)
     _ones: Array = field(init=False)
@@ -63,7 +64,11 @@ class Linear:
             xp.dot(gb, self._input.T, out=self.grad_weight)
             if self.grad_bias is not None:
                 xp.dot(gb, self._ones, out=self.grad_bias)
-        if self.grad_input is not None:
+        if self.grad_input is not None and self.grad_input.shape != self._input.shape:
+            xp.dot(gb.T, self.weight, out=self.grad_input)
+        elif self.grad_input is not None and self.adds_input:
+            self.grad_input += xp.dot(self.weight.T, gb)
+        elif self.grad_input is not None:
             xp.dot(self.weight.T, gb, out=self.grad_input)
         return self.grad_input
 
@@ -76,6 +81,9 @@ class Sigmoid:
     """
 
     scratch: Array
+    output: Array | None = None
+    grad_input: Array | None = None
+    adds_input: bool = False
     _output: Array = field(init=False)
     _half: Any = field(init=False)
     _one: Any = field(init=False)
