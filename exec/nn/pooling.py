@@ -61,9 +61,7 @@ class MaxPool:
             xp.copyto(left, gb[channels])
             vertical.give(left, self.output[channels], narrow, gradient, share, mask, adds=False)
             place = self.grad_input[channels]
-            horizontal.give(
-                gradient, narrow, a[channels], place, share, mask, adds=self.adds_input
-            )
+            horizontal.give(gradient, narrow, a[channels], place, share, mask, adds=self.adds_input)
         return self.grad_input
 
     def _bind(self, a: Array) -> tuple["_Axis", "_Axis"]:
