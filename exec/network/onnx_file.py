@@ -221,7 +221,7 @@ class _Reader:
                 return Linear(self._weight(node, 1, 2)[1], has_bias=False)
             case "BatchNormalization":
                 # ONNX keeps this share of the old mean, and its numbers are of single precision.
-                momentum = float(f"{1 - attributes.get('momentum', 0.9):.6g}")
+                momentum = round(1 - attributes.get("momentum", 0.9), 6)
                 return BatchNorm2d(float(f"{attributes.get('epsilon', 1e-5):.6g}"), momentum)
             case "Relu":
                 return ReLU()
@@ -259,8 +259,8 @@ class _Reader:
         """Return the kernel, the stride and the padding of ``node``."""
         if len(kernel) != 2:
             raise self._refuse(node, f"must have a kernel of 2 numbers, got {len(kernel)}")
-        if attributes.get("auto_pad") != b"VALID":
-            self._must_be(node, attributes, "auto_pad", b"NOTSET")
+        if attributes.get("auto_pad") != "VALID":
+            self._must_be(node, attributes, "auto_pad", "NOTSET")
         self._must_be(node, attributes, "dilations", [1, 1])
         top, left, bottom, right = attributes.get("pads", [0] * 4)
         if (top, left) != (bottom, right):
@@ -293,4 +293,6 @@ def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
 
     for each in node.attribute:
         value = onnx.helper.get_attribute_value(each)
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
         yield each.name, list(value) if each.ints else value
