@@ -57,11 +57,13 @@ def read_onnx(path: str) -> Network:
     weights = {each.name for each in model.graph.initializer}
     images = [each for each in model.graph.input if each.name not in weights]
     if len(images) != 1 or len(model.graph.output) != 1:
-        raise UsageError(
-            f"net {path} must have one input and one output, got {len(images)} and "
-            f"{len(model.graph.output)}"
-        )
+        raise UsageError(f"net {path} must have one input and one output, got {len(images)} and {len(model.graph.output)}")  # fmt: skip
     image = _image(path, images[0])
+    # Weights in files of their own may be absent: as inputs they have a shape and no data.
+    for each in [each for each in model.graph.initializer if each.data_location]:
+        value = onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        model.graph.input.append(value)
+        model.graph.initializer.remove(each)
     try:
         onnx.checker.check_model(model, full_check=True)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)  # fmt: skip
@@ -244,11 +246,8 @@ class _Reader:
             case "Flatten" | "Reshape":
                 before, after = self.dims[node.input[0]], self.dims.get(node.output[0], [])
                 if after != [before[0], math.prod(before[1:])]:
-                    raise self._refuse(
-                        node,
-                        f"must give batch x {math.prod(before[1:])}, got "
-                        f"{'x'.join(map(str, after)) or 'a shape that is not known'}",
-                    )
+                    found = "x".join(map(str, after)) or "a shape that is not known"
+                    raise self._refuse(node, f"must give batch x {math.prod(before[1:])}, got {found}")  # fmt: skip
                 return Flatten() if math.prod(before[2:]) > 1 else None
             case "Add":
                 return Add()

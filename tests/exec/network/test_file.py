@@ -2,6 +2,7 @@
 
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,7 @@ def test_cycle_is_named_layer_by_layer() -> None:
     ring = str(caught.value).split(", got ")[1].split(" -> ")
     assert ring[0] == ring[-1]
     assert sorted(ring[1:]) == ["a", "b", "c"]
-    assert all("abcab".find(one + other) >= 0 for one, other in zip(ring, ring[1:], strict=False))
+    assert all("abcab".find(one + other) >= 0 for one, other in pairwise(ring))
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

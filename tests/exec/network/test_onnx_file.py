@@ -160,7 +160,7 @@ def test_settings_of_batchnorm_and_means_are_read(write: Write) -> None:
         helper.make_node("ReduceMean", ["p", "axes"], ["m"], keepdims=0),
         helper.make_node("Gemm", ["m", "w"], ["y"]),
     ]  # fmt: skip
-    network = parse_net(write(nodes, {"w": (2, 3)} | {k: (2,) for k in "abcd"}, constants={"axes": [2, 3]}))  # fmt: skip
+    network = parse_net(write(nodes, {"w": (2, 3)} | dict.fromkeys("abcd", (2,)), constants={"axes": [2, 3]}))  # fmt: skip
     assert [node.module for node in network.nodes] == [
         BatchNorm2d(eps=1e-3, momentum=0.01),
         AvgPool((2, 2), (2, 2), (1, 1)),
@@ -234,6 +234,15 @@ def test_model_that_is_not_understood_is_refused_by_node(write: Write, nodes_and
     assert str(caught.value).startswith(f"net {path}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_in_another_file_are_not_needed(write: Write, tmp_path: Path) -> None:
+    nodes, weights = _with(helper.make_node("Conv", ["x", "c"], ["h"]), c=(4, 2, 3, 3))
+    path = write(nodes, weights)
+    inside = parse_net(path)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=0)
+    (tmp_path / "w").unlink()
+    assert parse_net(path) == inside
 
 
 @pytest.mark.parametrize("image", [("n", "c", 8, 8), (1, 2, 8), ("n", 2, 0, 8)])
