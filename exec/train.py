@@ -27,10 +27,10 @@ from exec.program.ops import Algorithm
 from exec.runtime.checkpoint.store import KEEP
 from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
-from exec.runtime.model_file import load_weights
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
