@@ -168,7 +168,8 @@ class _Axis:
 
     def _covers(self) -> bool:
         """Whether every element is in a window."""
-        return sum(place.stop - place.start for place, _ in self._taps) >= self.length
+        covered: int = sum(place.stop - place.start for place, _ in self._taps)
+        return covered >= self.length
 
     def _at(self, array: Array, part: slice) -> Array:
         """Return ``part`` of the axis."""

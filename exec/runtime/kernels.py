@@ -201,7 +201,7 @@ class KernelBinder:
                     weight, bias, grad_weight, grad_bias, views.output(), grad_input,
                     scratch=work[: weight.size].reshape(weight.shape) if adds else None, adds=adds,
                     row_major=buffers.matrix("work", op.shape.k, n) if is_copied else None,
-                    adds_input=adds_input,
+                    sample_major=op.layer == layout.exchange, adds_input=adds_input,
                 )  # fmt: skip
             case described.Conv2d(stride=stride, padding=padding):
                 return Conv2d(
