@@ -6,6 +6,7 @@ Normalisations use their running statistics.
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from exec.network.memory import scratch_elements
 from exec.network.modules import (
     Add,
     AvgPool,
@@ -18,7 +19,6 @@ from exec.network.modules import (
     Sigmoid,
 )
 from exec.network.network import INPUT, Network
-from exec.network.scratch import scratch_elements
 from exec.nn import activation, addition, convolution, modules, pooling
 from exec.nn.backend import Array, Call, Indices, outer_adder, xp
 from exec.nn.normalisation import normalise
@@ -106,17 +106,6 @@ def _bind(
 
         return multiply
 
-    def sigmoid(a: Array, output: Array) -> Call:
-        module = modules.Sigmoid(output)
-        if xp.shares_memory(a, output):
-            return partial(module.forward, output)
-
-        def copy_first() -> None:
-            xp.copyto(output, a)
-            module.forward(output)
-
-        return copy_first
-
     def call(index: int) -> Call | None:
         node = network.nodes[index]
         value = node.inputs[0]
@@ -143,7 +132,7 @@ def _bind(
             case ReLU():
                 return partial(activation.ReLU(matrix(index)).forward, matrix(value))
             case Sigmoid():
-                return sigmoid(matrix(value), matrix(index))
+                return partial(modules.Sigmoid(matrix(index), matrix(index)).forward, matrix(value))  # fmt: skip
             case Add():
                 terms = (matrix(each) for each in node.inputs)
                 return partial(addition.Add(matrix(index)).forward, *terms)

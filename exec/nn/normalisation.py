@@ -117,9 +117,7 @@ class BatchNorm2d:
         """
         if self.grad_input is None:
             return None
-        flat, gradient, found = (
-            x.reshape(len(x), -1) for x in (self._input, gb, self.grad_input)
-        )
+        flat, gradient, found = (x.reshape(len(x), -1) for x in (self._input, gb, self.grad_input))
         mean, inverse = self.saved
         first, second = self.sums / max(1, self.count)
         slope, scale = second * inverse, self.gamma * inverse

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from exec.network.modules import Pair
 from exec.network.scratch import (
-    Pair,
     average_pooling_channels,
     average_pooling_scratch,
     max_pooling_channels,
@@ -61,9 +61,7 @@ class MaxPool:
             xp.copyto(left, gb[channels])
             vertical.give(left, self.output[channels], narrow, gradient, share, mask, adds=False)
             place = self.grad_input[channels]
-            horizontal.give(
-                gradient, narrow, a[channels], place, share, mask, adds=self.adds_input
-            )
+            horizontal.give(gradient, narrow, a[channels], place, share, mask, adds=self.adds_input)
         return self.grad_input
 
     def _bind(self, a: Array) -> tuple["_Axis", "_Axis"]:
@@ -170,7 +168,8 @@ class _Axis:
 
     def _covers(self) -> bool:
         """Whether every element is in a window."""
-        return sum(place.stop - place.start for place, _ in self._taps) >= self.length
+        covered: int = sum(place.stop - place.start for place, _ in self._taps)
+        return covered >= self.length
 
     def _at(self, array: Array, part: slice) -> Array:
         """Return ``part`` of the axis."""

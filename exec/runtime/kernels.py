@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any
 
 from exec.network import modules as described
-from exec.network.network import Image
-from exec.nn.activation import ReLU, Sigmoid
+from exec.network.network import Image, pooling_window
+from exec.nn.activation import ReLU
 from exec.nn.addition import Add
 from exec.nn.backend import SMALL_PRODUCT, Array, Indices, xp
 from exec.nn.convolution import Conv2d
-from exec.nn.linear import Linear
-from exec.nn.loss import SoftmaxCrossEntropy
+from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
 from exec.nn.normalisation import BatchNorm2d
 from exec.nn.optimiser import Sgd
 from exec.nn.pooling import AvgPool, MaxPool
@@ -23,7 +22,7 @@ from exec.plan.shards import NodeShard, Split
 from exec.program.ops import Compute, Kernel
 from exec.runtime.buffers import Buffers
 from exec.runtime.pieces import pieces, stat_pieces
-from exec.workload import forward_kernels, pooling_window
+from exec.workload import forward_kernels
 
 Call = Callable[[], object]
 _Module = Any  # one of the modules above; each is called by the kernels it has
@@ -202,7 +201,7 @@ class KernelBinder:
                     weight, bias, grad_weight, grad_bias, views.output(), grad_input,
                     scratch=work[: weight.size].reshape(weight.shape) if adds else None, adds=adds,
                     row_major=buffers.matrix("work", op.shape.k, n) if is_copied else None,
-                    adds_input=adds_input,
+                    sample_major=op.layer == layout.exchange, adds_input=adds_input,
                 )  # fmt: skip
             case described.Conv2d(stride=stride, padding=padding):
                 return Conv2d(
@@ -213,9 +212,12 @@ class KernelBinder:
             case described.BatchNorm2d(eps, momentum):
                 sums = buffers.matrix(views.slot(f"s{op.layer}"), 4, shard.num_outputs)
                 rows = self.shared_rows[op.microbatch] if self.shared_rows else op.shape.n
+                scale, shift = pieces(layout, shard, buffers.parameters)
+                grad_scale, grad_shift = pieces(layout, shard, buffers.arrays["grad"])
+                assert shift is not None
+                assert grad_shift is not None
                 return BatchNorm2d(
-                    *pieces(layout, shard, buffers.parameters),
-                    *pieces(layout, shard, buffers.arrays["grad"]),
+                    scale, shift, grad_scale, grad_shift,
                     *stat_pieces(layout, shard, buffers.stats),
                     views.output(), sums[:2], sums[2:], work, rows * op.shape.p, eps, momentum,
                     grad_input, adds, adds_input,
