@@ -212,9 +212,12 @@ class KernelBinder:
             case described.BatchNorm2d(eps, momentum):
                 sums = buffers.matrix(views.slot(f"s{op.layer}"), 4, shard.num_outputs)
                 rows = self.shared_rows[op.microbatch] if self.shared_rows else op.shape.n
+                scale, shift = pieces(layout, shard, buffers.parameters)
+                grad_scale, grad_shift = pieces(layout, shard, buffers.arrays["grad"])
+                assert shift is not None
+                assert grad_shift is not None
                 return BatchNorm2d(
-                    *pieces(layout, shard, buffers.parameters),
-                    *pieces(layout, shard, buffers.arrays["grad"]),
+                    scale, shift, grad_scale, grad_shift,
                     *stat_pieces(layout, shard, buffers.stats),
                     views.output(), sums[:2], sums[2:], work, rows * op.shape.p, eps, momentum,
                     grad_input, adds, adds_input,

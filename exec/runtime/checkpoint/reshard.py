@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from exec.errors import ModelFileError
 from exec.network.network import Network
 from exec.nn.backend import Array, Indices
