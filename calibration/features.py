@@ -8,10 +8,9 @@ working set that is swept once a step, that share misses. The letters are those 
 :class:`exec.program.ops.Shape`; ``c`` are the channels of an image that is convolved, ``k / w``.
 """
 
+from calibration.windows import convolution_of, window_of
 from exec.network.scratch import BLOCK
 from exec.program.ops import Kernel, Shape
-
-from calibration.windows import convolution_of, window_of
 
 Features = dict[str, float]
 

@@ -188,7 +188,7 @@ def _bind(wire: Transport, ops: tuple[Op, ...]) -> tuple[Step, int]:
     layout = layout_of(workload.network, mesh, 0, 0)
     buffers = Buffers(workload, layout, role, 0, elements, "float32")
     feed = Feed(xp.zeros((1, 1)), xp.zeros(1, int), xp.zeros(1, int))
-    binder = KernelBinder(buffers, feed, 0.0, 0.0, 1, (0,))
+    binder = KernelBinder(buffers, feed, 0.0, 0.0, 1, (0,), (0,))
     step = bind_step(program, Wire.connect(wire, [program]), buffers, binder, Queue(1, 0))
     return step, 2 * elements * program.itemsize
 

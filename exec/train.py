@@ -22,6 +22,7 @@ from exec.plan.epoch import check_plan, idle_options
 from exec.plan.nodes import check_nodes, without_effect
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
+from exec.plan.stages import parse_stages
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.runtime.checkpoint.store import KEEP
@@ -71,6 +72,8 @@ def train(
     ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
+    stages: str | None = None,
+    sync_batchnorm: Flag = False,
     average_every: str = "1",
     independent_starts: Flag = False,
     servers: int = 1,
@@ -102,7 +105,8 @@ def train(
     Parameters
     ----------
     net
-        Widths of the layers: inputs, hidden units, classes.
+        Widths of dense layers (128-100-26); cnn, svhn-cnn, resnet18 or resnet18-small, for other
+        images as cnn:1x16x8:26; or the path of a network file (TOML).
     data
         drawn (letters the project draws itself), letters, mnist, svhn (house numbers in colour),
         noise (random, any width), or the path of a label-first CSV file.
@@ -119,7 +123,8 @@ def train(
         Test on so many in the same way; 4000 drawn unless given.
     strategy
         How to share the work; data if there are several ranks. Beside the meshes: averaging (each
-        rank on its own, weights averaged now and then), master_round_trip and master_broadcast
+        rank on its own, weights averaged now and then), krizhevsky (convolutions split the batch,
+        dense layers are split themselves), master_round_trip and master_broadcast
         (rank 0 collects and averages), server and async_server (parameter servers), and on one
         node's shared memory shared_lock, shared_windows and hogwild.
     ranks
@@ -142,6 +147,11 @@ def train(
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
         The least size of a gradient bucket.
+    stages
+        The first layers of all pipeline stages but the first, as layer2.0.conv1,fc; balanced by
+        flops unless given. python -m sim.stages --plain prints those that a machine balances.
+    sync_batchnorm
+        Let replicas normalise by the statistics of the whole batch, not each of its own share.
     average_every
         Steps between two averages (averaging, master); epoch for a whole one.
     independent_starts
@@ -237,10 +247,12 @@ def train(
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
         global_batch = batch
-    workload = Workload(parse_net(net), global_batch, 8 if dtype == "float64" else 4, momentum > 0)
+    network = parse_net(net)
+    workload = Workload(network, global_batch, 8 if dtype == "float64" else 4, momentum > 0)
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
                           parse_every(average_every), servers,
-                          pause_every=checkpoints.pause_every(strategy) if checkpoints else 0)  # fmt: skip
+                          pause_every=checkpoints.pause_every(strategy) if checkpoints else 0,
+                          stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     check_plan(workload, mesh, options)
     if ranks_per_node is not None and algorithm is Algorithm.HIERARCHICAL:
         check_nodes(mesh, ranks_per_node)

@@ -112,9 +112,11 @@ def parse_network(text: str, name: str) -> Network:
         counts[kind] += 1
         label = _label(where, number, table, f"{kind}{counts[kind]}")
         here = f"{where}: layer {label}"
-        if label in numbers:
-            raise UsageError(f"{here} must have a name of its own, got that of layer number {numbers[label]}")  # fmt: skip
-        layers.append((label, _module(here, kind, table), _inputs(here, kind, table) or (before,)))
+        if label in numbers or label == "input":
+            owner = f"layer number {numbers[label]}" if label in numbers else "the images"
+            raise UsageError(f"{here} must have a name of its own, got that of {owner}")
+        inputs = _inputs(here, kind, table) or (before,)
+        layers.append((label, _module(here, kind, table), inputs))
         numbers[label], before = number, label
     return build(name, image, [layers[index] for index in _order(where, layers)])
 

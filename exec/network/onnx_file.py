@@ -57,11 +57,13 @@ def read_onnx(path: str) -> Network:
     weights = {each.name for each in model.graph.initializer}
     images = [each for each in model.graph.input if each.name not in weights]
     if len(images) != 1 or len(model.graph.output) != 1:
-        raise UsageError(
-            f"net {path} must have one input and one output, got {len(images)} and "
-            f"{len(model.graph.output)}"
-        )
+        raise UsageError(f"net {path} must have one input and one output, got {len(images)} and {len(model.graph.output)}")  # fmt: skip
     image = _image(path, images[0])
+    # Weights in files of their own may be absent: as inputs they have a shape and no data.
+    for each in [each for each in model.graph.initializer if each.data_location]:
+        value = onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        model.graph.input.append(value)
+        model.graph.initializer.remove(each)
     try:
         onnx.checker.check_model(model, full_check=True)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)  # fmt: skip
@@ -129,7 +131,7 @@ class _Reader:
         )
         for step, made in zip(self.steps, network.nodes, strict=True):
             dims = self.dims.get(step.output, [])
-            if not all(dims) or math.prod(dims[1:]) != math.prod(made.shape):
+            if math.prod(dims[1:]) != math.prod(made.shape):
                 raise self._refuse(
                     self.makers[step.output],
                     f"must give {spell_shape(made.shape)}, got {'x'.join(map(str, dims))} in ONNX",
@@ -221,7 +223,7 @@ class _Reader:
                 return Linear(self._weight(node, 1, 2)[1], has_bias=False)
             case "BatchNormalization":
                 # ONNX keeps this share of the old mean, and its numbers are of single precision.
-                momentum = float(f"{1 - attributes.get('momentum', 0.9):.6g}")
+                momentum = round(1 - attributes.get("momentum", 0.9), 6)
                 return BatchNorm2d(float(f"{attributes.get('epsilon', 1e-5):.6g}"), momentum)
             case "Relu":
                 return ReLU()
@@ -244,11 +246,8 @@ class _Reader:
             case "Flatten" | "Reshape":
                 before, after = self.dims[node.input[0]], self.dims.get(node.output[0], [])
                 if after != [before[0], math.prod(before[1:])]:
-                    raise self._refuse(
-                        node,
-                        f"must give batch x {math.prod(before[1:])}, got "
-                        f"{'x'.join(map(str, after)) or 'a shape that is not known'}",
-                    )
+                    found = "x".join(map(str, after)) or "a shape that is not known"
+                    raise self._refuse(node, f"must give batch x {math.prod(before[1:])}, got {found}")  # fmt: skip
                 return Flatten() if math.prod(before[2:]) > 1 else None
             case "Add":
                 return Add()
@@ -259,8 +258,8 @@ class _Reader:
         """Return the kernel, the stride and the padding of ``node``."""
         if len(kernel) != 2:
             raise self._refuse(node, f"must have a kernel of 2 numbers, got {len(kernel)}")
-        if attributes.get("auto_pad") != b"VALID":
-            self._must_be(node, attributes, "auto_pad", b"NOTSET")
+        if attributes.get("auto_pad") != "VALID":
+            self._must_be(node, attributes, "auto_pad", "NOTSET")
         self._must_be(node, attributes, "dilations", [1, 1])
         top, left, bottom, right = attributes.get("pads", [0] * 4)
         if (top, left) != (bottom, right):
@@ -293,4 +292,6 @@ def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
 
     for each in node.attribute:
         value = onnx.helper.get_attribute_value(each)
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
         yield each.name, list(value) if each.ints else value

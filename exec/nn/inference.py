@@ -6,6 +6,7 @@ Normalisations use their running statistics.
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from exec.network.memory import scratch_elements
 from exec.network.modules import (
     Add,
     AvgPool,
@@ -18,8 +19,7 @@ from exec.network.modules import (
     Sigmoid,
 )
 from exec.network.network import INPUT, Network
-from exec.network.scratch import scratch_elements
-from exec.nn import activation, addition, convolution, pooling
+from exec.nn import activation, addition, convolution, modules, pooling
 from exec.nn.backend import Array, Call, Indices, outer_adder, xp
 from exec.nn.normalisation import normalise
 from exec.nn.rooms import AS_THEY_COME, Rooms, rooms_of
@@ -132,7 +132,7 @@ def _bind(
             case ReLU():
                 return partial(activation.ReLU(matrix(index)).forward, matrix(value))
             case Sigmoid():
-                return partial(activation.Sigmoid(matrix(index), matrix(index)).forward, matrix(value))  # fmt: skip
+                return partial(modules.Sigmoid(matrix(index), matrix(index)).forward, matrix(value))  # fmt: skip
             case Add():
                 terms = (matrix(each) for each in node.inputs)
                 return partial(addition.Add(matrix(index)).forward, *terms)

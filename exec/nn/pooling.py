@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from exec.network.modules import Pair
 from exec.network.scratch import (
-    Pair,
     average_pooling_channels,
     average_pooling_scratch,
     max_pooling_channels,
