@@ -19,7 +19,7 @@ LINE = 16
 """Float32 elements of a cache line."""
 
 _FEW_CHANNELS = 8
-_SHORT_ROW = 96
+_SHORT_ROW = 48
 _ENOUGH_COLUMNS = 256
 
 
