@@ -22,15 +22,16 @@ from exec.plan.epoch import check_plan, idle_options
 from exec.plan.nodes import check_nodes, without_effect
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
+from exec.plan.stages import parse_stages
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.runtime.checkpoint.store import KEEP
 from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
-from exec.runtime.model_file import load_weights
 from exec.runtime.record import headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
@@ -58,8 +59,8 @@ def train(
     data_dir: Path | None = None,
     test_file: Path | None = None,
     fold: int = 0,
-    num_train: int = 20_000,
-    num_test: int = 4_000,
+    num_train: int | None = None,
+    num_test: int | None = None,
     strategy: Strategy | None = None,
     ranks: int | None = None,
     dp: int | None = None,
@@ -71,6 +72,8 @@ def train(
     ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
+    stages: str | None = None,
+    sync_batchnorm: Flag = False,
     average_every: str = "1",
     independent_starts: Flag = False,
     servers: int = 1,
@@ -102,10 +105,11 @@ def train(
     Parameters
     ----------
     net
-        Widths of the layers: inputs, hidden units, classes.
+        Widths of dense layers (128-100-26); cnn, svhn-cnn, resnet18 or resnet18-small, for other
+        images as cnn:1x16x8:26; or the path of a network file (TOML).
     data
-        drawn (letters the project draws itself), letters, mnist, noise (random, any width), or
-        the path of a label-first CSV file.
+        drawn (letters the project draws itself), letters, mnist, svhn (house numbers in colour),
+        noise (random, any width), or the path of a label-first CSV file.
     data_dir
         Where the real data sets lie; without it they are downloaded into a cache.
     test_file
@@ -113,12 +117,14 @@ def train(
     fold
         Which fold of letters tests.
     num_train
-        How many letters to draw (drawn, noise).
+        Train on the first so many samples of a file, all unless given; or draw so many (drawn,
+        noise), 20000 unless given.
     num_test
-        How many of them test.
+        Test on so many in the same way; 4000 drawn unless given.
     strategy
         How to share the work; data if there are several ranks. Beside the meshes: averaging (each
-        rank on its own, weights averaged now and then), master_round_trip and master_broadcast
+        rank on its own, weights averaged now and then), krizhevsky (convolutions split the batch,
+        dense layers are split themselves), master_round_trip and master_broadcast
         (rank 0 collects and averages), server and async_server (parameter servers), and on one
         node's shared memory shared_lock, shared_windows and hogwild.
     ranks
@@ -141,6 +147,11 @@ def train(
         All-reduce each gradient bucket while the backward pass goes on.
     bucket_kib
         The least size of a gradient bucket.
+    stages
+        The first layers of all pipeline stages but the first, as layer2.0.conv1,fc; balanced by
+        flops unless given. python -m sim.stages --plain prints those that a machine balances.
+    sync_batchnorm
+        Let replicas normalise by the statistics of the whole batch, not each of its own share.
     average_every
         Steps between two averages (averaging, master); epoch for a whole one.
     independent_starts
@@ -206,7 +217,8 @@ def train(
         raise UsageError("batch and batch-per-rank must not both be given; the first is the sum of the second")  # fmt: skip
     for option, value in (("epochs", epochs), ("microbatches", microbatches), ("bucket-kib", bucket_kib),
                           ("learning-rate", learning_rate), ("blas-threads", blas_threads),
-                          ("num-train", num_train), ("num-test", num_test)):  # fmt: skip
+                          ("num-train", 1 if num_train is None else num_train),
+                          ("num-test", 1 if num_test is None else num_test)):  # fmt: skip
         positive(option, value)
     positive("ranks-per-node", 1 if ranks_per_node is None else ranks_per_node)
     positive("momentum", momentum, or_zero=True)
@@ -235,10 +247,12 @@ def train(
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
         global_batch = batch
-    workload = Workload(parse_net(net), global_batch, 8 if dtype == "float64" else 4, momentum > 0)
+    network = parse_net(net)
+    workload = Workload(network, global_batch, 8 if dtype == "float64" else 4, momentum > 0)
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
                           parse_every(average_every), servers,
-                          pause_every=checkpoints.pause_every(strategy) if checkpoints else 0)  # fmt: skip
+                          pause_every=checkpoints.pause_every(strategy) if checkpoints else 0,
+                          stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     check_plan(workload, mesh, options)
     if ranks_per_node is not None and algorithm is Algorithm.HIERARCHICAL:
         check_nodes(mesh, ranks_per_node)

@@ -61,8 +61,8 @@ def tune(
     data_dir: Path | None = None,
     test_file: Path | None = None,
     fold: int = 0,
-    num_train: int = 20_000,
-    num_test: int = 4_000,
+    num_train: int | None = None,
+    num_test: int | None = None,
     validation: float = 0.2,
     momentum: float = 0.0,
     dtype: str = "float32",
@@ -98,8 +98,8 @@ def tune(
     out
         The folder of the journal (trials.jsonl), best.json and best.safetensors.
     data
-        drawn (letters the project draws itself), letters, mnist, or the path of a label-first CSV
-        file.
+        drawn (letters the project draws itself), letters, mnist, svhn (house numbers in colour), or
+        the path of a label-first CSV file.
     data_dir
         Where the real data sets lie; without it they are downloaded into a cache.
     test_file
@@ -107,9 +107,10 @@ def tune(
     fold
         Which fold of letters tests.
     num_train
-        How many letters to draw (drawn).
+        Search with the first so many training samples of a file, all unless given; or draw so many
+        (drawn), 20000 unless given.
     num_test
-        How many of them test.
+        Test on so many in the same way; 4000 drawn unless given.
     validation
         The share of the training samples on which trials are judged; the test samples are kept for
         the best one.
@@ -129,7 +130,7 @@ def tune(
     space = parse_space({"layers": layers, "units": units, "learning_rate": learning_rate,
                          "batch": batch, "epochs": epochs})  # fmt: skip
     for option, value in (("num-train", num_train), ("num-test", num_test), ("blas-threads", blas_threads)):  # fmt: skip
-        positive(option, value)
+        positive(option, 1 if value is None else value)
     positive("momentum", momentum, or_zero=True)
     if momentum >= 1:
         raise UsageError(f"momentum must be less than 1, got {momentum}")

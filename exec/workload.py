@@ -20,7 +20,7 @@ from exec.network.modules import (
     ReLU,
     Sigmoid,
 )
-from exec.network.network import Network
+from exec.network.network import Network, pooling_window
 from exec.program.ops import Compute, Kernel, Shape
 
 
@@ -82,13 +82,6 @@ class Workload:
         """Return the op that runs ``kernel`` on ``shape``, with its counts."""
         nbytes = kernel_elements(kernel, shape) * self.itemsize
         return Compute(kernel, layer, microbatch, shape, kernel_flops(kernel, shape), nbytes)
-
-
-def pooling_window(network: Network, node: int) -> tuple[int, int]:
-    """Return the window of a pooling ``node``: its kernel, or the whole image."""
-    module = network.nodes[node].module
-    assert isinstance(module, MaxPool | AvgPool)
-    return module.kernel or network.shape(network.nodes[node].inputs[0])[1:]
 
 
 def forward_kernels(module: Module) -> tuple[Kernel, ...]:

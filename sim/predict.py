@@ -210,7 +210,7 @@ def predict(
         print(json_format.dumps(forecast_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
-        idle = [set(idle_options(row.mesh, row.options)) for row in rows]
+        idle = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
         for name in sorted(set.intersection(*idle)):
             console().print(f"note: {name} changes nothing in any of these plans")
         if num_too_large:

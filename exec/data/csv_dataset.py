@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from exec.data.dataset import Dataset
 from exec.data.labelled_csv import MAX_PIXEL, read_csv
-from exec.data.reading import sha256_of
+from exec.data.limits import Limits
+from exec.data.reading import digest_of
 from exec.errors import DataError
 
 HOLD_OUT = 10  # Without a test file, every tenth row tests.
@@ -21,14 +22,15 @@ _SIBLINGS = (
 )
 
 
-def load_csv(train_path: Path, test_path: Path | None) -> Dataset:
+def load_csv(train_path: Path, test_path: Path | None, limits: Limits = Limits()) -> Dataset:
     """Load a training file and its test file: the one given, a sibling, or every tenth row.
 
     Pixels are taken as they are if none in either file exceeds 1, and divided by 255 otherwise.
+    Their scale and the classes are those of whole files, whatever ``limits`` take of them.
     """
     chosen = test_path or find_sibling(train_path)
     train_pixels, train_labels = read_csv(train_path)
-    source = f"{train_path}, SHA-256 {sha256_of(train_path)[:12]}"
+    source = f"{train_path}, SHA-256 {digest_of(train_path)[:12]}"
     if chosen is not None:
         test_pixels, test_labels = read_csv(chosen)
         if test_pixels.shape[1] != train_pixels.shape[1]:
@@ -37,7 +39,7 @@ def load_csv(train_path: Path, test_path: Path | None) -> Dataset:
                 f"{train_path}, got {test_pixels.shape[1] + 1}"
             )
         how = "tested on" if test_path else "tested on its sibling"
-        source += f"; {how} {chosen}, SHA-256 {sha256_of(chosen)[:12]}"
+        source += f"; {how} {chosen}, SHA-256 {digest_of(chosen)[:12]}"
     else:
         if len(train_labels) < HOLD_OUT:
             raise DataError(
@@ -49,14 +51,18 @@ def load_csv(train_path: Path, test_path: Path | None) -> Dataset:
         train_pixels, train_labels = train_pixels[~is_held_out], train_labels[~is_held_out]
         source += f"; tested on every {HOLD_OUT}th row"
     scale = MAX_PIXEL if max(train_pixels.max(), test_pixels.max()) > 1 else 1.0
+    if scale != 1:
+        source += f"; pixels / {scale:g}"
+    name = train_path.stem
+    num_train, num_test, said = limits.first(name, len(train_labels), len(test_labels))
     return Dataset(
-        name=train_path.stem,
-        train_images=_scaled(train_pixels, scale),
-        train_labels=train_labels,
-        test_images=_scaled(test_pixels, scale),
-        test_labels=test_labels,
+        name=name,
+        train_images=_scaled(train_pixels[:num_train], scale),
+        train_labels=train_labels[:num_train],
+        test_images=_scaled(test_pixels[:num_test], scale),
+        test_labels=test_labels[:num_test],
         num_classes=int(max(train_labels.max(), test_labels.max())) + 1,
-        source=source if scale == 1 else f"{source}; pixels / {scale:g}",
+        source=source + said,
     )
 
 

@@ -1,12 +1,18 @@
 """A Dataset: labelled images to train on and labelled images to test on.
 
-Images are rows of pixels in [0, 1], not rectangles: a network of dense layers sees only the row.
+Images are rows of pixels in [0, 1], which is all that a network of dense layers sees. A network of
+convolutions takes a row as an image of ``image_shape``, channel by channel and row by row.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from exec.errors import DataError
+
+Shape = tuple[int, int, int]  # Channels, height, width.
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,7 @@ class Dataset:
     test_labels: NDArray[np.int64]  # (num_test,)
     num_classes: int
     source: str  # One line for the log: file, checksum or seed.
+    image_shape: Shape = (1, 1, -1)  # As in NumPy, -1 is what the rest leaves of a row.
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit; a parser that lets them through has a bug."""
@@ -52,8 +59,35 @@ class Dataset:
                 "train and test images must have equally many pixels, "
                 f"got {self.train_images.shape[1]} and {self.test_images.shape[1]}"
             )
+        if self.image_shape == (1, 1, -1):
+            object.__setattr__(self, "image_shape", (1, 1, self.num_features))
+        if min(self.image_shape) < 1 or math.prod(self.image_shape) != self.num_features:
+            raise ValueError(
+                f"image_shape must make the {self.num_features} pixels of a row, "
+                f"got {spelled(self.image_shape)}"
+            )
 
     @property
     def num_features(self) -> int:
         """Return the number of pixels in one image."""
         return int(self.train_images.shape[1])
+
+    def check_images(self, image_shape: Shape) -> None:
+        """Raise :class:`DataError` unless the images have this shape; the message says theirs."""
+        if image_shape != self.image_shape:
+            raise DataError(
+                f"{self.name} has images of {spelled(self.image_shape)}, "
+                f"not of {spelled(image_shape)}"
+            )
+
+
+def spelled(image_shape: Shape) -> str:
+    """Return a shape in words.
+
+    >>> spelled((3, 32, 24))
+    '3 channels of 32 x 24 pixels (height x width)'
+    """
+    channels, height, width = image_shape
+    return (
+        f"{channels} channel{'s' * (channels != 1)} of {height} x {width} pixels (height x width)"
+    )

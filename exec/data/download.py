@@ -4,7 +4,6 @@ The bytes go to a temporary file beside the target, which takes the target's nam
 and checksum agree: ranks that race for one cache each install the same complete file.
 """
 
-import hashlib
 import http.client
 import os
 import tempfile
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from exec.data.reading import Checksum, new_hash
 from exec.errors import DataError
 
 TIMEOUT_S = 30.0
@@ -20,22 +20,23 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A gzip file with an address, and what its bytes must be."""
+    """A file with an address, and what its bytes must be."""
 
-    name: str  # Ends in .gz.
+    name: str
     url: str
     nbytes: int
-    sha256: str
-    sha256_inflated: str
+    digest: str  # Hexadecimal, as is the next.
+    digest_inflated: str | None = None  # Of a file that ends in .gz, uncompressed.
+    checksum: Checksum = Checksum.SHA256
 
     @property
-    def names(self) -> tuple[str, str]:
+    def names(self) -> tuple[str, ...]:
         """Return the names it goes by on a disk: as published, and uncompressed."""
-        return self.name, self.name.removesuffix(".gz")
+        return tuple(dict.fromkeys((self.name, self.name.removesuffix(".gz"))))
 
-    def is_official(self, sha256: str) -> bool:
+    def is_official(self, digest: str) -> bool:
         """Return whether a file of this checksum is the published one, inflated or not."""
-        return sha256 in (self.sha256, self.sha256_inflated)
+        return digest in (self.digest, self.digest_inflated)
 
 
 def fetch(
@@ -58,12 +59,12 @@ def fetch(
         raise DataError(f"{directory}: cannot store {file.name} here: {_reason(error)}") from error
     try:
         with os.fdopen(descriptor, "wb") as out:
-            sha256, received = _copy(file, out.write, timeout_s)
+            digest, received = _copy(file, out.write, timeout_s)
         if received != file.nbytes:
             got = f"{received}" if received < file.nbytes else "more"
             raise DataError(f"{file.url}: expected {file.nbytes} bytes, got {got}")
-        if sha256 != file.sha256:
-            raise DataError(f"{file.url}: expected SHA-256 {file.sha256}, got {sha256}")
+        if digest != file.digest:
+            raise DataError(f"{file.url}: expected {file.checksum} {file.digest}, got {digest}")
         os.replace(part, target)
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{file.url}: {_reason(error)}") from error
@@ -76,8 +77,8 @@ def fetch(
 def _copy(
     file: PublishedFile, write: Callable[[bytes], object], timeout_s: float
 ) -> tuple[str, int]:
-    """Write what the address serves, at most one byte too many; return its SHA-256 and size."""
-    digest = hashlib.sha256()
+    """Write what the address serves, at most one byte too many; return its checksum and size."""
+    digest = new_hash(file.checksum)
     received = 0
     with urllib.request.urlopen(file.url, timeout=timeout_s) as response:
         while piece := response.read(min(1 << 16, file.nbytes + 1 - received)):

@@ -12,12 +12,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from exec.data.reading import chunks, opened
+from exec.data.reading import MOST_DEFLATE_SHRINKS, chunks, opened
 from exec.errors import DataError
 
 _UNSIGNED_BYTE = 8
 _LIMIT_NBYTES = 1 << 30
-_MOST_DEFLATE_SHRINKS = 1032  # Deflate cannot do better (zlib's technical details).
 
 
 def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
@@ -52,7 +51,7 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
 
 def _check_promise(path: Path, dims: tuple[int, ...], nbytes: int) -> None:
     """Refuse a header that no file of this size could keep, before memory is taken for it."""
-    most = path.stat().st_size * (_MOST_DEFLATE_SHRINKS if path.suffix == ".gz" else 1)
+    most = path.stat().st_size * (MOST_DEFLATE_SHRINKS if path.suffix == ".gz" else 1)
     if nbytes > min(most, _LIMIT_NBYTES):
         shape = " x ".join(map(str, dims))
         why = "the file can hold" if nbytes > most else f"the limit of {_LIMIT_NBYTES}"

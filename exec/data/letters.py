@@ -20,14 +20,15 @@ from exec.errors import DataError
 NUM_ROWS = 52_152
 NUM_FOLDS = 10
 NUM_CLASSES = 26
-NUM_PIXELS = 128
+ROWS, COLUMNS = 16, 8
+NUM_PIXELS = ROWS * COLUMNS
 
 LETTERS_FILE = PublishedFile(
     name="letter.data.gz",
     url="https://ai.stanford.edu/~btaskar/ocr/letter.data.gz",
     nbytes=1_329_012,
-    sha256="4ef9522ffeaa68cad889ad8d02ad3fca411fe6a656546c236a183866157b3b34",
-    sha256_inflated="535363d0b7bc34246b1f8731719540f526b6807b12dda5d430d011d160bc7882",
+    digest="4ef9522ffeaa68cad889ad8d02ad3fca411fe6a656546c236a183866157b3b34",
+    digest_inflated="535363d0b7bc34246b1f8731719540f526b6807b12dda5d430d011d160bc7882",
 )
 
 _LIMIT_NBYTES = 2 * 14_557_249  # Twice the official file.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exec.cache import cache_root
 from exec.data.download import PublishedFile, fetch
-from exec.data.reading import sha256_of
+from exec.data.reading import digest_of
 from exec.errors import DataError
 
 _WAY_OUT = "pass --data-dir DIR or use --data drawn"
@@ -26,9 +26,10 @@ def locate(
     if data_dir is not None:
         found = find_file(file.names, dataset, data_dir)
         if found is None:
+            absent = "neither" if len(file.names) > 1 else "it in neither"
             raise DataError(
                 f"{dataset} needs {' or '.join(file.names)} in {data_dir} or {data_dir / dataset}, "
-                f"found neither; get it from {file.url} or use --data drawn"
+                f"found {absent}; get it from {file.url} or use --data drawn"
             )
         return found
     cache = cache_dir()
@@ -41,9 +42,9 @@ def locate(
                 f"{dataset} needs {file.name}, which is not in {cache}, and the download failed "
                 f"({error}); {_WAY_OUT}"
             ) from error
-    if os.path.isfile(found) and not file.is_official(sha256_of(found)):
+    if os.path.isfile(found) and not file.is_official(digest := digest_of(found, file.checksum)):
         raise DataError(
-            f"{found}: expected SHA-256 {file.sha256}, got {sha256_of(found)}; "
+            f"{found}: expected {file.checksum} {file.digest}, got {digest}; "
             f"delete it to download it anew, or {_WAY_OUT}"
         )
     return found

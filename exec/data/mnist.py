@@ -7,10 +7,10 @@ recognition", Proc. IEEE 86 (1998) 2278-2324.
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exec.data.download import PublishedFile
 from exec.data.idx import read_idx
+from exec.data.images import ByteImages
 from exec.errors import DataError
 
 NUM_CLASSES = 10
@@ -18,8 +18,8 @@ NUM_CLASSES = 10
 _MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 
-def _published(name: str, nbytes: int, sha256: str, sha256_inflated: str) -> PublishedFile:
-    return PublishedFile(name, _MIRROR + name, nbytes, sha256, sha256_inflated)
+def _published(name: str, nbytes: int, digest: str, digest_inflated: str) -> PublishedFile:
+    return PublishedFile(name, _MIRROR + name, nbytes, digest, digest_inflated)
 
 
 MNIST_FILES = (
@@ -50,10 +50,8 @@ MNIST_FILES = (
 )
 
 
-def read_half(
-    images_path: Path, labels_path: Path
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Read the images, ``(n, pixels)`` scaled to [0, 1], and the labels, ``(n,)``.
+def read_half(images_path: Path, labels_path: Path) -> ByteImages:
+    """Read the images, which have one channel and the size that their header says, and labels.
 
     Raises:
         DataError: a file is malformed, or the two do not belong together.
@@ -72,5 +70,4 @@ def read_half(
             f"{images_path}: byte 4: expected {len(labels)} images, one for each label in "
             f"{labels_path}, got {len(pixels)}"
         )
-    images = np.divide(pixels.reshape(len(pixels), -1), np.float32(255), dtype=np.float32)
-    return images, labels.astype(np.int64)
+    return ByteImages(pixels[:, None], labels.astype(np.int64))

@@ -11,12 +11,22 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from exec.errors import DataError
 
+MOST_DEFLATE_SHRINKS = 1032  # Deflate cannot do better (zlib's technical details).
+
 _CHUNK = 1 << 20
+
+
+class Checksum(StrEnum):
+    """How a file's publisher sums it up; MD5 tells damage, but not intent."""
+
+    SHA256 = "SHA-256"
+    MD5 = "MD5"
 
 
 @contextmanager
@@ -57,13 +67,18 @@ def chunks(file: BinaryIO, nbytes: int) -> Iterator[bytes]:
         yield piece
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of the file as it lies on the disk, in hexadecimal."""
+def digest_of(path: Path, checksum: Checksum = Checksum.SHA256) -> str:
+    """Return the checksum of the file as it lies on the disk, in hexadecimal."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, lambda: new_hash(checksum)).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def new_hash(checksum: Checksum) -> "hashlib._Hash":
+    """Return an empty hash, to be fed with bytes."""
+    return hashlib.new(checksum.replace("-", ""), usedforsecurity=False)
 
 
 def _gzip_trouble(path: Path, error: Exception) -> str:

@@ -135,6 +135,13 @@ class Network:
         return tuple(starts)
 
 
+def pooling_window(network: Network, node: int) -> tuple[int, int]:
+    """Return the window of a pooling ``node``: its kernel, or the whole image."""
+    module = network.nodes[node].module
+    assert isinstance(module, MaxPool | AvgPool)
+    return module.kernel or network.shape(network.nodes[node].inputs[0])[1:]
+
+
 def output_shape(module: Module, shapes: Sequence[Image], where: str) -> Image:
     """Return the shape of the output of ``module`` for inputs of ``shapes``.
 

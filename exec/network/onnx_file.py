@@ -131,7 +131,7 @@ class _Reader:
         )
         for step, made in zip(self.steps, network.nodes, strict=True):
             dims = self.dims.get(step.output, [])
-            if not all(dims) or math.prod(dims[1:]) != math.prod(made.shape):
+            if math.prod(dims[1:]) != math.prod(made.shape):
                 raise self._refuse(
                     self.makers[step.output],
                     f"must give {spell_shape(made.shape)}, got {'x'.join(map(str, dims))} in ONNX",

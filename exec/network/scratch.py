@@ -176,14 +176,16 @@ def max_pooling_channels(
 def _max_pooling_of_a_channel(
     samples: int, height: int, width: int, kernel: Pair, stride: Pair, padding: Pair
 ) -> int:
-    """Return the room for a channel: narrow maxima, their gradient, a product, what is left, a mask.
+    """Return the room for a channel.
 
-    A mask takes a byte an element: at most a quarter of an element of the arrays' type.
+    It holds the maxima of the columns and their gradient, the gradient not given away yet, a share
+    of it, and a mask of a byte an element: at most a quarter of an element of the arrays' type.
     """
     columns = output_length(width, kernel[1], stride[1], padding[1])
     rows = output_length(height, kernel[0], stride[0], padding[0])
-    narrow = height * columns * samples
-    return 3 * max(narrow, rows * columns * samples) + rows * columns * samples + -(-narrow // 4)
+    row = columns * samples
+    share = max(height, rows) * row
+    return 2 * height * row + rows * row + share + -(-share // 4)
 
 
 def average_pooling_scratch(

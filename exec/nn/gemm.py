@@ -16,7 +16,10 @@ from exec.nn.backend import Array, Call
 Arguments = tuple[int, ...]
 
 _NAMES = {"float32": "sgemm", "float64": "dgemm"}
-_SCALARS: dict[str, type[ctypes.c_float] | type[ctypes.c_double]] = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+_SCALARS: dict[str, type[ctypes.c_float] | type[ctypes.c_double]] = {
+    "float32": ctypes.c_float,
+    "float64": ctypes.c_double,
+}
 _PLAIN, _TRANSPOSED = ctypes.c_char(b"N"), ctypes.c_char(b"T")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exec.nn.backend import Array, Call, outer_adder, xp
+from exec.nn.gemm import gemm
 
 
 @dataclass(slots=True)
@@ -15,10 +16,11 @@ class Linear:
     """``b = W a + bias``.
 
     ``weight`` is (units, inputs), ``bias`` (units,) or None; their gradients have the same
-    shapes. ``output`` is (units, samples); ``grad_input`` (inputs, samples), or None where nobody
-    needs it. ``scratch`` is another ``grad_weight``, needed if ``adds``. ``row_major``, if given, is
-    room for a copy of an input that is not in row order: the kernels that BLAS has for small
-    products are fast only for operands that are.
+    shapes. ``output`` is (units, samples); ``grad_input`` (inputs, samples), or (samples, inputs)
+    if ``sample_major``, or None where nobody needs it; ``adds_input`` adds to it. ``scratch`` is
+    another ``grad_weight``, needed if ``adds``. ``row_major``, if given, is room for a copy of an
+    input that is not in row order: the kernels that BLAS has for small products are fast only for
+    operands that are.
     """
 
     weight: Array
@@ -30,12 +32,18 @@ class Linear:
     scratch: Array | None = None
     adds: bool = False
     row_major: Array | None = None
+    sample_major: bool = False
+    adds_input: bool = False
     _input: Array = field(init=False)
     _add_bias: Call | None = field(init=False)
     _ones: Array = field(init=False)
+    _is_plain: bool = field(init=False)
+    _gb: Array | None = field(init=False, default=None)
+    _add_input: Call = field(init=False)
 
     def __post_init__(self) -> None:
         self._ones = xp.ones(self.output.shape[1], self.output.dtype)
+        self._is_plain = not (self.sample_major or self.adds_input)
         self._add_bias = None
         if self.bias is not None:
             self._add_bias = outer_adder(1.0, self.bias, self._ones, self.output)
@@ -64,18 +72,37 @@ class Linear:
             if self.grad_bias is not None:
                 xp.dot(gb, self._ones, out=self.grad_bias)
         if self.grad_input is not None:
-            xp.dot(self.weight.T, gb, out=self.grad_input)
+            if self._is_plain:
+                xp.dot(self.weight.T, gb, out=self.grad_input)
+            else:
+                self._backward_input(gb, self.grad_input)
         return self.grad_input
+
+    def _backward_input(self, gb: Array, grad_input: Array) -> None:
+        """Set, or add to, a gradient of the input in either order."""
+        if not self.adds_input:
+            xp.dot(gb.T, self.weight, out=grad_input)
+            return
+        if gb is not self._gb:  # which is in the same place in every step
+            self._gb = gb
+            factors = (gb.T, self.weight) if self.sample_major else (self.weight.T, gb)
+            self._add_input = gemm(1.0, *factors, 1.0, grad_input)
+        self._add_input()
 
 
 @dataclass(slots=True)
 class Sigmoid:
-    """``b = 1 / (1 + exp(-a))``, in place, as ``(tanh(a / 2) + 1) / 2``, which cannot overflow.
+    """``b = 1 / (1 + exp(-a))``, as ``(tanh(a / 2) + 1) / 2``, which cannot overflow.
 
-    ``scratch`` has the shape of ``a``.
+    ``b`` is over ``a``, and ``ga`` over ``gb``, where there is no room for them. ``scratch`` and,
+    if given, ``output`` and ``grad_input`` have the shape of ``a``; ``adds_input`` adds to
+    ``grad_input``.
     """
 
     scratch: Array
+    output: Array | None = None
+    grad_input: Array | None = None
+    adds_input: bool = False
     _output: Array = field(init=False)
     _half: Any = field(init=False)
     _one: Any = field(init=False)
@@ -85,21 +112,26 @@ class Sigmoid:
         self._half, self._one = (self.scratch.dtype.type(value) for value in (0.5, 1.0))
 
     def forward(self, a: Array) -> Array:
-        """Return ``b`` in the place of ``a``."""
-        half = self._half
-        xp.multiply(a, half, out=a)
-        xp.tanh(a, out=a)
-        xp.multiply(a, half, out=a)
-        xp.add(a, half, out=a)
-        self._output = a
-        return a
+        """Return ``b``."""
+        half, b = self._half, a if self.output is None else self.output
+        xp.multiply(a, half, out=b)
+        xp.tanh(b, out=b)
+        xp.multiply(b, half, out=b)
+        xp.add(b, half, out=b)
+        self._output = b
+        return b
 
     def backward(self, gb: Array) -> Array:
-        """Return ``ga = gb b (1 - b)`` in the place of ``gb``."""
+        """Return ``ga = gb b (1 - b)``."""
+        ga = gb if self.grad_input is None else self.grad_input
         xp.subtract(self._one, self._output, out=self.scratch)
         xp.multiply(self.scratch, self._output, out=self.scratch)
-        xp.multiply(gb, self.scratch, out=gb)
-        return gb
+        if self.adds_input:
+            xp.multiply(gb, self.scratch, out=self.scratch)
+            xp.add(ga, self.scratch, out=ga)
+        else:
+            xp.multiply(gb, self.scratch, out=ga)
+        return ga
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from exec.network.scratch import Convolution, leading
 from exec.nn.backend import Array, xp
 from exec.nn.gemm import Arguments, gemm_arguments, multiplier
+from exec.nn.window import meeting
 
 Index = tuple[slice, ...]
 
@@ -125,8 +126,8 @@ class PatchConvolution:
         for image, tap in zip(images, taps, strict=True):
             kh, kw = divmod(tap, of.kernel[1])
             (h, from_h), (w, from_w) = (
-                _meeting(top, bottom, kh, of.height, of.stride[0], of.padding[0]),
-                _meeting(0, of.output_width, kw, of.width, of.stride[1], of.padding[1]),
+                meeting(top, bottom, kh, of.height, of.stride[0], of.padding[0]),
+                meeting(0, of.output_width, kw, of.width, of.stride[1], of.padding[1]),
             )
             rest = (
                 image[:, : h.start], image[:, h.stop :],
@@ -147,14 +148,3 @@ class PatchConvolution:
     def _flat(self, array: Array) -> Array:
         """Return ``array`` as a matrix with a row for every filter."""
         return array.reshape(self.of.filters, -1)
-
-
-def _meeting(
-    start: int, stop: int, tap: int, length: int, stride: int, padding: int
-) -> tuple[slice, slice]:
-    """Return which of the places ``start`` to ``stop``, from ``start``, meet the axis, and where."""
-    first = max(start, -((tap - padding) // stride))
-    end = max(first, min(stop, (length - 1 + padding - tap) // stride + 1))
-    source = first * stride - padding + tap
-    last = source + (end - first - 1) * stride
-    return slice(first - start, end - start), slice(source, last + 1, stride)

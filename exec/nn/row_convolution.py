@@ -212,5 +212,6 @@ class RowConvolution:
 def _divide(length: int, most: int) -> list[slice]:
     """Return as few parts of at most ``most`` as there can be, whole cache lines but for the last."""
     count = -(-length // most)
-    step = min(most, -(-(-(-length // count)) // LINE) * LINE)
+    lines = -(-length // (count * LINE))
+    step = min(most, lines * LINE)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]

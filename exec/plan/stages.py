@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-from exec.errors import UsageError
+from exec.errors import UsageError, unknown_name
 from exec.network.modules import Conv2d
 from exec.network.network import Network
 from exec.workload import Workload
@@ -90,3 +90,21 @@ def exchange_node(network: Network) -> int:
             f"{network.name}; choose data, tensor or hybrid"
         )
     return found
+
+
+def parse_stages(text: str | None, network: Network) -> tuple[int, ...]:
+    """Return the first nodes of stages that ``text`` names, in order; none for None.
+
+    Raises:
+        UsageError: a name is no layer's.
+    """
+    if text is None:
+        return ()
+    names = [node.name for node in network.nodes]
+    cuts = []
+    for name in text.split(","):
+        if name not in names:
+            starts = [names[start] for start in network.stage_starts[1:]]
+            raise UsageError(unknown_name("stages", name, starts))
+        cuts.append(names.index(name))
+    return tuple(cuts)

@@ -10,12 +10,12 @@ from exec.errors import UsageError
 from exec.program.timeline import Span, chrome_trace
 from exec.runtime.checkpoint.training import CheckpointOptions
 from exec.runtime.job import together
+from exec.runtime.model_file import save_weights
 from exec.runtime.monitor import Usage
 from exec.runtime.report import gather_spans
 from exec.runtime.session import Epoch, Session
 from exec.runtime.utilisation import counters
 from exec.runtime.utilisation_plot import draw_utilisation
-from exec.runtime.model_file import save_weights
 from exec.transport.protocol import Transport
 
 

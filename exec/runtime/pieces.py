@@ -3,16 +3,17 @@
 And which part of the whole network's arrays they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from exec.network.modules import Conv2d, Linear
-from exec.nn.backend import DTYPES, Array
+from exec.nn.backend import DTYPES, Array, Indices
 from exec.nn.initial import initial_node
 from exec.nn.weights import NodeWeights, Weights
-from exec.plan.layout import Layout
+from exec.plan.layout import Layout, layout_of
 from exec.plan.shards import NodeShard
+from exec.program.mesh import Mesh
 
 Pairs = Iterator[tuple[NodeShard, Array, Array]]
 
@@ -48,53 +49,64 @@ def _shape(layout: Layout, shard: NodeShard) -> tuple[int, ...]:
 
 def parameter_pairs(layout: Layout, flat: Array, weights: Weights) -> Pairs:
     """Yield each array in a rank's ``flat`` parameters beside its place in the whole network's."""
-    for shard, whole in _held(layout, weights):
-        yield from _parameters(layout, shard, flat, whole)
+    for node, whole in weights.nodes():
+        if node in layout.nodes:
+            yield from _node_pairs(layout, layout.shard(node), flat, whole)
 
 
-def stat_pairs(layout: Layout, flat: Array, weights: Weights) -> Pairs:
-    """Yield each array in a rank's ``flat`` statistics beside its place in the whole network's."""
-    for shard, whole in _held(layout, weights):
-        yield from _stats(layout, shard, flat, whole)
+def stat_positions(layout: Layout) -> Indices:
+    """Return where each of a rank's running statistics is in those of the whole network."""
+    network = layout.network
+    starts = layout_of(network, Mesh(), 0, 0).stat_offsets
+    found = [np.arange(0)]
+    for shard in layout.shards:
+        if shard.num_stats:
+            means = starts[shard.node] + np.arange(shard.out_start, shard.out_stop)
+            found += [means, means + network.shape(shard.node)[0]]
+    return np.concatenate(found)
+
+
+def mean_of(size: int, dtype: str, parts: Sequence[tuple[Indices | slice, Array]]) -> Array:
+    """Return the mean in float64 of each element of ``parts``; equal ones keep their bits.
+
+    A part is the positions of its elements, no two of them alike, and the elements.
+    """
+    first = np.zeros(size, DTYPES[dtype])
+    total, count, differs = np.zeros(size), np.zeros(size, int), np.zeros(size, bool)
+    for at, array in parts:
+        first[at] = np.where(count[at] > 0, first[at], array)
+        differs[at] |= first[at] != array
+        total[at] += array
+        count[at] += 1
+    first[differs] = total[differs] / count[differs]
+    return first
 
 
 def share_of(layout: Layout, weights: Weights) -> tuple[Array, Array]:
     """Return the flat parameters and statistics that ``layout`` lists of ``weights``."""
-    flat, stats = _empty(layout, weights.parameters.dtype.name)
+    flat = np.zeros(layout.num_parameters, weights.parameters.dtype)
     for _, own, place in parameter_pairs(layout, flat, weights):
         own[...] = place
-    for _, own, place in stat_pairs(layout, stats, weights):
-        own[...] = place
-    return flat, stats
+    return flat, weights.stats[stat_positions(layout)]
 
 
 def initial_share(layout: Layout, seed: int, dtype: str, start: int = 0) -> tuple[Array, Array]:
     """Return the flat parameters and statistics of ``layout`` that a training starts from."""
-    flat, stats = _empty(layout, dtype)
+    flat, stats = (np.zeros(size, DTYPES[dtype]) for size in (layout.num_parameters, layout.num_stats))  # fmt: skip
     for shard in layout.shards:
         if not layout.network.parameters(shard.node):
             continue
         whole = initial_node(layout.network, shard.node, seed, DTYPES[dtype], start)
-        for _, own, place in _parameters(layout, shard, flat, whole):
+        for _, own, place in _node_pairs(layout, shard, flat, whole):
             own[...] = place
-        for _, own, place in _stats(layout, shard, stats, whole):
-            own[...] = place
+        if whole.mean is not None and whole.variance is not None:
+            channels = slice(shard.out_start, shard.out_stop)
+            mean, variance = stat_pieces(layout, shard, stats)
+            mean[...], variance[...] = whole.mean[channels], whole.variance[channels]
     return flat, stats
 
 
-def _empty(layout: Layout, dtype: str) -> tuple[Array, Array]:
-    sizes = layout.num_parameters, layout.num_stats
-    flat, stats = (np.zeros(size, DTYPES[dtype]) for size in sizes)
-    return flat, stats
-
-
-def _held(layout: Layout, weights: Weights) -> Iterator[tuple[NodeShard, NodeWeights]]:
-    for node, whole in weights.nodes():
-        if node in layout.nodes:
-            yield layout.shard(node), whole
-
-
-def _parameters(layout: Layout, shard: NodeShard, flat: Array, whole: NodeWeights) -> Pairs:
+def _node_pairs(layout: Layout, shard: NodeShard, flat: Array, whole: NodeWeights) -> Pairs:
     weight, bias = pieces(layout, shard, flat)
     channels = slice(shard.out_start, shard.out_stop)
     place = whole.weight[channels]
@@ -104,12 +116,3 @@ def _parameters(layout: Layout, shard: NodeShard, flat: Array, whole: NodeWeight
     if bias is not None:
         assert whole.bias is not None
         yield shard, bias, whole.bias[channels]
-
-
-def _stats(layout: Layout, shard: NodeShard, flat: Array, whole: NodeWeights) -> Pairs:
-    if whole.mean is not None and whole.variance is not None:
-        channels = slice(shard.out_start, shard.out_stop)
-        for own, place in zip(
-            stat_pieces(layout, shard, flat), (whole.mean, whole.variance), strict=True
-        ):
-            yield shard, own, place[channels]

@@ -8,6 +8,8 @@ import numpy as np
 
 from exec.data.dataset import Dataset
 from exec.nn.backend import DTYPES, Indices
+from exec.nn.inference import num_correct
+from exec.nn.weights import Weights
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import plan_epoch, plan_rest
 from exec.plan.layout import layout_of
@@ -25,7 +27,7 @@ from exec.runtime.report import compute_and_held_s
 from exec.runtime.start import Between, Start
 from exec.runtime.step import Step, bind_step
 from exec.runtime.step_times import mean_step_times_s
-from exec.runtime.weights import Weights, gather_weights, num_correct
+from exec.runtime.weights import gather_weights
 from exec.runtime.windows import share_windows
 from exec.transport.protocol import Transport
 from exec.workload import Workload

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exec.data.dataset import Dataset
+from exec.data.limits import Limits
 from exec.data.load import load_dataset
 from exec.data.noise import noise_dataset
 from exec.errors import UsageError
@@ -20,9 +21,16 @@ class Source:
     data_dir: Path | None
     test_file: Path | None
     fold: int
-    num_train: int
-    num_test: int
+    num_train: int | None  # None is all of a file, or as many as are usually drawn.
+    num_test: int | None
     seed: int
+
+    @property
+    def counts(self) -> tuple[int | None, int | None]:
+        """Return how many training and test samples are asked for; None is all of a file."""
+        if self.name in {"drawn", "noise"}:
+            return Limits(self.num_train, self.num_test).drawn()
+        return self.num_train, self.num_test
 
     def load(self) -> Dataset:
         """Return the dataset, which must not be noise: that has no width of its own."""
@@ -39,8 +47,9 @@ class Source:
         """
         network = workload.network
         if self.name == "noise":
+            num_train, num_test = Limits(self.num_train, self.num_test).drawn()
             dataset = noise_dataset(
-                network.image, network.num_classes, self.num_train, self.num_test, self.seed
+                network.image, network.num_classes, num_train, num_test, self.seed
             )
         else:
             dataset = self.load()

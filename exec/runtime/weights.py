@@ -8,14 +8,14 @@ from exec.plan.shards import Split
 from exec.program.ops import CollectiveKind
 from exec.program.peers import Part
 from exec.runtime.buffers import Buffers
-from exec.runtime.pieces import initial_share, parameter_pairs, share_of, stat_pairs
+from exec.runtime.pieces import initial_share, mean_of, parameter_pairs, share_of, stat_positions
 from exec.transport.protocol import Transport
 
 
 def gather_weights(buffers: Buffers, transport: Transport, owned: Part | None) -> Weights:
     """Return the whole network on every rank: what each owns, summed with zeros.
 
-    Running statistics are the mean of those of all replicas that train.
+    Running statistics are the mean of those of all ranks that train on samples of their own.
     """
     layout = buffers.layout
     weights = empty_weights(layout.network, buffers.dtype)
@@ -29,7 +29,7 @@ def gather_weights(buffers: Buffers, transport: Transport, owned: Part | None) -
                 place[...] = own
     transport.run_collective(CollectiveKind.ALLREDUCE, weights.parameters, [], 0)
     if weights.stats.size:
-        _gather_stats(buffers, transport, weights)
+        weights.stats[...] = _gathered_stats(buffers, transport, weights.stats.size)
     return weights
 
 
@@ -49,14 +49,8 @@ def _set(buffers: Buffers, flat: Array, stats: Array) -> None:
         buffers.stats[...] = stats
 
 
-def _gather_stats(buffers: Buffers, transport: Transport, weights: Weights) -> None:
-    """Set the running statistics of ``weights`` to the mean, in float64, of those that ranks hold."""
-    totals = np.zeros((2, weights.stats.size))  # the sums, and of how many they are
-    for which, flat in enumerate((buffers.stats, np.ones_like(buffers.stats))):
-        if flat.size:
-            found = Weights(weights.network, weights.parameters, totals[which])
-            for _, own, place in stat_pairs(buffers.layout, flat, found):
-                place[...] = own
-    flat_totals = totals.reshape(-1)
-    transport.run_collective(CollectiveKind.ALLREDUCE, flat_totals, [], 0)
-    weights.stats[...] = totals[0] / totals[1]
+def _gathered_stats(buffers: Buffers, transport: Transport, size: int) -> Array:
+    """Return the mean of the running statistics of all ranks that have some."""
+    stats, layout = buffers.stats, buffers.layout
+    own = (stat_positions(layout), stats.copy()) if stats.size else (np.arange(0), stats)
+    return mean_of(size, buffers.dtype, transport.gather_objects(own))

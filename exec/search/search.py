@@ -43,10 +43,11 @@ class Search:
         How many trials there are is not: a search may be given more.
         """
         source = self.source
+        num_train, num_test = source.counts
         return {
             **self.space.spelled(), "sampler": self.sampler, "seed": self.seed, "data": source.name,
             "test_file": None if source.test_file is None else str(source.test_file),
-            "fold": source.fold, "num_train": source.num_train, "num_test": source.num_test,
+            "fold": source.fold, "num_train": num_train, "num_test": num_test,
             "validation": self.validation, "momentum": self.momentum, "dtype": self.dtype,
             "ranks_per_trial": self.ranks_per_trial, "blas_threads": self.blas_threads,
         }  # fmt: skip

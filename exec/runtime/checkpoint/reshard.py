@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from exec.errors import ModelFileError
-from exec.nn.backend import DTYPES, Array
+from exec.network.network import Network
+from exec.nn.backend import Array, Indices
 from exec.nn.weights import Weights, empty_weights
 from exec.plan.layout import Layout, check_mesh, layout_of
 from exec.plan.options import PlanOptions
+from exec.plan.strategy import Strategy
 from exec.runtime.checkpoint.manifest import Manifest, PlanRecord, Role, ShardRecord
 from exec.runtime.checkpoint.shard import Held, read_shard
-from exec.runtime.pieces import Pairs, parameter_pairs, share_of, stat_pairs
+from exec.runtime.pieces import Pairs, mean_of, parameter_pairs, share_of, stat_positions
 from exec.workload import Workload
 
 
@@ -50,7 +50,7 @@ def restore(
     wanted = {name: array for name, array in held.tensors.items() if array.size}
     if wanted.keys() - found.keys():
         whole = read_network(folder, manifest, workload)
-        layout = layout_of(workload.network, plan.mesh, *plan.mesh.coordinates(rank)[1:], plan.stages)  # fmt: skip
+        layout = _layout(workload.network, plan, *plan.mesh.coordinates(rank)[1:])
         parameters, stats = share_of(layout, whole.weights)
         shares = {"parameters": parameters[held.start : held.stop], "stats": stats}
         if whole.velocity is not None:
@@ -96,17 +96,18 @@ def read_network(folder: Path, manifest: Manifest, workload: Workload) -> Whole:
     """
     weights = empty_weights(workload.network, manifest.dtype)
     velocity = empty_weights(workload.network, manifest.dtype)
+    stats: list[tuple[Indices | slice, Array]] = []
     for layout, ranks in _places(manifest, workload):
         counted = [rank for rank in ranks if _counts(manifest.shards[rank])]
         shards = [read_shard(folder, manifest, rank) for rank in counted]
         kept = [shard for shard in shards if shard.role is Role.REPLICA]
-        size = layout.num_parameters
-        flat = _mean(size, manifest.dtype, [(each.start, each.parameters) for each in kept])
-        _put(parameter_pairs(layout, flat, weights))
-        flat = _mean(size, manifest.dtype, [(each.start, each.velocity) for each in kept if each.velocity is not None])  # fmt: skip
-        _put(parameter_pairs(layout, flat, velocity))
-        flat = _mean(layout.num_stats, manifest.dtype, [(0, each.stats) for each in shards if each.stats is not None])  # fmt: skip
-        _put(stat_pairs(layout, flat, weights))
+        for array, place in ("parameters", weights), ("velocity", velocity):
+            parts = [(slice(each.start, each.stop), each.tensors[array]) for each in kept if array in each.tensors]  # fmt: skip
+            flat = mean_of(layout.num_parameters, manifest.dtype, parts)
+            _put(parameter_pairs(layout, flat, place))
+        positions = stat_positions(layout)
+        stats += [(positions, each.stats) for each in shards if each.stats is not None]
+    weights.stats[...] = mean_of(weights.stats.size, manifest.dtype, stats)
     return Whole(weights, velocity if manifest.has_momentum else None)
 
 
@@ -136,14 +137,25 @@ def check_coverage(manifest: Manifest, workload: Workload) -> None:
 def _places(manifest: Manifest, workload: Workload) -> Iterator[tuple[Layout, list[int]]]:
     """Yield the layout of each (stage, tp_rank), and the ranks that were there."""
     plan, mesh, network = manifest.plan, manifest.plan.mesh, workload.network
-    check_mesh(Workload(network, mesh.dp), mesh, PlanOptions(stages=plan.stages))
+    strategy = Strategy.KRIZHEVSKY if _is_exchanged(plan) else Strategy.HYBRID
+    check_mesh(Workload(network, mesh.dp), mesh, PlanOptions(strategy=strategy, stages=plan.stages))
     for stage, tp_rank in product(range(mesh.pp), range(mesh.tp)):
         ranks = [
             rank
             for rank, record in enumerate(manifest.shards)
             if (record.stage, record.tp_rank) == (stage, tp_rank)
         ]
-        yield layout_of(network, mesh, stage, tp_rank, plan.stages), ranks
+        yield _layout(network, plan, stage, tp_rank), ranks
+
+
+def _layout(network: Network, plan: PlanRecord, stage: int, tp_rank: int) -> Layout:
+    return layout_of(
+        network, plan.mesh, stage, tp_rank, plan.stages, is_exchanged=_is_exchanged(plan)
+    )
+
+
+def _is_exchanged(plan: PlanRecord) -> bool:
+    return plan.strategy == Strategy.KRIZHEVSKY
 
 
 def _counts(record: ShardRecord) -> bool:
@@ -155,17 +167,3 @@ def _put(pairs: Pairs) -> None:
     """Set the whole network's arrays from a rank's."""
     for _, own, place in pairs:
         place[...] = own
-
-
-def _mean(size: int, dtype: str, pieces: list[tuple[int, Array]]) -> Array:
-    """Return the mean in float64 of the ``pieces`` of each element; equal ones keep their bits."""
-    first = np.zeros(size, DTYPES[dtype])
-    total, count, differs = np.zeros(size), np.zeros(size, int), np.zeros(size, bool)
-    for start, array in pieces:
-        part = slice(start, start + array.size)
-        first[part] = np.where(count[part] > 0, first[part], array)
-        differs[part] |= first[part] != array
-        total[part] += array
-        count[part] += 1
-    first[differs] = total[differs] / count[differs]
-    return first

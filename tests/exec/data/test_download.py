@@ -13,6 +13,7 @@ import pytest
 
 from exec.data.download import PublishedFile, fetch
 from exec.data.locate import cache_dir, locate
+from exec.data.reading import Checksum
 from exec.errors import DataError
 
 
@@ -63,8 +64,8 @@ def published(address: str) -> PublishedFile:
         name="set.gz",
         url=f"{address}/set.gz",
         nbytes=len(CONTENT),
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-        sha256_inflated=hashlib.sha256(INFLATED).hexdigest(),
+        digest=hashlib.sha256(CONTENT).hexdigest(),
+        digest_inflated=hashlib.sha256(INFLATED).hexdigest(),
     )
 
 
@@ -100,6 +101,19 @@ def test_a_bad_download_leaves_nothing_behind(
         fetch(published(site.address), tmp_path, lambda line: None)
     assert f"{site.address}/set.gz: " in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_may_be_published_with_its_md5_alone(site: Site, tmp_path: Path) -> None:
+    file = PublishedFile(
+        "set.mat", f"{site.address}/set.mat", 3, hashlib.md5(b"abc").hexdigest(),
+        checksum=Checksum.MD5,
+    )  # fmt: skip
+    site.pages["/set.mat"] = (3, b"abc")
+    assert fetch(file, tmp_path, lambda line: None).read_bytes() == b"abc"
+    site.pages["/set.mat"] = (3, b"abd")
+    wrong = hashlib.md5(b"abd").hexdigest()
+    with pytest.raises(DataError, match=f"expected MD5 {file.digest}, got {wrong}"):
+        fetch(file, tmp_path, lambda line: None)
 
 
 def test_a_missing_page_is_named_by_its_status(site: Site, tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ def test_truncated_gzip_is_called_so(tmp_path: Path) -> None:
         read_idx(path, 3)
 
 
-def test_a_half_is_scaled_and_flattened(tmp_path: Path) -> None:
-    images, labels = read_half(
+def test_a_half_has_one_channel(tmp_path: Path) -> None:
+    half = read_half(
         store(tmp_path / "images", idx(IMAGES)), store(tmp_path / "labels.gz", idx(LABELS))
     )
-    assert images.dtype == np.float32
-    assert np.array_equal(images, (IMAGES.reshape(2, 12) / 255).astype(np.float32))
-    assert labels.tolist() == [3, 9]
+    assert half.pixels.dtype == np.uint8
+    assert np.array_equal(half.pixels, IMAGES.reshape(2, 1, 3, 4))
+    assert half.labels.tolist() == [3, 9]
 
 
 def test_images_and_labels_must_be_equally_many(tmp_path: Path) -> None:

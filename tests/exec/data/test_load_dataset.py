@@ -73,11 +73,14 @@ def test_an_absent_csv_file_is_a_data_error(tmp_path: Path, name: str) -> None:
             load_dataset(name, data_dir=folder)
 
 
-@pytest.mark.parametrize(("name", "file"), [("letters", "letter.data"), ("mnist", "train-images")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("letters", "letter.data"), ("mnist", "train-images"), ("svhn", "train_32x32.mat in")],
+)
 def test_an_empty_folder_is_answered_with_what_it_needs(
     tmp_path: Path, name: str, file: str
 ) -> None:
-    with pytest.raises(DataError, match=f"{name} needs {file}.*found neither"):
+    with pytest.raises(DataError, match=f"{name} needs {file}.*found (it in )?neither"):
         load_dataset(name, data_dir=tmp_path)
 
 
@@ -100,25 +103,32 @@ def test_a_letters_file_of_ones_own_is_read_and_said_to_be(tmp_path: Path) -> No
         load_dataset("letters", data_dir=tmp_path, fold=3)
 
 
-def write_mnist(folder: Path, half: str, count: int, side: int) -> None:
-    images = b"\0\0\x08\x03" + struct.pack(">3I", count, side, side) + bytes(count * side * side)
+def write_mnist(folder: Path, half: str, count: int, height: int, width: int) -> None:
+    header = b"\0\0\x08\x03" + struct.pack(">3I", count, height, width)
+    images = header + bytes(range(count * height * width))
     (folder / f"{half}-images-idx3-ubyte").write_bytes(images)
     labels = b"\0\0\x08\x01" + struct.pack(">I", count) + bytes(count)
     (folder / f"{half}-labels-idx1-ubyte").write_bytes(labels)
 
 
 def test_uncompressed_idx_files_are_read(tmp_path: Path) -> None:
-    write_mnist(tmp_path, "train", 5, 4)
-    write_mnist(tmp_path, "t10k", 2, 4)
+    write_mnist(tmp_path, "train", 5, 4, 3)
+    write_mnist(tmp_path, "t10k", 2, 4, 3)
     data = load_dataset("mnist", data_dir=tmp_path)
-    assert data.train_images.shape == (5, 16)
+    assert data.image_shape == (1, 4, 3)
+    expected = (np.arange(60).reshape(5, 12) / 255).astype(np.float32)
+    assert np.array_equal(data.train_images, expected)
     assert data.num_classes == 10
 
 
-def test_both_halves_of_mnist_must_have_images_of_one_size(tmp_path: Path) -> None:
-    write_mnist(tmp_path, "train", 5, 4)
-    write_mnist(tmp_path, "t10k", 2, 3)
-    with pytest.raises(DataError, match=r"expected images of 16 pixels as in .*, got 9"):
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (2, 8), (8, 2)])
+def test_both_halves_of_mnist_must_have_images_of_one_size(
+    tmp_path: Path, height: int, width: int
+) -> None:
+    write_mnist(tmp_path, "train", 5, 4, 4)
+    write_mnist(tmp_path, "t10k", 2, height, width)
+    message = rf"byte 8: expected images of 4 x 4 pixels as in .*, got {height} x {width}"
+    with pytest.raises(DataError, match=message):
         load_dataset("mnist", data_dir=tmp_path)
 
 

@@ -1,19 +1,24 @@
 """A valid file with random damage either still parses or raises DataError, and nothing else."""
 
 import gzip
+import io
 import string
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
 
 from exec.data.idx import read_idx
 from exec.data.labelled_csv import parse_csv
 from exec.data.letters import parse_letters, read_letters
+from exec.data.svhn import read_half
 from exec.errors import DataError
 
 LETTERS = "".join(
@@ -22,6 +27,20 @@ LETTERS = "".join(
 ).encode()
 CSV = b"0,0,1,0.5\r\n3,1,1e0,0\r\n12,0,0,1\r\n"
 IDX = b"\0\0\x08\x03" + struct.pack(">3I", 3, 2, 2) + bytes(range(12))
+
+
+def mat(*, is_compressed: bool) -> bytes:
+    """Return a file of two house numbers."""
+    content = io.BytesIO()
+    pixels = np.arange(32 * 32 * 3 * 2).astype(np.uint8).reshape(32, 32, 3, 2)
+    arrays = {"X": pixels, "y": np.array([[10], [3]], np.uint8)}
+    savemat(content, arrays, do_compression=is_compressed)
+    return content.getvalue()
+
+
+MAT, COMPRESSED_MAT = mat(is_compressed=False), mat(is_compressed=True)
+PIXELS, LABELS = 192, len(MAT) - 56  # Where the pixels begin, and after them the variable y.
+LIKELY_IN_MAT = b"\0\1\2\3\4\5\6\7\x08\x09\x0e\x0f\x10\x20\x80\xff"
 
 fuzz = settings(
     max_examples=300,
@@ -105,6 +124,48 @@ def test_gzipped_letters_parse_or_raise_data_error(tmp_path: Path, content: byte
     path.write_bytes(content)
     with only_a_data_error(path):
         assert len(read_letters(path, num_rows=3).labels) == 3
+
+
+def reads_house_numbers_or_raises_data_error(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with only_a_data_error(path):
+        half = read_half(path)
+        assert half.pixels.dtype == np.uint8
+        assert half.pixels.shape == (len(half.labels), 3, 32, 32)
+        assert len(half.labels) > 0
+        assert 0 <= half.labels.min() <= half.labels.max() <= 9
+
+
+@fuzz
+@given(head=damaged(MAT[:PIXELS], LIKELY_IN_MAT))
+def test_mat_images_parse_or_raise_data_error(tmp_path: Path, head: bytes) -> None:
+    reads_house_numbers_or_raises_data_error(tmp_path / "train.mat", head + MAT[PIXELS:])
+
+
+@fuzz
+@given(tail=damaged(MAT[LABELS:], LIKELY_IN_MAT))
+def test_mat_labels_parse_or_raise_data_error(tmp_path: Path, tail: bytes) -> None:
+    reads_house_numbers_or_raises_data_error(tmp_path / "train.mat", MAT[:LABELS] + tail)
+
+
+@fuzz
+@given(head=damaged(MAT[128:PIXELS], LIKELY_IN_MAT))
+def test_compressed_mat_headers_parse_or_raise_data_error(tmp_path: Path, head: bytes) -> None:
+    images = zlib.compress(head + MAT[PIXELS:LABELS])
+    content = MAT[:128] + struct.pack("<II", 15, len(images)) + images + MAT[LABELS:]
+    reads_house_numbers_or_raises_data_error(tmp_path / "train.mat", content)
+
+
+@fuzz
+@given(content=damaged(COMPRESSED_MAT, LIKELY_IN_MAT))
+def test_compressed_mat_parses_or_raises_data_error(tmp_path: Path, content: bytes) -> None:
+    reads_house_numbers_or_raises_data_error(tmp_path / "train.mat", content)
+
+
+@pytest.mark.parametrize("valid", [MAT, COMPRESSED_MAT])
+def test_the_undamaged_mat_parses(tmp_path: Path, valid: bytes) -> None:
+    (tmp_path / "train.mat").write_bytes(valid)
+    assert read_half(tmp_path / "train.mat").labels.tolist() == [0, 3]
 
 
 @pytest.mark.parametrize("valid", [LETTERS, gzip.compress(LETTERS)])

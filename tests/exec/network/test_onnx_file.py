@@ -220,6 +220,7 @@ def _with(node: Node, **weights: tuple[int, ...]) -> tuple[list[Node], dict[str,
         (([helper.make_node("AveragePool", ["x"], ["h"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]), *HEAD], {"w": (3, 2), "b": (3,)}), "(AveragePool): count_include_pad must be 1, got 0"),
         (([helper.make_node("Relu", ["x"], ["h"]), *HEAD[:2], helper.make_node("Gemm", ["f", "w"], ["y"], alpha=0.5)], {"w": (2, 3)}), "(Gemm): alpha must be 1.0, got 0.5"),
         (([helper.make_node("Add", ["x", "c"], ["h"]), *HEAD], {"w": (3, 2), "b": (3,), "c": (2, 8, 8)}), "(Add): must add the outputs of two layers, or a bias to a MatMul"),
+        (([helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["g"]), helper.make_node("Add", ["g", "b"], ["a"], name="twice"), helper.make_node("Add", ["a", "g"], ["y"])], {"w": (2, 3), "b": (3,)}), "node twice (Add): must add the outputs of two layers, or a bias to a MatMul"),
         (([helper.make_node("Add", ["x", "x"], ["h"]), *HEAD], {"w": (3, 2), "b": (3,)}), "layer add must have two different inputs, got one twice"),
         (([helper.make_node("ReduceMean", ["x"], ["h"]), helper.make_node("Identity", ["h"], ["y"])], {}), "is not valid ONNX: "),
         (([helper.make_node("Identity", ["c"], ["y"])], {"c": (1, 3)}), "c must be computed from the images, got a constant"),
@@ -234,6 +235,17 @@ def test_model_that_is_not_understood_is_refused_by_node(write: Write, nodes_and
     assert str(caught.value).startswith(f"net {path}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_product_over_the_last_axis_alone_is_refused(write: Write) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="each"),
+        helper.make_node("Flatten", ["h"], ["y"]),
+    ]
+    with pytest.raises(
+        UsageError, match=r"node each \(MatMul\): must give 3 units, got 1x4x1x3 in ONNX"
+    ):
+        parse_net(write(nodes, {"w": (1, 3)}, ("n", 4, 1, 1), 12))
 
 
 def test_weights_in_another_file_are_not_needed(write: Write, tmp_path: Path) -> None:
