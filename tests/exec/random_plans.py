@@ -118,7 +118,7 @@ def draw_scheme(
 
 def _fits(widths: tuple[int, ...], mesh: Mesh) -> bool:
     try:
-        check_mesh(Workload(mlp(*widths), mesh.dp), mesh, 1)
+        check_mesh(Workload(mlp(*widths), mesh.dp), mesh, PlanOptions())
     except UsageError:
         return False
     return True
