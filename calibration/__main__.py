@@ -131,7 +131,7 @@ def _measure(
     found: list[Sample] = []
     num_busy = num_rungs // _NEIGHBOUR_SHARE
     total = PASSES * (num_rungs + num_busy + _MESSAGES[min(wire.size, 3)])
-    total += 2 + 1 + num_writes * len(SIZES)
+    total += 3 + 1 + num_writes * len(SIZES)
     with _progress(total, shown=wire.rank == 0) as progress:
         if wire.rank == 0:
             found += probe_kernels(num_rungs, seconds_each, progress)

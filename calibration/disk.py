@@ -12,6 +12,7 @@ import numpy as np
 
 from calibration.samples import Sample, StorageSample
 from exec.errors import MachineError
+from exec.network.network import mlp
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.manifest import PlanRecord, Progress
 from exec.runtime.checkpoint.shard import Held
@@ -45,7 +46,7 @@ def _time_writes(
 ) -> list[Sample]:
     mesh = Mesh()
     plan = PlanRecord(strategy="serial", dp=mesh.dp, pp=mesh.pp, tp=mesh.tp)
-    store = begin(folder, Workload((1, 2), 1), "float32", plan, wire, keep=1)
+    store = begin(folder, Workload(mlp(1, 2), 1), "float32", plan, wire, keep=1)
     found: list[Sample] = []
     sizes = [SIZES[0], *SIZES * num_passes]  # the first warms up
     for step, nbytes in enumerate(sizes, 1):

@@ -65,9 +65,9 @@ def fit_kernels(
     groups: dict[Kernel, list[KernelSample]] = defaultdict(list)
     for sample in _calmest(samples):
         groups[sample.kernel].append(sample)
-    for kernel in Kernel:
-        if len(groups[kernel]) < 5:
-            raise MachineError(f"{kernel} must have at least 5 samples, got {len(groups[kernel])}")
+    for kernel, group in groups.items():
+        if len(group) < 5:
+            raise MachineError(f"{kernel} must have at least 5 samples, got {len(group)}")
 
     def cost(caches: tuple[int, int]) -> float:
         residuals = np.concatenate([_fit_kernel(k, g, caches)[1] for k, g in groups.items()])
@@ -81,11 +81,11 @@ def fit_kernels(
 
 def _calmest(samples: Sequence[KernelSample]) -> list[KernelSample]:
     """Return, of the samples that measure the same, the fastest: the machine was least disturbed."""
-    found: dict[tuple[Kernel, int, int, int, int], KernelSample] = {}
+    found: dict[tuple[Kernel, Shape, int], KernelSample] = {}
     for sample in samples:
         if not sample.time_s > 0:
             raise MachineError(f"the time of {sample.kernel} must be positive, got {sample.time_s}")
-        key = (sample.kernel, sample.n, sample.k, sample.m, sample.working_set)
+        key = (sample.kernel, sample.shape, sample.working_set)
         if key not in found or sample.time_s < found[key].time_s:
             found[key] = sample
     return list(found.values())
@@ -94,17 +94,18 @@ def _calmest(samples: Sequence[KernelSample]) -> list[KernelSample]:
 def _fit_kernel(
     kernel: Kernel, group: Sequence[KernelSample], caches: tuple[int, int]
 ) -> tuple[KernelModel, Floats]:
-    rows = [features(kernel, Shape(s.n, s.k, s.m), s.working_set, caches) for s in group]
+    rows = [features(kernel, s.shape, s.working_set, caches) for s in group]
     matrix = np.array([list(row.values()) for row in rows], dtype=float)
     times_s = np.array([sample.time_s for sample in group])
     coefficients, residuals = robust_relative_fit(matrix, times_s)
 
-    def span(values: list[int]) -> Range:
+    def span(letter: str) -> Range:
+        values = [getattr(sample.shape, letter) for sample in group]
         return Range(low=min(values), high=max(values))
 
     model = KernelModel(
         coefficients_s=dict(zip(rows[0], map(float, coefficients), strict=True)),
-        n=span([s.n for s in group]), k=span([s.k for s in group]), m=span([s.m for s in group]),
+        n=span("n"), k=span("k"), m=span("m"), p=span("p"), q=span("q"), w=span("w"),
         rel_sigma=robust_sigma(residuals), num_samples=len(group),
     )  # fmt: skip
     return model, residuals

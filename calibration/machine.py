@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from calibration.features import features
+from calibration.features import LATER, features
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
@@ -44,16 +44,23 @@ class Range(_Section):
         return self.low <= value <= self.high
 
 
+_ONE = Range(low=1, high=1)
+
+
 class KernelModel(_Section):
     """The time of one kernel: the sum of ``coefficients_s`` times the features of a shape.
 
-    The features are those of :mod:`calibration.features`.
+    The features are those of :mod:`calibration.features`, the ranges those of the letters of
+    :class:`exec.program.ops.Shape`. A model from before there were images has no ``p``, ``q``, ``w``.
     """
 
     coefficients_s: dict[str, NonNegative]
     n: Range
     k: Range
     m: Range
+    p: Range = _ONE
+    q: Range = _ONE
+    w: Range = _ONE
     rel_sigma: NonNegative
     num_samples: Annotated[int, Field(ge=0)]
 
@@ -64,7 +71,14 @@ class KernelModel(_Section):
 
     def is_within(self, shape: Shape) -> bool:
         """Say whether ``shape`` is within the ladder on which the model was fitted."""
-        return self.n.holds(shape.n) and self.k.holds(shape.k) and self.m.holds(shape.m)
+        return (
+            self.n.holds(shape.n)
+            and self.k.holds(shape.k)
+            and self.m.holds(shape.m)
+            and self.p.holds(shape.p)
+            and self.q.holds(shape.q)
+            and self.w.holds(shape.w)
+        )
 
 
 class Compute(_Section):
@@ -72,7 +86,8 @@ class Compute(_Section):
 
     ``cache_nbytes`` are the working sets beyond which weights no longer stay in the inner and
     the outer cache. ``busy_slowdown`` multiplies times when all of ``cores_per_node`` are busy.
-    ``noise_rel_sigma`` is the spread of one rank's step time.
+    ``noise_rel_sigma`` is the spread of one rank's step time. ``kernels`` need not name every
+    kernel: a Machine older than a kernel still answers for networks without it.
     """
 
     source: str
@@ -86,13 +101,10 @@ class Compute(_Section):
     noise_rel_sigma: NonNegative
 
     @model_validator(mode="after")
-    def _has_all_kernels(self) -> "Compute":
-        missing = [kernel.value for kernel in Kernel if kernel not in self.kernels]
-        if missing:
-            raise ValueError(f"kernels must name every kernel, lacks {', '.join(missing)}")
+    def _knows_its_coefficients(self) -> "Compute":
         for kernel, model in self.kernels.items():
             known = features(kernel, Shape(1, 1, 1), 1, (1, 1))
-            if set(model.coefficients_s) != set(known):
+            if set(model.coefficients_s) | LATER.get(kernel, set()) != set(known):
                 raise ValueError(
                     f"{kernel} must have a coefficient for each of {', '.join(known)}, got "
                     f"{', '.join(model.coefficients_s) or 'none'}"
@@ -176,6 +188,19 @@ class Machine(_Section):
     links: dict[Tier, Link] = {}
     storage: Storage | None = None
     overlap_share: Share = 0.0
+
+    def kernel_model(self, kernel: Kernel) -> KernelModel:
+        """Return what ``kernel`` costs.
+
+        Raises:
+            MachineError: it was not measured; the Machine may be older than the kernel.
+        """
+        if self.compute is None or kernel not in self.compute.kernels:
+            raise MachineError(
+                f"machine {self.name} has no cost for {kernel}; calibrate it again with "
+                f"python -m calibration"
+            )
+        return self.compute.kernels[kernel]
 
     def combined_with(self, other: "Machine") -> "Machine":
         """Return this machine with the parts that it lacks taken from ``other``."""

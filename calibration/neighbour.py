@@ -7,6 +7,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from exec.data.noise import noise_dataset
+from exec.network.network import mlp
 from exec.program.mesh import Mesh
 from exec.runtime.session import Session, TrainingPlan
 from exec.transport.protocol import Transport
@@ -15,7 +16,7 @@ from exec.workload import Workload
 
 
 def _train(wire: Transport) -> None:
-    workload = Workload((512, 256, 26), 64)
+    workload = Workload(mlp(512, 256, 26), 64)
     session = Session(TrainingPlan(workload, Mesh()), noise_dataset(512, 26, 4096, 1, seed=0), wire)
     closed = threading.Event()
 

@@ -13,6 +13,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from time import perf_counter, sleep
 
 import numpy as np
@@ -21,7 +23,9 @@ from calibration.ladder import ladder
 from calibration.machine import Tier
 from calibration.samples import KernelSample, MessageSample, OverlapSample, Sample, StepSample
 from exec.data.noise import noise_dataset
+from exec.network.network import mlp
 from exec.nn.backend import xp
+from exec.nn.transposed import copy_transposed
 from exec.plan.layout import layout_of
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
@@ -34,6 +38,7 @@ from exec.program.ops import (
     Op,
     Receive,
     Send,
+    Shape,
     Wait,
 )  # fmt: skip
 from exec.program.peers import Part, Shift
@@ -52,6 +57,10 @@ Progress = Callable[[str], None]
 PASSES = 3
 _MAX_SAMPLES, _MAX_ELEMENTS = 20_000, 8_000_000
 _ACCUMULATED = (64, 512, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 22)
+_TRANSPOSED = (
+    (1, 1024), (4, 64), (16, 256), (64, 512), (256, 64), (64, 4096), (256, 1024), (32, 16_384),
+    (256, 8192), (128, 65_536),
+)  # fmt: skip
 _MESSAGE_ELEMENTS = (1, 16, 128, 512, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 21)
 _OVERLAP_ELEMENTS = 1 << 20
 _SLEEP_S = 0.005
@@ -69,6 +78,8 @@ def probe_kernels(num_rungs: int, seconds_each: float, progress: Progress) -> li
         found += time_step(workload, seconds_each / PASSES, is_neighbour_busy=False)
     progress("sums")
     found += _time_accumulate(seconds_each)
+    progress("transposed copies")
+    found += _time_transpose(seconds_each)
     return found
 
 
@@ -91,9 +102,9 @@ def time_step(workload: Workload, seconds: float, *, is_neighbour_busy: bool) ->
 def _time_step(
     wire: Transport, workload: Workload, seconds: float, is_neighbour_busy: bool
 ) -> list[Sample]:
-    features, batch = workload.widths[0], workload.global_batch
-    num_samples = max(batch, min(_MAX_SAMPLES, _MAX_ELEMENTS // features))
-    dataset = noise_dataset(features, workload.widths[-1], num_samples, 1, seed=0)
+    network, batch = workload.network, workload.global_batch
+    num_samples = max(batch, min(_MAX_SAMPLES, _MAX_ELEMENTS // network.num_features))
+    dataset = noise_dataset(network.num_features, network.num_classes, num_samples, 1, seed=0)
     momentum = 0.9 if workload.has_momentum else 0.0
     session = Session(TrainingPlan(workload, Mesh(), momentum=momentum), dataset, wire)
     ops = {op.id: op for op in session.program.ops(0) if isinstance(op, Compute)}
@@ -112,10 +123,8 @@ def _time_step(
     medians = {id: statistics.median(each[1:]) for id, each in times.items()}
     held = session.buffers.nbytes
     found: list[Sample] = [
-        KernelSample(kernel=ops[id].kernel, n=ops[id].shape.n, k=ops[id].shape.k,
-                     m=ops[id].shape.m, working_set=held, time_s=time_s)
-        for id, time_s in medians.items()
-    ]  # fmt: skip
+        _sample(ops[id].kernel, ops[id].shape, held, time_s) for id, time_s in medians.items()
+    ]
     tenths = statistics.quantiles(plain_s[1:], n=10)
     step_s = statistics.median(plain_s[1:])
     found.append(StepSample(
@@ -123,6 +132,10 @@ def _time_step(
         ops_s=sum(medians.values()), rel_sigma=(tenths[-1] - tenths[0]) / 2.56 / step_s,
     ))  # fmt: skip  # ten to ninety per cent are 2.56 standard deviations
     return found
+
+
+def _sample(kernel: Kernel, shape: Shape, held: int, time_s: float) -> KernelSample:
+    return KernelSample(kernel=kernel, **asdict(shape), working_set=held, time_s=time_s)
 
 
 @contextmanager
@@ -144,9 +157,22 @@ def _time_accumulate(seconds: float) -> list[Sample]:
     for elements in _ACCUMULATED:
         part, scratch = Part("grad", 0, elements), Part("scratch", 0, elements)
         step, held = run_threads(1, lambda wire: _bind(wire, (Accumulate(part, scratch),)))[0]  # noqa: B023  # called now
-        time_s = statistics.median(_repeat(step, seconds / 4))
-        found.append(KernelSample(kernel=Kernel.ACCUMULATE, n=0, k=0, m=elements,
-                                  working_set=held, time_s=time_s))  # fmt: skip
+        time_s = statistics.median(_repeat(step.run, seconds / 4))
+        found.append(_sample(Kernel.ACCUMULATE, Shape(0, 0, elements), held, time_s))
+    return found
+
+
+def _time_transpose(seconds: float) -> list[Sample]:
+    found: list[Sample] = []
+    for samples, features in _TRANSPOSED:
+        rows, columns = np.ones((samples, features), np.float32), np.ones((features, samples), np.float32)  # fmt: skip
+        shape, held = Shape(samples, 0, features), 2 * rows.nbytes
+        for kernel, source, target in (
+            (Kernel.TRANSPOSE, columns, rows),
+            (Kernel.TRANSPOSE_BACKWARD, rows, columns),
+        ):
+            times_s = _repeat(partial(copy_transposed, source, target), seconds / 8)
+            found.append(_sample(kernel, shape, held, statistics.median(times_s)))
     return found
 
 
@@ -157,11 +183,11 @@ def _bind(wire: Transport, ops: tuple[Op, ...]) -> tuple[Step, int]:
     holds = tuple(Part(name, 0, elements) for name in ("param", "grad"))
     role = Role("probe", range(wire.size), range(1), range(1), ops, holds=holds)
     program = Program(mesh, 4, (role,))
-    workload = Workload((-(-elements // 2), 2), 1)
-    layout = layout_of(workload.widths, mesh, 0, 0)
+    workload = Workload(mlp(-(-elements // 2), 2), 1)
+    layout = layout_of(workload.network, mesh, 0, 0)
     buffers = Buffers(workload, layout, role, 0, elements, "float32")
     feed = Feed(xp.zeros((1, 1)), xp.zeros(1, int), xp.zeros(1, int))
-    binder = KernelBinder(buffers, feed, 0.0, 0.0, 1, (0,))
+    binder = KernelBinder(buffers, feed, 0.0, 0.0, 1, (0,), (0,))
     step = bind_step(program, Wire.connect(wire, [program]), buffers, binder, Queue(1, 0))
     return step, 2 * elements * program.itemsize
 
@@ -176,13 +202,13 @@ def _parts(op: Op) -> tuple[Part, ...]:
             return ()
 
 
-def _repeat(step: Step, seconds: float) -> list[float]:
-    """Return the time of one step, measured in blocks long enough for the clock."""
+def _repeat(call: Callable[[], object], seconds: float) -> list[float]:
+    """Return times of ``call``, measured in blocks long enough for the clock."""
     block = 1
     while True:
         start_s = perf_counter()
         for _ in range(block):
-            step.run()
+            call()
         if perf_counter() - start_s > min(1e-3, seconds / 8):
             break
         block *= 2
@@ -191,7 +217,7 @@ def _repeat(step: Step, seconds: float) -> list[float]:
     while perf_counter() < end_s or len(times_s) < 5:
         start_s = perf_counter()
         for _ in range(block):
-            step.run()
+            call()
         times_s.append((perf_counter() - start_s) / block)
     return times_s
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from calibration.machine import Positive, Tier
 from exec.errors import MachineError
-from exec.program.ops import Kernel
+from exec.program.ops import Kernel, Shape
 
 
 class _Record(BaseModel):
@@ -18,7 +18,7 @@ class _Record(BaseModel):
 
 class KernelSample(_Record):
     """The median time of ``kernel`` on a shape, inside training steps of a rank that holds
-    ``working_set`` bytes.
+    ``working_set`` bytes; the letters are those of :class:`exec.program.ops.Shape`.
     """
 
     kind: Literal["kernel"] = "kernel"
@@ -26,8 +26,16 @@ class KernelSample(_Record):
     n: int
     k: int
     m: int
+    p: int = 1
+    q: int = 1
+    w: int = 1
     working_set: int
     time_s: float
+
+    @property
+    def shape(self) -> Shape:
+        """What was worked on."""
+        return Shape(self.n, self.k, self.m, self.p, self.q, self.w)
 
 
 class StepSample(_Record):

@@ -67,7 +67,7 @@ class Costs:
         """Return the time of ``kernel`` on ``shape`` on a rank that holds ``held_nbytes``."""
         key = (kernel, shape, held_nbytes)
         if key not in self._known:
-            model = self._compute.kernels[kernel]
+            model = self.machine.kernel_model(kernel)
             if not model.is_within(shape):
                 self.extrapolated.add(f"{kernel}: {shape}")
             alone = model.time_s(kernel, shape, held_nbytes, self._compute.cache_nbytes)
