@@ -19,7 +19,7 @@ LINE = 16
 """Float32 elements of a cache line."""
 
 _FEW_CHANNELS = 8
-_SHORT_ROW = 96
+_SHORT_ROW = 48
 _ENOUGH_COLUMNS = 256
 
 
@@ -129,15 +129,23 @@ class Convolution:
         return group, rows
 
     @property
+    def patch_scratch(self) -> int:
+        """Elements of scratch for a block of gathered patches."""
+        group, rows = self.patch_block
+        return group * self.channels * leading(rows * self.row)
+
+    @property
+    def row_scratch(self) -> int:
+        """Elements of scratch for the rows that one row of the output, or of the input, needs."""
+        x, y = self.channels * self.input_leading, self.filters * self.output_leading
+        return max(self.kernel[0] * x + y, x + self.gradient_rows * y)
+
+    @property
     def scratch(self) -> int:
         """Elements of scratch that the passes need at most."""
         if not self.samples:
             return 0
-        if self.gathers_patches:
-            group, rows = self.patch_block
-            return group * self.channels * leading(rows * self.row)
-        x, y = self.channels * self.input_leading, self.filters * self.output_leading
-        return max(self.kernel[0] * x + y, x + self.gradient_rows * y)
+        return self.patch_scratch if self.gathers_patches else self.row_scratch
 
 
 def output_length(length: int, kernel: int, stride: int, padding: int) -> int:

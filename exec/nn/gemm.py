@@ -72,6 +72,8 @@ def gemm_arguments(alpha: float, a: Array, b: Array, beta: float, c: Array) -> A
 def _layout(x: Array) -> tuple[ctypes.c_char, int]:
     """Return whether ``x`` is transposed, and the distance between its rows (or columns)."""
     (rows, columns), size = x.shape, x.itemsize
+    if not x.size:
+        return _PLAIN, max(1, columns)
     for how, inner, outer, length in ((_PLAIN, 1, 0, columns), (_TRANSPOSED, 0, 1, rows)):
         if x.shape[inner] <= 1 or x.strides[inner] == size:
             if x.shape[outer] <= 1:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from exec.plan.options import PlanOptions
+from exec.plan.passes import passes
 from exec.plan.rounds import StepOfRound, plan_rounds
 from exec.plan.segment import Segment
-from exec.plan.writer import Writer, allreduce, finish_sends, passes, trainer_roles, update
+from exec.plan.writer import Writer, allreduce, finish_sends, trainer_roles, update
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Lane, Op, Scale, Wait
 from exec.program.peers import Part

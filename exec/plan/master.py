@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
+from exec.plan.passes import passes
 from exec.plan.rounds import StepOfRound, plan_rounds
 from exec.plan.segment import Segment
 from exec.plan.strategy import Strategy
-from exec.plan.writer import Writer, passes, trainer_roles, update
+from exec.plan.writer import Writer, trainer_roles, update
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
     Accumulate,

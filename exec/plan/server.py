@@ -15,8 +15,9 @@ from dataclasses import replace
 from exec.errors import UsageError
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
+from exec.plan.passes import passed, passes
 from exec.plan.segment import Segment
-from exec.plan.writer import Writer, passed, passes, trainer_roles, update_op
+from exec.plan.writer import Writer, trainer_roles, update_op
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
     Accumulate,

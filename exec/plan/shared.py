@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from exec.plan.options import PlanOptions
+from exec.plan.passes import passed, passes
 from exec.plan.segment import Segment
 from exec.plan.strategy import Strategy
-from exec.plan.writer import Writer, passed, passes, trainer_roles, update
+from exec.plan.writer import Writer, trainer_roles, update
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
     Accumulate,

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from exec.plan.options import PlanOptions
+from exec.plan.passes import passed, passes
 from exec.plan.segment import Segment
 from exec.plan.writer import (
     Writer,
     finish_sends,
-    passed,
-    passes,
     reduce_bucket,
     replica_axes,
     trainer_roles,

@@ -1,10 +1,10 @@
-"""The ops of a training step on one rank, but for what replicas say to each other.
+"""The writer of a role: what every strategy needs to know of the ranks whose ops it writes.
 
-A stage's forward and backward are written here, for any layout; the order of microbatches comes
-from the schedule. Every strategy starts from these and adds its messages.
+:mod:`exec.plan.passes` has the passes of a step; every strategy starts from those and adds its
+messages.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -12,8 +12,8 @@ from exec.plan.layout import Layout, held_elements, layout_of, tensor_classes
 from exec.plan.nodes import node_size
 from exec.plan.options import PlanOptions
 from exec.plan.places import EXCHANGED, STAGE_INPUT
-from exec.plan.schedule import microbatch_order, num_slots
-from exec.plan.shards import NodeShard, Split
+from exec.plan.schedule import num_slots
+from exec.plan.shards import NodeShard
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
     Algorithm,
@@ -23,16 +23,12 @@ from exec.program.ops import (
     Kernel,
     Lane,
     Op,
-    Receive,
-    Send,
     Shape,
     Wait,
 )  # fmt: skip
-from exec.program.peers import At, Part, split_size
+from exec.program.peers import Part, split_size
 from exec.program.program import Role
-from exec.workload import Workload, backward_kernels, forward_kernels
-
-FORWARD_TAG, BACKWARD_TAG = 1, 2
+from exec.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,27 +139,6 @@ def _replica_classes(totals: tuple[int, ...], trainers: int) -> list[range]:
     return [range(low, high) for low, high in pairwise(borders)]
 
 
-def passes(stage: Writer, overlapped: Mapping[int, tuple[str, Part]] | None = None) -> Iterator[Op]:
-    """Yield the forward and backward passes of all microbatches, in the schedule's order.
-
-    ``overlapped`` says which gradient bucket is full, and all-reduced, after which layer.
-    """
-    layout, count = stage.layout, stage.options.num_microbatches
-    for is_forward, microbatch in microbatch_order(
-        stage.options.schedule, layout.stage, layout.num_stages, count
-    ):
-        if is_forward:
-            yield from _forward(stage, microbatch)
-        else:
-            yield from _backward(stage, microbatch, overlapped or {} if microbatch == count - 1 else {})  # fmt: skip
-
-
-def passed(stage: Writer) -> str:
-    """Return the id of the last compute op of the backward pass."""
-    last = next(node for node in stage.layout.nodes if _backward_kernels(stage, node))
-    return backward_id(stage, last, stage.options.num_microbatches - 1)
-
-
 def update(stage: Writer, part: Part | None = None, size: int | None = None) -> Compute:
     """Return the optimiser's step, on all that the rank holds or on ``size`` elements in ``part``."""
     size = stage.layout.num_parameters if size is None else size
@@ -195,108 +170,10 @@ def allreduce(stage: Writer, id: str, part: Part, axis: Axis) -> Op:
     return Collective(id, kind, part, axis, options.algorithm)
 
 
-def _forward(stage: Writer, microbatch: int) -> Iterator[Op]:
-    layout, network = stage.layout, stage.workload.network
-    first, last = layout.nodes[0], layout.nodes[-1]
-    features = network.num_features if layout.is_first else 0
-    classes = network.num_classes if layout.is_last else 0
-    if layout.exchange is not None:  # other samples' images than labels
-        rows = layout.rows_at(first, stage.rows[microbatch])
-        yield stage.workload.compute(Kernel.LOAD, first, microbatch, Shape(rows, features, 0))
-        yield stage.compute(Kernel.LOAD, last, microbatch, 0, classes)
-    elif layout.is_first or layout.is_last:
-        yield stage.compute(Kernel.LOAD, first, microbatch, features, classes)
-    if not layout.is_first:
-        id, part = f"recv.a.{microbatch}", stage.value(STAGE_INPUT, microbatch)
-        yield Receive(id, part, At(Axis.PP, layout.stage - 1), FORWARD_TAG)
-        yield Wait(Lane.COMPUTE, id)
-    if not layout.is_last and microbatch >= stage.slots:
-        yield Wait(Lane.COMPUTE, f"send.a.{microbatch - stage.slots}")
-    done = ""
-    for shard in layout.shards:
-        done = (yield from _forward_node(stage, shard, microbatch)) or done
-    if layout.is_last:
-        yield stage.compute(Kernel.LOSS, last, microbatch, 0, network.num_classes)
-    else:
-        if not layout.shards[-1].gathers:
-            yield Wait(Lane.COMM, done)
-        part = stage.value(layout.final, microbatch)
-        yield Send(f"send.a.{microbatch}", part, At(Axis.PP, layout.stage + 1), FORWARD_TAG)
-
-
-def _forward_node(stage: Writer, shard: NodeShard, microbatch: int) -> Generator[Op, None, str]:
-    """Yield the ops of one node; return the id of the last of them, if there is one."""
-    layout, module = stage.layout, stage.workload.network.nodes[shard.node].module
-    done = ""
-    if shard.node == layout.exchange:
-        yield _turn(stage, Kernel.TRANSPOSE, shard.node, microbatch)
-        yield Wait(Lane.COMM, f"{Kernel.TRANSPOSE}.{shard.node}.{microbatch}")
-        part, id = stage.value(EXCHANGED, microbatch), f"allgather.e.{microbatch}"
-        yield Collective(id, CollectiveKind.ALLGATHER, part, Axis.TP, stage.options.algorithm)
-        yield Wait(Lane.COMPUTE, id)
-    for kernel in forward_kernels(module):
-        op = stage.compute_node(kernel, shard, microbatch)
-        yield op
-        done = f"{kernel}.{shard.node}.{microbatch}"
-        if kernel is Kernel.BATCHNORM_SUMS:
-            yield from _shared_sums(stage, shard, microbatch, done)
-    home = layout.places.home[shard.node]
-    if shard.split is Split.ROW:
-        id = f"allreduce.{layout.buffer(home)}.{microbatch}"
-        yield Wait(Lane.COMM, done)
-        yield allreduce(stage, id, stage.value(home, microbatch), Axis.TP)
-        yield Wait(Lane.COMPUTE, id)
-    if shard.gathers:
-        id = f"allgather.{layout.buffer(home)}.{microbatch}"
-        output = stage.value(home, microbatch, shard.grain)
-        yield Wait(Lane.COMM, done)
-        yield Collective(id, CollectiveKind.ALLGATHER, output, Axis.TP, stage.options.algorithm)
-        if layout.is_last or shard is not layout.shards[-1]:
-            yield Wait(Lane.COMPUTE, id)
-        return id
-    return done
-
-
-def _turn(stage: Writer, kernel: Kernel, node: int, microbatch: int) -> Op:
-    """Return the op that puts this rank's samples first, or its features first again."""
-    rows = stage.layout.rows_at(node - 1, stage.rows[microbatch])
-    shape = Shape(rows, 0, stage.layout.exchanged_width)
-    return stage.workload.compute(kernel, node, microbatch, shape)
-
-
-def _shared_sums(stage: Writer, shard: NodeShard, microbatch: int, done: str) -> Iterator[Op]:
-    """Yield what replicas that normalise together say to each other: the sums of ``done``."""
-    if not stage.options.sync_batchnorm:
-        return
-    part = Part(f"s{shard.node}.{microbatch % stage.slots}", 0, 2 * shard.num_outputs)
-    for axis in replica_axes(stage, shard.node):
-        id = f"allreduce.{done}.{axis}"
-        yield Wait(Lane.COMM, done)
-        yield allreduce(stage, id, part, axis)
-        yield Wait(Lane.COMPUTE, id)
-
-
 def replica_axes(stage: Writer, node: int) -> tuple[Axis, ...]:
     """Return along which axes ranks hold ``node`` alike, and train it on other samples."""
     is_before = stage.layout.exchange is not None and node < stage.layout.exchange
     return (Axis.DP,) * (stage.mesh.dp > 1) + (Axis.TP,) * is_before
-
-
-def _backward(
-    stage: Writer, microbatch: int, ready: Mapping[int, tuple[str, Part]]
-) -> Iterator[Op]:
-    layout = stage.layout
-    if not layout.is_last:
-        id, part = f"recv.g.{microbatch}", stage.gradient(layout.final, microbatch)
-        yield Receive(id, part, At(Axis.PP, layout.stage + 1), BACKWARD_TAG)
-        yield Wait(Lane.COMPUTE, id)
-    if not layout.is_first and microbatch >= stage.slots:
-        yield Wait(Lane.COMPUTE, f"send.g.{microbatch - stage.slots}")
-    for shard in reversed(layout.shards):
-        yield from _backward_node(stage, shard, microbatch)
-        if shard.node in ready:
-            yield Wait(Lane.COMM, backward_id(stage, shard.node, microbatch))
-            yield from reduce_bucket(stage, *ready[shard.node])
 
 
 def reduce_bucket(stage: Writer, id: str, part: Part) -> Iterator[Op]:
@@ -308,40 +185,3 @@ def reduce_bucket(stage: Writer, id: str, part: Part) -> Iterator[Op]:
         yield allreduce(stage, f"{id}.{axis}", part, axis)
     for axis in axes[-1:]:
         yield allreduce(stage, id, part, axis)
-
-
-def _backward_node(stage: Writer, shard: NodeShard, microbatch: int) -> Iterator[Op]:
-    """Yield the ops of one node, and what is to be said of the gradients that it completes."""
-    layout = stage.layout
-    for kernel in _backward_kernels(stage, shard.node):
-        yield stage.compute_node(kernel, shard, microbatch)
-        if kernel is Kernel.BATCHNORM_BACKWARD_SUMS:
-            yield from _shared_sums(stage, shard, microbatch, f"{kernel}.{shard.node}.{microbatch}")
-    if shard.node == layout.exchange:
-        part, id = stage.gradient(EXCHANGED, microbatch), f"reduce_scatter.e.{microbatch}"
-        yield Wait(Lane.COMM, backward_id(stage, shard.node, microbatch))
-        yield Collective(id, CollectiveKind.REDUCE_SCATTER, part, Axis.TP)
-        yield Wait(Lane.COMPUTE, id)
-        yield _turn(stage, Kernel.TRANSPOSE_BACKWARD, shard.node, microbatch)
-    for home in layout.places.completed.get(shard.node, ()):
-        is_sent, is_summed = home == STAGE_INPUT, layout.sums_gradient(home)
-        if is_sent or is_summed:
-            yield Wait(Lane.COMM, backward_id(stage, shard.node, microbatch))
-        if is_summed:
-            id = f"allreduce.g{'x' if is_sent else home}.{microbatch}"
-            yield allreduce(stage, id, stage.gradient(home, microbatch), Axis.TP)
-            if not is_sent:
-                yield Wait(Lane.COMPUTE, id)
-        if is_sent:
-            part = stage.gradient(home, microbatch)
-            yield Send(f"send.g.{microbatch}", part, At(Axis.PP, layout.stage - 1), BACKWARD_TAG)
-
-
-def _backward_kernels(stage: Writer, node: int) -> tuple[Kernel, ...]:
-    module = stage.workload.network.nodes[node].module
-    return backward_kernels(module, has_grad_input=stage.layout.learns_before(node))
-
-
-def backward_id(stage: Writer, node: int, microbatch: int) -> str:
-    """Return the id of the op after which the gradients of ``node`` are whole."""
-    return f"{_backward_kernels(stage, node)[-1]}.{node}.{microbatch}"

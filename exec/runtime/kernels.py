@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from exec.network import modules as described
-from exec.network.network import Image, pooling_window
+from exec.network.network import pooling_window
 from exec.nn.activation import ReLU
 from exec.nn.addition import Add
 from exec.nn.backend import SMALL_PRODUCT, Array, Indices, xp
@@ -16,12 +16,10 @@ from exec.nn.normalisation import BatchNorm2d
 from exec.nn.optimiser import Sgd
 from exec.nn.pooling import AvgPool, MaxPool
 from exec.nn.transposed import copy_transposed
-from exec.plan.layout import Layout
-from exec.plan.places import EXCHANGED, STAGE_INPUT
-from exec.plan.shards import NodeShard, Split
 from exec.program.ops import Compute, Kernel
 from exec.runtime.buffers import Buffers
 from exec.runtime.pieces import pieces, stat_pieces
+from exec.runtime.views import Views, slotted
 from exec.workload import forward_kernels
 
 Call = Callable[[], object]
@@ -130,7 +128,7 @@ class KernelBinder:
         home = layout.places.home[layout.network.nodes[op.layer].inputs[0]]
         is_forward = op.kernel is Kernel.TRANSPOSE
         own = self.buffers.matrix(
-            _slotted(layout, layout.buffer(home) if is_forward else layout.gradient(home), slot),
+            slotted(layout, layout.buffer(home) if is_forward else layout.gradient(home), slot),
             width,
             n,
         )
@@ -155,7 +153,7 @@ class KernelBinder:
 
     def _node(self, op: Compute) -> Call:
         """Return the call of one kernel of a node; its first one makes the module."""
-        views = _Views(self.buffers, op)
+        views = Views(self.buffers, op)
         described_as = self.buffers.layout.network.nodes[op.layer].module
         if op.kernel is forward_kernels(described_as)[0]:
             self._modules[op.layer, op.microbatch] = self._module(op, views)
@@ -171,7 +169,7 @@ class KernelBinder:
             case _:
                 return self._backward(module, views)
 
-    def _backward(self, module: _Module, views: "_Views") -> Call:
+    def _backward(self, module: _Module, views: Views) -> Call:
         """Return the backward pass, without what another rank brings in this one's place."""
         backward = partial(module.backward, views.grad_output())
         emptied = [array for array, adds in views.dropped() if not adds]
@@ -185,7 +183,7 @@ class KernelBinder:
 
         return empty_first
 
-    def _module(self, op: Compute, views: "_Views") -> _Module:
+    def _module(self, op: Compute, views: Views) -> _Module:
         buffers, layout, shard = self.buffers, self.buffers.layout, views.shard
         work, adds = buffers.arrays["work"], op.microbatch > 0
         destinations = [views.grad_input(place) for place in range(views.num_inputs)]
@@ -237,117 +235,3 @@ class KernelBinder:
                 return Add(output, tuple(found))
             case _:
                 raise ValueError(f"{op} must be of a module that computes")
-
-
-@dataclass(slots=True)
-class _Views:
-    """The arrays that one op works on: (channels, height, width, samples), or (units, samples)."""
-
-    buffers: Buffers
-    op: Compute
-    layout: Layout = field(init=False)
-    shard: NodeShard = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.layout = self.buffers.layout
-        self.shard = self.layout.shard(self.op.layer)
-
-    @property
-    def num_inputs(self) -> int:
-        """How many values the node takes."""
-        return len(self._values)
-
-    @property
-    def _values(self) -> tuple[int, ...]:
-        return self.layout.network.nodes[self.op.layer].inputs
-
-    @property
-    def is_in_place(self) -> bool:
-        """Whether the output takes the place of the first input."""
-        return self._home(self._values[0]) == self._home(self.op.layer)
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether the input has samples first: images as they come, or an exchanged batch."""
-        home = self._home(self._values[0])
-        return home == EXCHANGED or (home == STAGE_INPUT and self.layout.has_rows)
-
-    def _home(self, value: int) -> int:
-        if self.op.layer == self.layout.exchange and value == self._values[0]:
-            return EXCHANGED
-        return self.layout.places.home.get(value, STAGE_INPUT)
-
-    def output(self) -> Array:
-        """Return where this rank's share of the output is."""
-        return self._own(self.op.layer, self.layout.buffer(self._home(self.op.layer)))
-
-    def grad_output(self) -> Array:
-        """Return the gradient of this rank's share of the output."""
-        return self._own(self.op.layer, self.layout.gradient(self._home(self.op.layer)))
-
-    def input(self, place: int) -> Array:
-        """Return what this rank takes of an input."""
-        value = self._values[place]
-        name = self.layout.buffer(self._home(value))
-        if self.has_rows:
-            return self.buffers.matrix(self.slot(name), self.op.shape.n, self.op.shape.k).T
-        return self._taken(value, name)
-
-    def grad_input(self, place: int) -> tuple[Array, bool] | None:
-        """Return where the gradient of an input goes, and whether it is added to what is there.
-
-        None if nobody needs it, or if it is where the gradient of the output is.
-        """
-        return None if self._is_dropped(place) else self._destination(place)
-
-    def dropped(self) -> list[tuple[Array, bool]]:
-        """Return the gradients of inputs, as above, that another rank of the tp group brings."""
-        places = filter(self._is_dropped, range(self.num_inputs))
-        return [found for found in map(self._destination, places) if found is not None]
-
-    def _is_dropped(self, place: int) -> bool:
-        """Say whether all ranks have this gradient alike, and the first brings it to their sum."""
-        is_alike = not (self.shard.is_weighted and self.shard.split is Split.COLUMN)
-        home = self._home(self._values[place])
-        return self.layout.tp_rank > 0 and is_alike and self.layout.sums_gradient(home)
-
-    def _destination(self, place: int) -> tuple[Array, bool] | None:
-        layout, value = self.layout, self._values[place]
-        home = self._home(value)
-        if home not in layout.places.learning or (place == 0 and self.is_in_place):
-            return None
-        others = [self._home(each) for each in self._values[:place]]
-        adds = layout.places.adds(self.op.layer, home) or home in others
-        if home == EXCHANGED:
-            return self.buffers.matrix(self.slot("ge"), self.op.shape.n, self.op.shape.k), False
-        return self._taken(value, layout.gradient(home)), adds
-
-    def _taken(self, value: int, name: str) -> Array:
-        """Return what the node takes of ``value``: its share, or the whole."""
-        if self._home(value) != STAGE_INPUT and value in self.layout.nodes:
-            maker = self.layout.shard(value)
-            if maker.split is Split.COLUMN and not maker.gathers:
-                return self._own(value, name)
-        return self._view(name, 0, self.layout.network.shape(value))
-
-    def _own(self, node: int, name: str) -> Array:
-        """Return this rank's channels of the output of ``node``, in buffer ``name``."""
-        maker, (_, *image) = self.layout.shard(node), self.layout.network.shape(node)
-        first = maker.out_start if self.layout.is_whole(self._home(node)) else 0
-        pixels = self.layout.network.pixels(node)
-        return self._view(name, first * pixels, (maker.num_outputs, image[0], image[1]))
-
-    def _view(self, name: str, start: int, shape: Image) -> Array:
-        n = self.op.shape.n
-        size = shape[0] * shape[1] * shape[2]
-        flat = self.buffers.arrays[self.slot(name)][start * n : (start + size) * n]
-        is_flat = isinstance(self.layout.network.nodes[self.op.layer].module, described.Linear)
-        return flat.reshape((shape[0], n) if is_flat else (*shape, n))
-
-    def slot(self, name: str) -> str:
-        """Return the buffer ``name`` of this op's slot."""
-        return _slotted(self.layout, name, self.op.microbatch % self.buffers.role.slots)
-
-
-def _slotted(layout: Layout, name: str, slot: int) -> str:
-    return f"{name}.{slot}" if layout.has_slots(name) else name
