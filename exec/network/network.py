@@ -124,7 +124,7 @@ class Network:
         A node with weights such that all that it and later nodes take from before it is one value;
         for the first stage, which has all that comes before, the first node with weights.
         """
-        starts = []
+        starts: list[int] = []
         for first, node in enumerate(self.nodes):
             if isinstance(node.module, Linear | Conv2d):
                 values = {
