@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from exec.data.dataset import Dataset
+from exec.network.network import mlp
+from exec.nn.weights import Weights
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.mesh import Mesh
@@ -39,7 +41,7 @@ def plan_of(
     chosen = PlanOptions(strategy=strategy, **options)  # type: ignore[arg-type]  # by name
     if strategy is Strategy.ASYNC_SERVER:
         chosen = replace(chosen, pause_every=EVERY)
-    workload = Workload(WIDTHS, BATCH, 8, momentum > 0)
+    workload = Workload(mlp(*WIDTHS), BATCH, 8, momentum > 0)
     return TrainingPlan(workload, mesh or mesh_of(strategy, ranks), chosen, "float64", 0.1, momentum, 1)  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def train(plan: TrainingPlan, directory: Path, wire: Transport, *, resumes: bool
     session = Session(plan, samples, wire, checkpoints.start)
     checkpoints.restore(session)
     trained = Trained(checkpoints, session, checkpoints.epochs, (b"", b""))
-    trained.resumed = b"".join(w.tobytes() + b.tobytes() for w, b in session.weights())
+    trained.resumed = numbers(session.weights())
     for epoch in range(checkpoints.first_epoch, EPOCHS + 1):
         write = checkpoints.between(session, epoch)
 
@@ -80,6 +82,11 @@ def train(plan: TrainingPlan, directory: Path, wire: Transport, *, resumes: bool
         b"" if velocity is None else velocity.tobytes(),
     )
     return trained
+
+
+def numbers(weights: Weights) -> bytes:
+    """Return the bits of ``weights``."""
+    return weights.parameters.tobytes() + weights.stats.tobytes()
 
 
 def results(trained: Trained) -> list[tuple[int, float, float]]:
