@@ -103,7 +103,8 @@ def _time_step(
     wire: Transport, workload: Workload, seconds: float, is_neighbour_busy: bool
 ) -> list[Sample]:
     network, batch = workload.network, workload.global_batch
-    num_samples = max(batch, min(_MAX_SAMPLES, _MAX_ELEMENTS // network.num_features))
+    num_batches = max(1, min(_MAX_SAMPLES, _MAX_ELEMENTS // network.num_features) // batch)
+    num_samples = num_batches * batch
     dataset = noise_dataset(network.num_features, network.num_classes, num_samples, 1, seed=0)
     momentum = 0.9 if workload.has_momentum else 0.0
     session = Session(TrainingPlan(workload, Mesh(), momentum=momentum), dataset, wire)

@@ -121,15 +121,16 @@ class Network:
     def stage_starts(self) -> tuple[int, ...]:
         """The nodes at which a pipeline stage may begin.
 
-        A node with weights such that all that it and later nodes take from before it is one value.
+        A node with weights such that all that it and later nodes take from before it is one value;
+        for the first stage, which has all that comes before, the first node with weights.
         """
-        starts = []
+        starts: list[int] = []
         for first, node in enumerate(self.nodes):
             if isinstance(node.module, Linear | Conv2d):
                 values = {
                     value for each in self.nodes[first:] for value in each.inputs if value < first
                 }
-                if len(values) == 1:
+                if len(values) == 1 or not starts:
                     starts.append(first)
         return tuple(starts)
 

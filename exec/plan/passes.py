@@ -64,7 +64,7 @@ def _forward(stage: Writer, microbatch: int) -> Iterator[Op]:
         yield Wait(Lane.COMPUTE, f"send.a.{microbatch - stage.slots}")
     done = ""
     for shard in layout.shards:
-        done = (yield from _forward_node(stage, shard, microbatch)) or done
+        done = yield from _forward_node(stage, shard, microbatch, done)
     if layout.is_last:
         yield stage.compute(Kernel.LOSS, last, microbatch, 0, network.num_classes)
     else:
@@ -74,10 +74,11 @@ def _forward(stage: Writer, microbatch: int) -> Iterator[Op]:
         yield Send(f"send.a.{microbatch}", part, At(Axis.PP, layout.stage + 1), FORWARD_TAG)
 
 
-def _forward_node(stage: Writer, shard: NodeShard, microbatch: int) -> Generator[Op, None, str]:
-    """Yield the ops of one node; return the id of the last of them, if there is one."""
+def _forward_node(
+    stage: Writer, shard: NodeShard, microbatch: int, done: str
+) -> Generator[Op, None, str]:
+    """Yield the ops of one node; return the id of the last of them, or ``done``, that before them."""
     layout, module = stage.layout, stage.workload.network.nodes[shard.node].module
-    done = ""
     if shard.node == layout.exchange:
         yield _turn(stage, Kernel.TRANSPOSE, shard.node, microbatch)
         yield Wait(Lane.COMM, f"{Kernel.TRANSPOSE}.{shard.node}.{microbatch}")

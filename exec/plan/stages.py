@@ -75,6 +75,8 @@ def check_stages(network: Network, num_stages: int, cuts: tuple[int, ...]) -> No
 def exchange_node(network: Network) -> int:
     """Return the first dense layer behind the last convolution, where the batch is exchanged.
 
+    It alone takes what is exchanged.
+
     Source: A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks",
     arXiv:1404.5997 (2014).
 
@@ -83,7 +85,10 @@ def exchange_node(network: Network) -> int:
     """
     convolutions = [i for i, node in enumerate(network.nodes) if isinstance(node.module, Conv2d)]
     last = max(convolutions, default=len(network.nodes))
-    found = next((start for start in network.stage_starts if start > last), None)
+    found = next(
+        (start for start in network.stage_starts if start > last and network.consumers[start - 1] == (start,)),
+        None,
+    )  # fmt: skip
     if found is None:
         raise UsageError(
             f"strategy krizhevsky needs convolutions and dense layers behind them, got net "

@@ -8,7 +8,8 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
-from exec.network.network import mlp
+from exec.network.modules import BatchNorm2d
+from exec.network.network import Network, mlp
 from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import num_trainers, plan_epoch
@@ -23,9 +24,12 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.program import Program
 from exec.workload import Workload
+from tests.exec.random_graphs import draw_graph
+from tests.exec.random_networks import draw_network
 
 Item = TypeVar("Item")
 Pick = Callable[[Sequence[Item]], Item]
+DrawNetwork = Callable[[Pick], Network]  # type: ignore[type-arg]  # of anything
 SCHEMES = (Strategy.AVERAGING, *MASTERS, *SERVERS, *SHARED)
 
 
@@ -73,37 +77,51 @@ def factorisations(ranks: int) -> list[Mesh]:
     return [Mesh(d, p, ranks // d // p) for d in divisors for p in divisors if ranks // d % p == 0]
 
 
-def draw_case(pick: Pick, ranks: Sequence[int]) -> Case:  # type: ignore[type-arg]  # of anything
+def draw_mlp(pick: Pick) -> Network:  # type: ignore[type-arg]  # of anything
+    """Return a network of dense layers."""
+    return mlp(*(pick(range(1, 10)) for _ in range(pick(range(1, 6)))), pick(range(2, 10)))
+
+
+def draw_case(
+    pick: Pick,  # type: ignore[type-arg]  # of anything
+    ranks: Sequence[int],
+    draw: DrawNetwork = draw_mlp,
+) -> Case:
     """Return a case on one of ``ranks``; ``pick`` chooses one of what it is offered."""
-    num_layers = pick(range(1, 6))
-    widths = (*(pick(range(1, 10)) for _ in range(num_layers)), pick(range(2, 10)))
+    network = draw(pick)
     size = pick(ranks)
     microbatches = pick(range(1, 5))
     # Data parallelism always fits, so there is always a mesh to pick.
-    mesh = pick([m for m in factorisations(size) if _fits(widths, m)])
+    exchanged = PlanOptions(strategy=Strategy.KRIZHEVSKY)
+    fitting = [(m, PlanOptions()) for m in factorisations(size) if _fits(network, m)]
+    fitting += [(m, exchanged) for m in factorisations(size) if m.pp == 1 and _fits(network, m, exchanged)]  # fmt: skip
+    mesh, options = pick(fitting)
     batch = mesh.dp * microbatches + pick(range(14))
     options = PlanOptions(
         microbatches, pick(list(Schedule)), pick([1, 200, 1 << 20]), pick([False, True]),
-        pick(list(Algorithm)),
+        pick(list(Algorithm)), options.strategy,
         ranks_per_node=pick([count for count in range(1, size + 1) if _lies_evenly(mesh, count)]),
     )  # fmt: skip
-    return Case(Workload(mlp(*widths), batch, 8, pick([False, True])), mesh, options)
+    if any(isinstance(node.module, BatchNorm2d) for node in network.nodes):
+        options = replace(options, sync_batchnorm=pick([False, True]))
+    return Case(Workload(network, batch, 8, pick([False, True])), mesh, options)
 
 
 def draw_scheme(
     pick: Pick,  # type: ignore[type-arg]  # of anything
     ranks: Sequence[int],
     strategies: Sequence[Strategy] = SCHEMES,
+    draw: DrawNetwork = draw_mlp,
 ) -> Case:
     """Return a case of one of ``strategies``, by which replicas talk, on one of ``ranks``."""
     least = dict.fromkeys((*MASTERS, *SERVERS), 2)
     strategy = pick([each for each in strategies if max(ranks) >= least.get(each, 1)])
     size = pick([each for each in ranks if each >= least.get(strategy, 1)])
-    widths = (*(pick(range(1, 10)) for _ in range(pick(range(1, 5)))), pick(range(2, 10)))
+    network = draw(pick)
     options = PlanOptions(strategy=strategy, average_every=pick(range(5)))
     mesh = Mesh(dp=size)
     if strategy is Strategy.AVERAGING:
-        mesh = pick([m for m in factorisations(size) if _fits(widths, m)])
+        mesh = pick([m for m in factorisations(size) if _fits(network, m)])
         options = replace(
             options, num_microbatches=pick(range(1, 4)), schedule=pick(list(Schedule)),
             algorithm=pick(list(Algorithm)),
@@ -112,13 +130,13 @@ def draw_scheme(
     elif strategy in SERVERS:
         options = replace(options, servers=pick(range(1, min(4, size))))
     least_batch = num_trainers(mesh, options) * options.num_microbatches
-    workload = Workload(mlp(*widths), least_batch + pick(range(14)), 8, pick([False, True]))
+    workload = Workload(network, least_batch + pick(range(14)), 8, pick([False, True]))
     return Case(workload, mesh, options)
 
 
-def _fits(widths: tuple[int, ...], mesh: Mesh) -> bool:
+def _fits(network: Network, mesh: Mesh, options: PlanOptions = PlanOptions()) -> bool:
     try:
-        check_mesh(Workload(mlp(*widths), mesh.dp), mesh, 1)
+        check_mesh(Workload(network, mesh.dp), mesh, options)
     except UsageError:
         return False
     return True
@@ -133,17 +151,25 @@ def _lies_evenly(mesh: Mesh, ranks_per_node: int) -> bool:
 
 
 @st.composite
-def cases(draw: st.DrawFn, ranks: Sequence[int] = range(1, 9)) -> Case:
+def cases(
+    draw: st.DrawFn, ranks: Sequence[int] = range(1, 9), network: DrawNetwork = draw_mlp
+) -> Case:
     """Draw a case on one of ``ranks``."""
-    return draw_case(lambda options: draw(st.sampled_from(options)), ranks)
+    return draw_case(lambda options: draw(st.sampled_from(options)), ranks, network)
+
+
+def all_cases(ranks: Sequence[int] = range(1, 9)) -> st.SearchStrategy[Case]:
+    """Draw a case of dense layers, of a convolutional network, or of a wild graph."""
+    return st.one_of(*(cases(ranks, each) for each in (draw_mlp, draw_network, draw_graph)))
 
 
 @st.composite
 def schemes(
-    draw: st.DrawFn, ranks: Sequence[int] = range(1, 9), strategies: Sequence[Strategy] = SCHEMES
-) -> Case:
+    draw: st.DrawFn, ranks: Sequence[int] = range(1, 9), strategies: Sequence[Strategy] = SCHEMES,
+    network: DrawNetwork = draw_mlp,
+) -> Case:  # fmt: skip
     """Draw a case by which replicas talk."""
-    return draw_scheme(lambda options: draw(st.sampled_from(options)), ranks, strategies)
+    return draw_scheme(lambda options: draw(st.sampled_from(options)), ranks, strategies, network)
 
 
 def seeded_schemes(count: int, ranks: int, seed: int) -> list[Case]:
