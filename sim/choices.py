@@ -54,23 +54,26 @@ def choices(
     """Return, for each strategy that fits, its meshes and numbers of microbatches.
 
     Only pipelines are cut into microbatches, unless the user says how many. Strategies that are
-    no shape of mesh use all ranks as replicas; ``options`` say how. A mesh that their algorithm
-    cannot lay over the nodes does not fit.
+    no shape of mesh use all ranks as replicas, but for Krizhevsky's, whose replicas may be groups
+    of ranks; ``options`` say how. A mesh that their algorithm cannot lay over the nodes does not fit.
     """
     found: dict[Strategy, list[Choice]] = {}
     for strategy in strategies:
         if strategy not in SYNCHRONOUS:
-            mesh = Mesh(ranks) if fixed is None else fixed
-            if _admits(workload, mesh, replace(options, strategy=strategy)):
-                found[strategy] = [Choice(mesh, (microbatches or 1,))]
+            meshes = [Mesh(ranks)] if fixed is None else [fixed]
+            if strategy is Strategy.KRIZHEVSKY and fixed is None:
+                meshes = [Mesh(ranks // tp, 1, tp) for tp in _divisors(ranks) if tp > 1]
+            tried = replace(options, strategy=strategy, num_microbatches=microbatches or 1)
+            if fitting := [mesh for mesh in meshes if _admits(workload, mesh, tried)]:
+                found[strategy] = [Choice(mesh, (microbatches or 1,)) for mesh in fitting]
     for mesh in [fixed] if fixed is not None else factorisations(ranks):
         strategy = strategy_of(mesh)
         if strategy not in strategies:
             continue
         counts = (microbatches,) if microbatches else _MICROBATCHES if mesh.pp > 1 else (1,)
-        fitting = tuple(count for count in counts if _fits(workload, mesh, count, options))
-        if fitting:
-            found.setdefault(strategy, []).append(Choice(mesh, fitting))
+        numbers = tuple(count for count in counts if _fits(workload, mesh, count, options))
+        if numbers:
+            found.setdefault(strategy, []).append(Choice(mesh, numbers))
     return found
 
 
@@ -111,6 +114,8 @@ def _fits(workload: Workload, mesh: Mesh, microbatches: int, options: PlanOption
 def _admits(workload: Workload, mesh: Mesh, options: PlanOptions) -> bool:
     try:
         check_plan(workload, mesh, options)
+        if options.algorithm is Algorithm.HIERARCHICAL:
+            check_nodes(mesh, options.ranks_per_node)
     except UsageError:
         return False
     return True

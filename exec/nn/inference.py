@@ -58,7 +58,9 @@ def evaluate(weights: Weights, images: Array, rows: int) -> Iterator[Array]:
     rooms, dtype = rooms_of(weights.network), weights.parameters.dtype
     rows = max(min(rows, len(images)), 1)
     arrays = [xp.empty(size * rows, dtype) for size in rooms.sizes]
-    scratch = xp.empty(_scratch(weights.network, rows), dtype)
+    # Fewer images may need more scratch: their convolutions are done in another way.
+    sizes = (_scratch(weights.network, each) for each in (rows, len(images) % rows))
+    scratch = xp.empty(max(sizes), dtype)
     run, bound = None, 0
     for start in range(0, len(images), rows):
         chunk = images[start : start + rows]

@@ -3,18 +3,31 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import NDArray
 
 from exec.network.named import named_network
 from exec.network.network import Network, mlp
-from exec.nn.inference import MAX_CHUNK, MAX_NBYTES, chunk_rows, evaluate, num_correct
+from exec.nn.inference import MAX_CHUNK, MAX_NBYTES, _scratch, chunk_rows, evaluate, num_correct
 from exec.nn.rooms import rooms_of
 from tests.exec.nn.plain_evaluation import plain_logits, random_weights
 from tests.exec.random_networks import small_networks
 
 
-def images_for(network: Network, count: int) -> np.ndarray:  # type: ignore[type-arg]  # float64
+Logits = NDArray[np.float64]
+
+
+def images_for(network: Network, count: int) -> Logits:
     """Return random images."""
     return np.random.Generator(np.random.PCG64(1)).random((count, network.num_features))
+
+
+def assert_close(found: Logits, expected: Logits) -> None:
+    """Raise unless two evaluations differ by rounding only.
+
+    That is some thousand roundings of 1.1e-16, of numbers at most 1000 times the largest logit.
+    """
+    scale = max(np.abs(expected).max(), 1.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * scale)
 
 
 @settings(max_examples=150, deadline=None)
@@ -24,9 +37,7 @@ def test_logits_are_those_of_a_plain_evaluation(network: Network) -> None:
     expected = plain_logits(weights, images)
     chunks = [logits.T.copy() for logits in evaluate(weights, images, 3)]
     assert [len(chunk) for chunk in chunks] == [3, 3, 1]
-    # At most some thousand roundings of 1.1e-16 of numbers no larger than the largest by 1000.
-    scale = max(np.abs(expected).max(), 1.0)
-    np.testing.assert_allclose(np.concatenate(chunks), expected, rtol=0, atol=1e-10 * scale)
+    assert_close(np.concatenate(chunks), expected)
 
 
 @pytest.mark.parametrize("name", ["12-9-7-4", "cnn:1x8x8:3", "svhn-cnn:3x20x20:3", "resnet18-small:3x9x9:4"])  # fmt: skip
@@ -42,6 +53,14 @@ def test_as_many_are_right_as_a_plain_evaluation_finds(name: str) -> None:
     expected = int((plain_logits(weights, images).argmax(axis=1) == labels).sum())
     assert num_correct(weights, images, labels) == expected
     assert 0 < expected < 20
+
+
+def test_a_last_chunk_that_needs_more_scratch_has_it() -> None:
+    network = named_network("cnn", (1, 16, 8), 3)
+    weights, images = random_weights(network), images_for(network, 48)
+    assert _scratch(network, 16) > _scratch(network, 32)
+    found = np.concatenate([logits.T.copy() for logits in evaluate(weights, images, 32)])
+    assert_close(found, plain_logits(weights, images))
 
 
 def test_no_images_are_no_right_ones() -> None:

@@ -70,6 +70,31 @@ def test_linear_without_bias_or_input_gradient_is_the_product_alone() -> None:
 
 
 @SETTINGS
+@given(WIDTHS, WIDTHS, st.integers(0, 5), st.booleans(), st.booleans(), SEEDS)
+def test_linear_gives_its_input_s_gradient_in_either_order_and_adds_it(
+    k: int, m: int, n: int, sample_major: bool, adds: bool, seed: int
+) -> None:
+    samples = normal(seed, n, k)
+    a = samples.T if sample_major else normal(seed, k, n)
+    weight, gb = normal(seed + 1, m, k), normal(seed + 2, m, n)
+    place = np.full_like(samples if sample_major else a, 0.5)
+    module = Linear(
+        weight, None, np.empty((m, k)), None, np.empty((m, n)), place,
+        sample_major=sample_major, adds_input=adds,
+    )  # fmt: skip
+    # Sums of at most six products of numbers below 6, in an order of BLAS's own.
+    np.testing.assert_allclose(module.forward(a), weight @ a, rtol=0, atol=1e-13)
+    for _ in range(2):  # the second time on what the first has bound
+        place.fill(0.5)
+        found = module.backward(gb)
+        assert found is place
+        expected = weight.T @ gb + 0.5 * adds
+        np.testing.assert_allclose(
+            found, expected.T if sample_major else expected, rtol=0, atol=1e-13
+        )
+
+
+@SETTINGS
 @given(WIDTHS, SAMPLES, SEEDS)
 def test_sigmoid_gradient_is_the_finite_difference(m: int, n: int, seed: int) -> None:
     module, a, direction = Sigmoid(np.empty((m, n))), normal(seed, m, n), normal(seed + 1, m, n)
