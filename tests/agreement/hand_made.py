@@ -53,10 +53,12 @@ def links(alpha_s: float = ALPHA_S, beta_s_per_byte: float = BETA_S_PER_BYTE) ->
 def kernel_model(kernel: Kernel, fixed_s: float, per_unit_s: float) -> KernelModel:
     """Return a model that charges an op, and each multiply-add, or element where there are none."""
     names = features(kernel, Shape(1, 1, 1), 1, (1, 1))
-    unit = next(name for name in ("nkm", "nm", "m") if name in names)
+    unit = next(name for name in ("nkm", "nm", "npm", "m") if name in names)
     coefficients = dict.fromkeys(names, 0.0) | {"fixed": fixed_s, unit: per_unit_s}
-    return KernelModel(coefficients_s=coefficients, n=EVERYTHING, k=EVERYTHING, m=EVERYTHING,
-                       rel_sigma=0.1, num_samples=10)  # fmt: skip
+    return KernelModel(
+        coefficients_s=coefficients, n=EVERYTHING, k=EVERYTHING, m=EVERYTHING,
+        p=EVERYTHING, q=EVERYTHING, w=EVERYTHING, rel_sigma=0.1, num_samples=10,
+    )  # fmt: skip
 
 
 def compute(fixed_s: float = FIXED_S, per_unit_s: float = PER_UNIT_S, **changed: object) -> Compute:
