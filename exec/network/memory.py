@@ -11,7 +11,10 @@ from exec.network.scratch import (
 
 
 def scratch_elements(network: Network, node: int, inputs: int, outputs: int, samples: int) -> int:
-    """Return the elements of scratch of ``node``, of ``inputs`` channels to ``outputs``."""
+    """Return the elements of scratch of ``node``, of ``inputs`` channels to ``outputs``.
+
+    They are enough for fewer samples too.
+    """
     module = network.nodes[node].module
     _, height, width = network.shape(network.nodes[node].inputs[0])
     match module:

@@ -96,7 +96,7 @@ class PlainNetwork:
                 return sum(_times(weight[:, i, j], each) for (i, j), each in windows) + bias
             case BatchNorm2d(eps, momentum):
                 assert own is not None
-                mean, variance = a.mean(axis=(0, 2, 3)), a.var(axis=(0, 2, 3))
+                mean, variance = self.blur(a.mean(axis=(0, 2, 3))), a.var(axis=(0, 2, 3))
                 count = a.size // a.shape[1]
                 for running, now in ((own.mean, mean), (own.variance, variance * count / max(1, count - 1))):  # fmt: skip
                     assert running is not None
@@ -152,8 +152,8 @@ class PlainNetwork:
                 assert grad is not None
                 hat, inverse = self.kept[index]
                 grad.weight[...] = (g * hat).sum(axis=(0, 2, 3))
-                centred = g - _wide(g.mean(axis=(0, 2, 3)))
-                centred -= hat * _wide((g * hat).mean(axis=(0, 2, 3)))
+                centred = g - _wide(self.blur(g.mean(axis=(0, 2, 3))))
+                centred -= hat * _wide(self.blur((g * hat).mean(axis=(0, 2, 3))))
                 return [centred * _wide(own.weight * inverse)]
             case MaxPool(kernel, stride, padding):
                 spread = np.zeros_like(_padded(a, padding, 0.0))
