@@ -15,9 +15,7 @@ from exec.program.ops import Kernel, Shape
 Features = dict[str, float]
 
 
-def features(
-    kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]
-) -> Features:
+def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]) -> Features:
     """Return the features of ``kernel`` on ``shape``, for a rank that holds ``working_set`` bytes.
 
     >>> features(Kernel.ACCUMULATE, Shape(0, 0, 10), 1000, (500, 2000))
@@ -38,7 +36,7 @@ def features(
                 "k": k, "m": m, "km_inner_miss": k * m * inner, "km_outer_miss": k * m * outer,
             }  # fmt: skip
         case Kernel.CONV | Kernel.CONV_BACKWARD | Kernel.CONV_BACKWARD_FIRST:
-            return _convolution(shape, caches, inner, outer)
+            return _convolution(kernel, shape, caches, inner, outer)
         case Kernel.SIGMOID | Kernel.SIGMOID_BACKWARD:
             return {"fixed": 1.0, "nm": n * m, "nm_inner_miss": n * m * inner}
         case (
@@ -80,7 +78,9 @@ def features(
             return {"fixed": 1.0, "m": m, "m_inner_miss": m * inner, "m_outer_miss": m * outer}
 
 
-def _convolution(shape: Shape, caches: tuple[int, int], inner: float, outer: float) -> Features:
+def _convolution(
+    kernel: Kernel, shape: Shape, caches: tuple[int, int], inner: float, outer: float
+) -> Features:
     """Return the features of a convolution, which has two ways (:mod:`exec.nn.convolution`).
 
     By rows, every row of the output is a product for each position of the window, of what lies
@@ -112,6 +112,8 @@ def _convolution(shape: Shape, caches: tuple[int, int], inner: float, outer: flo
         "copies": outputs, "npkm": products, "npk": patches, "npk_miss": patches * missing,
         "blocks_km": tall * k * m,
     }  # fmt: skip
+    if kernel is Kernel.CONV_BACKWARD_FIRST:  # images seldom have many channels: few samples
+        by_rows = {name: by_rows[name] for name in ("calls", "copies", "npkm", "npmw")}
     gathers = way.gathers_patches
     found |= {f"row_{name}": 0.0 if gathers else value for name, value in by_rows.items()}
     found |= {f"patch_{name}": value if gathers else 0.0 for name, value in by_patches.items()}
