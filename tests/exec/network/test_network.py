@@ -120,6 +120,6 @@ def test_network_of_another_name_is_equal_and_of_another_layer_is_not() -> None:
 def test_what_is_cached_is_not_pickled() -> None:
     network = mlp(6, 5, 3)
     hash(network)
-    copy = pickle.loads(pickle.dumps(network))  # noqa: S301  # our own
+    copy = pickle.loads(pickle.dumps(network))  # our own
     assert (copy, copy.name) == (network, network.name)
     assert set(vars(copy)) == {"name", "image", "nodes"}
