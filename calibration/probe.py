@@ -56,6 +56,7 @@ Progress = Callable[[str], None]
 
 PASSES = 3
 _MAX_SAMPLES, _MAX_ELEMENTS = 20_000, 8_000_000
+_LEARNING_RATE = 1e-4  # small, lest weights that learn from noise overflow
 _ACCUMULATED = (64, 512, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 22)
 _TRANSPOSED = (
     (1, 1024), (4, 64), (16, 256), (64, 512), (256, 64), (64, 4096), (256, 1024), (32, 16_384),
@@ -107,7 +108,8 @@ def _time_step(
     num_samples = num_batches * batch
     dataset = noise_dataset(network.num_features, network.num_classes, num_samples, 1, seed=0)
     momentum = 0.9 if workload.has_momentum else 0.0
-    session = Session(TrainingPlan(workload, Mesh(), momentum=momentum), dataset, wire)
+    plan = TrainingPlan(workload, Mesh(), learning_rate=_LEARNING_RATE, momentum=momentum)
+    session = Session(plan, dataset, wire)
     ops = {op.id: op for op in session.program.ops(0) if isinstance(op, Compute)}
     generator = np.random.Generator(np.random.PCG64(0))
     plain_s: list[float] = []

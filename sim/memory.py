@@ -46,13 +46,18 @@ def memory_of(program: Program, workload: Workload, options: PlanOptions) -> Mem
     activations = sum(size for name, size in slot.items() if not name.startswith("g"))
     gradients = role.slots * (sum(slot.values()) - activations)
     gradients += sum(size for name, size in shared.items() if name != "work")
-    found = [
-        held.get("param", 0) + held.get("stat", 0), held.get("grad", 0), held.get("velocity", 0),
-        role.slots * activations, gradients, shared.get("work", 0),
-    ]  # fmt: skip
-    known = [program.itemsize * size for size in found]
-    messages = role.nbytes - sum(known) + collective_nbytes(program, options)
-    return Memory(*known, messages, role.slots)
+    itemsize = program.itemsize
+    parts = {
+        "parameters_bytes": held.get("param", 0) + held.get("stat", 0),
+        "gradients_bytes": held.get("grad", 0),
+        "velocity_bytes": held.get("velocity", 0),
+        "activations_bytes": role.slots * activations,
+        "activation_gradients_bytes": gradients,
+        "scratch_bytes": shared.get("work", 0),
+    }
+    known = {name: itemsize * size for name, size in parts.items()}
+    messages = role.nbytes - sum(known.values()) + collective_nbytes(program, options)
+    return Memory(**known, collective_bytes=messages, num_slots=role.slots)
 
 
 def memory_nbytes(program: Program, options: PlanOptions) -> int:

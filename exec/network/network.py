@@ -54,6 +54,10 @@ class Network:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[type["Network"], tuple[str, Image, tuple[Node, ...]]]:
+        # What is cached stays behind: another process hashes names otherwise.
+        return Network, (self.name, self.image, self.nodes)
+
     @cached_property
     def _hash(self) -> int:
         return hash((self.image, self.nodes))

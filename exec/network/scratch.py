@@ -15,6 +15,9 @@ BLOCK = 2**15
 PATCHES = 2**18
 """Elements of gathered patches that a convolution multiplies at a time."""
 
+SMALL_PRODUCT = 10**6
+"""Multiply-adds up to which OpenBLAS has kernels for small products (`SMALL_MATRIX_OPT`)."""
+
 LINE = 16
 """Float32 elements of a cache line."""
 
@@ -29,7 +32,7 @@ def scratch_elements(network: Network, node: int, inputs: int, outputs: int, sam
     height, width = network.shape(network.nodes[node].inputs[0])[1:]
     match module:
         case Linear():
-            return max(inputs * samples, inputs * outputs)
+            return min(inputs * samples, SMALL_PRODUCT // max(outputs, 1))
         case Sigmoid():
             return outputs * network.pixels(node) * samples
         case Conv2d(_, kernel, stride, padding):
@@ -156,8 +159,19 @@ def output_length(length: int, kernel: int, stride: int, padding: int) -> int:
 def convolution_scratch(
     samples: int, channels: int, height: int, width: int, filters: int, kernel: Pair, stride: Pair, padding: Pair
 ) -> int:  # fmt: skip
-    """Return the elements of scratch that a convolution needs."""
-    return Convolution(samples, channels, height, width, filters, kernel, stride, padding).scratch
+    """Return the elements of scratch that a convolution of up to ``samples`` samples needs.
+
+    Fewer samples may need more of it than all, for they let more patches be gathered at a time.
+    """
+    of = Convolution(samples, channels, height, width, filters, kernel, stride, padding)
+    if not samples:
+        return 0
+    row = of.row if channels < _FEW_CHANNELS else min(of.row, _SHORT_ROW - 1)
+    taps = kernel[0] * kernel[1]
+    block = max(PATCHES, channels * (row + _ENOUGH_COLUMNS - 1))
+    block += taps * channels * (leading(1) + LINE - 1)  # what rows are lengthened by
+    patches = min(block, taps * channels * leading(of.output_height * row))
+    return patches if of.gathers_patches else max(patches, of.row_scratch)
 
 
 def normalisation_scratch(samples: int, channels: int, height: int, width: int) -> int:
@@ -168,9 +182,9 @@ def normalisation_scratch(samples: int, channels: int, height: int, width: int) 
 def max_pooling_scratch(
     samples: int, channels: int, height: int, width: int, kernel: Pair, stride: Pair, padding: Pair
 ) -> int:
-    """Return the elements of scratch that a max pooling needs."""
-    shape = (samples, height, width, kernel, stride, padding)
-    return min(channels, max_pooling_channels(*shape)) * _max_pooling_of_a_channel(*shape)
+    """Return the elements of scratch that a max pooling of up to ``samples`` samples needs."""
+    one = _max_pooling_of_a_channel(samples, height, width, kernel, stride, padding)
+    return min(channels * one, max(2 * BLOCK, one))
 
 
 def max_pooling_channels(
@@ -199,11 +213,11 @@ def _max_pooling_of_a_channel(
 def average_pooling_scratch(
     samples: int, channels: int, height: int, width: int, kernel: Pair, stride: Pair, padding: Pair
 ) -> int:
-    """Return the elements of scratch that an average pooling needs."""
+    """Return the elements of scratch that an average pooling of up to ``samples`` samples needs."""
     columns = output_length(width, kernel[1], stride[1], padding[1])
     rows = output_length(height, kernel[0], stride[0], padding[0])
     one = rows * columns * samples
-    return min(channels, average_pooling_channels(one)) * one
+    return min(channels * one, max(BLOCK, one))
 
 
 def average_pooling_channels(outputs: int) -> int:

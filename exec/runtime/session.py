@@ -23,7 +23,7 @@ from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
-from exec.runtime.report import compute_and_held_s
+from exec.runtime.report import compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
 from exec.runtime.step import Step, bind_step
 from exec.runtime.step_times import mean_step_times_s
@@ -99,12 +99,16 @@ class Session:
 
     ``spans`` are those of the ``num_timed`` turns that were done with a clock around every op.
     With a ``start`` the first epoch can begin there; ``last_program`` is that of the last turn.
+    ``peak_growth_nbytes`` is by how much the process has outgrown the most that it was in before,
+    when the first epoch was trained and not yet tested.
     """
 
     def __init__(
         self, plan: TrainingPlan, dataset: Dataset, transport: Transport, start: Start = Start()
     ) -> None:
         self.plan, self.dataset, self.transport = plan, dataset, transport
+        self._peak_before = peak_nbytes()
+        self.peak_growth_nbytes: int | None = None
         workload, mesh, options = plan.workload, plan.mesh, plan.options
         dp_rank, stage, tp_rank = mesh.coordinates(transport.rank)
         num_samples = len(dataset.train_labels)
@@ -258,6 +262,8 @@ class Session:
                 self._began_s += held_up_s
                 before_s = now_s + held_up_s
         self.epoch_steps, time_s = steps, self.epoch_time_s()
+        if self.peak_growth_nbytes is None:
+            self.peak_growth_nbytes = peak_nbytes() - self._peak_before
         sent = self.transport.nbytes_sent - sent_before
         totals = self.transport.gather_objects((self.loss_sum(), sent, time_s))
         losses, sents, times_s = zip(*totals, strict=True)

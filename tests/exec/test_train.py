@@ -172,7 +172,7 @@ def test_saved_weights_load_bit_by_bit_on_another_mesh(tmp_path: Path) -> None:
         for path in (first, second)
     )
     assert before == after
-    assert sorted(before) == [f"layers.{i}.{name}" for i in range(2) for name in ("bias", "weight")]
+    assert sorted(before) == [f"linear{i}.{name}" for i in range(2) for name in ("bias", "weight")]
     assert sorted(tmp_path.iterdir()) == [first, second]
 
 
@@ -255,7 +255,7 @@ def test_other_net_s_model_file_is_one_message_and_status_2(tmp_path: Path) -> N
     path = tmp_path / "model.safetensors"
     assert train(*SMALL, "--save", path).returncode == 0
     ended = train(*SHORT, "--net", "128-13-26", "--load", path)
-    assert_one_error(ended, "layers.0.weight must be (13, 128) for net 128-13-26")
+    assert_one_error(ended, "linear0.weight must be (13, 128) for net 128-13-26")
 
 
 @pytest.mark.mpi

@@ -140,7 +140,7 @@ def test_module_follows_torch(
     module, a, gb = module_of(
         Convolution(n, c, height, width, f, kernel, stride, padding), seed, adds=adds
     )
-    assert module.work.size == convolution_scratch(n, c, height, width, f, kernel, stride, padding)
+    assert module.work.size <= convolution_scratch(n, c, height, width, f, kernel, stride, padding)
     x = torch.tensor(samples_first(a), requires_grad=True)
     weight = torch.tensor(module.weight.transpose(0, 3, 1, 2).copy(), requires_grad=True)
     bias = torch.tensor(module.bias, requires_grad=True)
