@@ -21,6 +21,7 @@ from tests.exec.runtime.plain_network import Flat
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
+torch.set_num_threads(1)  # they would wait for one another where cores are shared
 
 
 class Block(nn.Module):  # type: ignore[misc, name-defined]  # untyped
