@@ -8,7 +8,7 @@ weights of a search that nobody killed, to the bit. A record says for each kill 
 were finished and how many of them the next start found: the same number, or one was lost.
 """
 
-import json as json_format
+import json
 import os
 import random
 import re
@@ -40,7 +40,7 @@ app = make_app("python benchmarks/kill_search.py", "Kill a search at random mome
 
 
 @app.default
-def kill_search(*, kills: int = 20, ranks: int = 3, seed: int = 0, json: Path | None = None) -> None:  # fmt: skip
+def kill_search(*, kills: int = 20, ranks: int = 3, seed: int = 0, out: Path | None = None) -> None:  # fmt: skip
     """Kill a search at random moments, and compare what it comes to with one that nobody killed.
 
     Parameters
@@ -51,12 +51,12 @@ def kill_search(*, kills: int = 20, ranks: int = 3, seed: int = 0, json: Path | 
         Under mpiexec on so many ranks; 1 is without it.
     seed
         Of the moments.
-    json
+    out
         Write the records here, as JSON lines.
     """
     positive("kills", kills)
     positive("ranks", ranks)
-    check_writable(json)
+    check_writable(out)
     head = provenance("mpi4py", "mpich")
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -73,8 +73,8 @@ def kill_search(*, kills: int = 20, ranks: int = 3, seed: int = 0, json: Path | 
         "searches": sum(record["kind"] == "search" for record in records),
         "equal": sum(record.get("equal") is True for record in records),
     }  # fmt: skip
-    if json is not None:
-        write_records(json, [head, *records, summary])
+    if out is not None:
+        write_records(out, [head, *records, summary])
     console().print(
         f"{summary['kills']} kills on {ranks} ranks, {summary['lost']} finished trials lost, {summary['repeated']} run twice; "
         f"{summary['equal']} of {summary['searches']} searches came to the same bits"
@@ -117,7 +117,7 @@ def _kills(
 def came_to(out: Path) -> object:
     """Return what a search in ``out`` found, without times: all trials, and the best's weights."""
     trials = read_journal(out / "trials.jsonl").trials  # each is there once, or it raises
-    best = json_format.loads((out / "best.json").read_text(encoding="utf-8"))
+    best = json.loads((out / "best.json").read_text(encoding="utf-8"))
     return (
         {
             index: (trial.config, trial.state, trial.accuracy, trial.loss,

@@ -48,7 +48,7 @@ class Kill:
 @app.default
 def kill_training(
     *, kills: int = 20, ranks: int = 2, strategy: str = "data", epochs: int = 40, every: str = "40",
-    seed: int = 0, json: Path | None = None,
+    seed: int = 0, out: Path | None = None,
 ) -> None:  # fmt: skip
     """Kill trainings at random moments, and resume them.
 
@@ -66,11 +66,11 @@ def kill_training(
         The steps between two checkpoints.
     seed
         Of the moments.
-    json
+    out
         Write the records here (JSON lines).
     """
     positive("kills", kills)
-    check_writable(json)
+    check_writable(out)
     launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # fmt: skip
     if launcher is None:
         raise UsageError("mpiexec must be beside this Python or on PATH, got none")
@@ -80,14 +80,14 @@ def kill_training(
         "--epochs", str(epochs), "--num-train", "8000", "--num-test", "1000",
         "--momentum", "0.5", "--checkpoint-every", every,
     ]  # fmt: skip
-    out = console()
+    screen = console()
     generator = random.Random(seed)  # noqa: S311  # moments, not secrets
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         start_s = perf_counter()
         _finish(_start(command, whole))
         took_s = perf_counter() - start_s
-        out.print(f"not killed: {took_s:.1f} s")
+        screen.print(f"not killed: {took_s:.1f} s")
         found: list[Kill] = []
         while len(found) < kills:
             directory = Path(folder) / "killed"
@@ -95,7 +95,7 @@ def kill_training(
             shutil.rmtree(directory, ignore_errors=True)
             if killed is not None:
                 found.append(killed)
-                out.print(
+                screen.print(
                     f"killed after {killed.killed_after_s:.2f} s, newest checkpoint "
                     f"{killed.newest_step}{', writing another' * killed.was_writing}: "
                     f"{'the same bits' if killed.is_equal else 'OTHER BITS'}"
@@ -103,11 +103,11 @@ def kill_training(
     num_equal = sum(each.is_equal for each in found)
     resumed = sum(each.newest_step is not None for each in found)
     writing = sum(each.was_writing for each in found)
-    out.print(f"{num_equal} of {kills} kills: the same bits ({resumed} resumed, the others began "
+    screen.print(f"{num_equal} of {kills} kills: the same bits ({resumed} resumed, the others began "
               f"anew; {writing} killed amid a write)")  # fmt: skip
-    if json is not None:
+    if out is not None:
         run = {"kind": "run", "ranks": ranks, "strategy": strategy, "epochs": epochs, "every": every, "time_s": took_s}  # fmt: skip
-        write_records(json, [first, run, *map(asdict, found)])
+        write_records(out, [first, run, *map(asdict, found)])
     if num_equal < kills:
         sys.exit(1)
 

@@ -75,7 +75,8 @@ def torch_network(weights: Weights, *, is_channels_last: bool = False) -> torch.
     It takes what :func:`torch_images` makes of rows.
     """
     network = weights.network
-    modules = [_module(network, node) for node in range(len(network.nodes))]
+    dtype = torch.from_numpy(weights.parameters).dtype
+    modules = [_module(network, node).to(dtype) for node in range(len(network.nodes))]
     with torch.no_grad():
         for node, each in weights.nodes():
             _copy(modules[node], each)

@@ -36,7 +36,7 @@ def provenance(*packages: str) -> dict[str, object]:
 def check_writable(path: Path | None) -> None:
     """Raise :class:`UsageError` now, not after minutes of measuring, if ``path`` cannot be made."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise UsageError(f"json must be a file in a folder that exists, got {path}")
+        raise UsageError(f"out must be a file in a folder that exists, got {path}")
 
 
 def write_records(path: Path, records: Iterable[dict[str, object]]) -> None:

@@ -103,7 +103,7 @@ def main(
     data: str = "letters",
     data_dir: Path | None = None,
     machine: str = "local",
-    json: Path | None = None,
+    out: Path | None = None,
 ) -> None:
     """Run and forecast every way of sharing the work.
 
@@ -121,12 +121,12 @@ def main(
         Where it lies.
     machine
         The Machine that forecasts: that of this machine.
-    json
+    out
         Write JSON lines here.
     """
     for option, value in (("epochs", epochs - 1), ("rounds", rounds), *(("ranks", each) for each in ranks)):  # fmt: skip
         positive(option, value)
-    check_writable(json)
+    check_writable(out)
     found = find_machine(machine)
     chosen = [case for count in ranks for case in cases(count)]
     source = ["--data", data, *(["--data-dir", str(data_dir)] if data_dir else [])]
@@ -138,10 +138,10 @@ def main(
                 runs[case].append(_run(case, epochs, source))
     records = [_record(found, case, runs[case]) for case in chosen]
     _print(records)
-    if json is not None:
+    if out is not None:
         head = provenance("mpi4py", "mpich") | {"data": data, "net": NET, "batch": BATCH, "epochs": epochs, "rate": RATE, "forecast_by": found.name}  # fmt: skip
         head["command"] = f"python benchmarks/schemes.py --epochs {epochs} --rounds {rounds} --data {data}"  # fmt: skip
-        write_records(json, [head, *records])
+        write_records(out, [head, *records])
 
 
 def _run(case: Case, epochs: int, source: list[str]) -> dict[str, Any]:

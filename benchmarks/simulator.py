@@ -56,7 +56,7 @@ app = make_app("python benchmarks/simulator.py", "Compare the simulator with Sim
 
 
 @app.default
-def simulator(*, large: bool = False, rounds: int = 5, json: Path | None = None) -> None:
+def simulator(*, large: bool = False, rounds: int = 5, out: Path | None = None) -> None:
     """Compare the simulator with SimGrid.
 
     Parameters
@@ -65,11 +65,11 @@ def simulator(*, large: bool = False, rounds: int = 5, json: Path | None = None)
         Also over 256 ranks, which takes simulate and SimGrid some 8 s each time.
     rounds
         How often each contender takes its turn.
-    json
+    out
         Write the records here, as JSON lines.
     """
     positive("rounds", rounds)
-    check_writable(json)
+    check_writable(out)
     simgrid = find_simgrid()
     head = provenance("simpy") | {"simgrid": simgrid.version if simgrid else "not installed"}
     records = [
@@ -78,8 +78,8 @@ def simulator(*, large: bool = False, rounds: int = 5, json: Path | None = None)
         for record in _ring_records(ranks, rounds, simgrid)
     ]
     records += _forecast_records(rounds)
-    if json is not None:
-        write_records(json, [head, *records])
+    if out is not None:
+        write_records(out, [head, *records])
     _print(head, records, rounds)
 
 

@@ -36,7 +36,7 @@ app = make_app("python benchmarks/slow_node.py", "Slow one rank down, and compar
 
 
 @app.default
-def main(*, rounds: int = 3, machine: str = "local", json: Path | None = None) -> None:
+def main(*, rounds: int = 3, machine: str = "local", out: Path | None = None) -> None:
     """Slow one rank down, and compare.
 
     Parameters
@@ -45,11 +45,11 @@ def main(*, rounds: int = 3, machine: str = "local", json: Path | None = None) -
         How often each case is run.
     machine
         The Machine that forecasts: that of this machine.
-    json
+    out
         Write JSON lines here.
     """
     positive("rounds", rounds)
-    check_writable(json)
+    check_writable(out)
     found = find_machine(machine)
     cases = [(strategy, factor) for factor in FACTORS for strategy in RANKS]
     runs: dict[tuple[Strategy, float], list[dict[str, Any]]] = {case: [] for case in cases}
@@ -79,9 +79,9 @@ def main(*, rounds: int = 3, machine: str = "local", json: Path | None = None) -
             "forecast_slow_share": _slow_share(expected, ranks),
         })  # fmt: skip
     _print(records)
-    if json is not None:
+    if out is not None:
         head = provenance("mpi4py", "mpich") | {"net": NET, "batch": BATCH, "samples": SAMPLES, "forecast_by": found.name}  # fmt: skip
-        write_records(json, [head | {"command": f"python benchmarks/slow_node.py --rounds {rounds}"}, *records])  # fmt: skip
+        write_records(out, [head | {"command": f"python benchmarks/slow_node.py --rounds {rounds}"}, *records])  # fmt: skip
 
 
 def _run(strategy: Strategy, factor: float) -> dict[str, Any]:

@@ -15,9 +15,7 @@ from exec.program.ops import Kernel, Shape
 Features = dict[str, float]
 
 
-def features(
-    kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]
-) -> Features:
+def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]) -> Features:
     """Return the features of ``kernel`` on ``shape``, for a rank that holds ``working_set`` bytes.
 
     >>> features(Kernel.ACCUMULATE, Shape(0, 0, 10), 1000, (500, 2000))

@@ -6,7 +6,6 @@ Normalisations use their running statistics.
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from exec.network.memory import scratch_elements
 from exec.network.modules import (
     Add,
     AvgPool,
@@ -19,6 +18,7 @@ from exec.network.modules import (
     Sigmoid,
 )
 from exec.network.network import INPUT, Network
+from exec.network.scratch import scratch_elements
 from exec.nn import activation, addition, convolution, modules, pooling
 from exec.nn.backend import Array, Call, Indices, outer_adder, xp
 from exec.nn.normalisation import normalise

@@ -62,7 +62,9 @@ def test_the_ladder_reaches_what_is_asked_of_it() -> None:
     assert max(shape.m for shape in found) > 400
     assert max(shape.p for shape in found) > 2000
     assert {bool(shape.q > 3 * shape.p) for shape in found} == {True, False}  # strides of 1 and 2
-    first = [shape.k // shape.w for kernel, shape in MEASURED if kernel is Kernel.CONV_BACKWARD_FIRST]
+    first = [
+        shape.k // shape.w for kernel, shape in MEASURED if kernel is Kernel.CONV_BACKWARD_FIRST
+    ]
     counts = Counter(first)
     assert counts[1] > 10
     assert counts[3] > 10

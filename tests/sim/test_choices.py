@@ -49,14 +49,14 @@ def test_node_counts_are_the_powers_of_two_and_the_last(most: int) -> None:
 def test_every_choice_fits_and_every_mesh_that_fits_is_a_choice(
     ranks: int, batch: int, widths: list[int], microbatches: int | None
 ) -> None:
-    workload = Workload(tuple(widths), batch)
+    workload = Workload(mlp(*widths), batch)
     found = choices(ranks, workload, list(SYNCHRONOUS), None, microbatches)
     chosen = {choice.mesh for each in found.values() for choice in each}
     for strategy, each in found.items():
         assert all(strategy_of(choice.mesh) is strategy for choice in each)
         for choice in each:
             for count in choice.microbatches:
-                check_mesh(workload, choice.mesh, count)  # raises unless it fits
+                check_mesh(workload, choice.mesh, PlanOptions(count))  # raises unless it fits
     for mesh in factorisations(ranks):
         if fits(workload, mesh, microbatches or 1):
             assert mesh in chosen
@@ -64,7 +64,7 @@ def test_every_choice_fits_and_every_mesh_that_fits_is_a_choice(
 
 def fits(workload: Workload, mesh: Mesh, microbatches: int) -> bool:
     try:
-        check_mesh(workload, mesh, microbatches)
+        check_mesh(workload, mesh, PlanOptions(microbatches))
     except UsageError:
         return False
     return True

@@ -12,7 +12,6 @@ from exec.nn.rooms import rooms_of
 from tests.exec.nn.plain_evaluation import plain_logits, random_weights
 from tests.exec.random_networks import small_networks
 
-
 Logits = NDArray[np.float64]
 
 

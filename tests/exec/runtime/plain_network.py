@@ -80,9 +80,7 @@ class PlainNetwork:
                 back[value] += blur(gradient)
         return float(loss), found
 
-    def _forward(
-        self, index: int, node: Node, inputs: list[Flat], own: NodeWeights | None
-    ) -> Flat:
+    def _forward(self, index: int, node: Node, inputs: list[Flat], own: NodeWeights | None) -> Flat:
         a = inputs[0]
         bias = 0.0 if own is None or own.bias is None else self.blur(own.bias)[None, :, None, None]
         match node.module:
