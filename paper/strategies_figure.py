@@ -41,8 +41,11 @@ def strategies_figure(path: Path, found: list[Record]) -> None:
         panels[-1][0].set_ylabel(f"{found[0]['nodes']} nodes\n{machines[0]}")
         lines = [Line2D([], [], color=COLOURS[each], ls=_MARKERS[each][1:], marker=_MARKERS[each][0], ms=4, label=each) for each in STRATEGIES]  # fmt: skip
         ideal = Line2D([], [], color="#999999", ls=":", lw=0.9, label="one per node")
+        ring = Line2D(
+            [], [], color="black", ls="", marker="o", mfc="none", ms=7, mew=0.8, label="fastest"
+        )
         patches = [Patch(color=colour, label=label) for colour, label in _PARTS.values()]
-        figure.legend(handles=[*lines, ideal], loc="outside upper center", ncols=6, frameon=False, fontsize=7.5)  # fmt: skip
+        figure.legend(handles=[*lines, ideal, ring], loc="outside upper center", ncols=7, frameon=False, fontsize=7.5)  # fmt: skip
         figure.legend(handles=patches, loc="outside lower center", ncols=5, frameon=False, fontsize=7.5)  # fmt: skip
         save(figure, path)
 
@@ -55,11 +58,9 @@ def _speedups(axes: Axes, each: Record) -> None:
             face = "white" if strategy is Strategy.KRIZHEVSKY else COLOURS[strategy]
             axes.plot(*zip(*points, strict=True), _MARKERS[strategy], color=COLOURS[strategy], mfc=face, ms=3.5, lw=1.2)  # fmt: skip
     best = each["winner"]
-    axes.annotate(
-        f"{best['strategy']} {best['mesh']}\n{best['speedup']:.3g} times", (best["nodes"], best["speedup"]),
-        xytext=(0.04, 0.96), textcoords="axes fraction", va="top", fontsize=7,
-        arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#555555"},
-    )  # fmt: skip
+    axes.plot(best["nodes"], best["speedup"], "o", color="black", mfc="none", ms=9, mew=0.8)
+    said = f"{best['strategy']} {best['mesh']}: {best['speedup']:.3g}"
+    axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", fontsize=7)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_ylim(min(0.5, *(row["speedup"] / 1.2 for row in each["rows"])), 3 * each["nodes"])
@@ -79,8 +80,12 @@ def _shares(axes: Axes, each: Record) -> None:
             share = 100 * row["shares"][part]
             axes.barh(place, share, left=start, color=colour, height=0.7)
             start += share
-        axes.text(102, place, f"{row['step_time_s'] * 1e3:.3g} ms", va="center", fontsize=6.5)
+        axes.text(102, place, _time(row["step_time_s"]), va="center", fontsize=6.5)
     axes.set_yticks(range(len(rows)), [f"{row['strategy']}\n{row['mesh']}" for row in rows], fontsize=6.5)  # fmt: skip
     axes.set_xlim(0, 128)
     axes.set_xticks([0, 50, 100])
     axes.set_xlabel("share of a step, %")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
