@@ -22,7 +22,7 @@ def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, 
     {'fixed': 1.0, 'm': 10, 'm_inner_miss': 5.0, 'm_outer_miss': 0.0}
     """
     n, k, m = shape.n, shape.k, shape.m
-    inner, outer = (max(0.0, 1.0 - cache / max(working_set, 1)) for cache in caches)
+    inner, outer = missed(working_set, caches)
     match kernel:
         case Kernel.LOAD:
             is_turned = float(shape.q > 1)
@@ -36,7 +36,7 @@ def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, 
                 "k": k, "m": m, "km_inner_miss": k * m * inner, "km_outer_miss": k * m * outer,
             }  # fmt: skip
         case Kernel.CONV | Kernel.CONV_BACKWARD | Kernel.CONV_BACKWARD_FIRST:
-            return _convolution(shape, caches, inner, outer)
+            return _convolution(kernel, shape, caches, inner, outer)
         case Kernel.SIGMOID | Kernel.SIGMOID_BACKWARD:
             return {"fixed": 1.0, "nm": n * m, "nm_inner_miss": n * m * inner}
         case (
@@ -78,7 +78,15 @@ def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, 
             return {"fixed": 1.0, "m": m, "m_inner_miss": m * inner, "m_outer_miss": m * outer}
 
 
-def _convolution(shape: Shape, caches: tuple[int, int], inner: float, outer: float) -> Features:
+def missed(working_set: int, caches: tuple[int, int]) -> tuple[float, float]:
+    """Return the shares of a working set that the inner and the outer cache miss."""
+    inner, outer = (max(0.0, 1.0 - cache / max(working_set, 1)) for cache in caches)
+    return inner, outer
+
+
+def _convolution(
+    kernel: Kernel, shape: Shape, caches: tuple[int, int], inner: float, outer: float
+) -> Features:
     """Return the features of a convolution, which has two ways (:mod:`exec.nn.convolution`).
 
     By rows, every row of the output is a product for each position of the window, of what lies
@@ -110,6 +118,8 @@ def _convolution(shape: Shape, caches: tuple[int, int], inner: float, outer: flo
         "copies": outputs, "npkm": products, "npk": patches, "npk_miss": patches * missing,
         "blocks_km": tall * k * m,
     }  # fmt: skip
+    if kernel is Kernel.CONV_BACKWARD_FIRST:  # images seldom have many channels: few samples
+        by_rows = {name: by_rows[name] for name in ("calls", "copies", "npkm", "npmw")}
     gathers = way.gathers_patches
     found |= {f"row_{name}": 0.0 if gathers else value for name, value in by_rows.items()}
     found |= {f"patch_{name}": value if gathers else 0.0 for name, value in by_patches.items()}

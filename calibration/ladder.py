@@ -76,7 +76,7 @@ def _conv_rung(generator: np.random.Generator, index: int, itemsize: int) -> Wor
 def _conv_network(generator: np.random.Generator, name: str) -> Network:
     """Return blocks of a convolution and what may follow one, then a dense layer."""
     side = _draw(generator, _SIDES)
-    channels = _draw(generator, _CHANNELS) if generator.random() < 0.2 else int(generator.choice((1, 3)))  # fmt: skip
+    channels = _draw(generator, _CHANNELS) if generator.random() < 0.25 else int(generator.choice((1, 3)))  # fmt: skip
     image = channels, side, side // int(generator.choice((1, 1, 1, 1, 1, 2)))
     steps: list[tuple[str, Module, Sequence[str]]] = []
     shape = image

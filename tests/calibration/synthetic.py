@@ -1,6 +1,7 @@
 """Samples made from coefficients that a test knows, with the noise it asks for."""
 
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 
@@ -42,6 +43,17 @@ def true_time_s(kernel: Kernel, shape: Shape, working_set: int) -> float:
     )
 
 
+@cache
+def measured(num_rungs: int) -> tuple[tuple[Kernel, Shape, int], ...]:
+    """Return what the kernels of a ladder work on, each once, and the bytes that are held."""
+    found: dict[tuple[Kernel, Shape, int], None] = {}
+    for workload in ladder(num_rungs):
+        role = plan_step(workload, Mesh()).roles[0]
+        ops = [op for op in role.ops if isinstance(op, Compute)]
+        found |= dict.fromkeys((op.kernel, op.shape, role.nbytes) for op in ops)
+    return tuple(found)
+
+
 def kernel_samples(
     num_rungs: int = 112, noise: float = 0.0, outliers: float = 0.0
 ) -> list[KernelSample]:
@@ -68,11 +80,8 @@ def kernel_samples(
             )
         )
 
-    for workload in ladder(num_rungs):
-        role = plan_step(workload, Mesh()).roles[0]
-        for op in role.ops:
-            if isinstance(op, Compute):
-                add(op.kernel, op.shape, role.nbytes)
+    for kernel, shape, working_set in measured(num_rungs):
+        add(kernel, shape, working_set)
     for elements in SUMS:
         add(Kernel.ACCUMULATE, Shape(0, 0, elements), 8 * elements)
         for kernel in (Kernel.TRANSPOSE, Kernel.TRANSPOSE_BACKWARD):
