@@ -127,17 +127,16 @@ def _convolution(
 
 
 def _pooling(kernel: Kernel, shape: Shape, inner: float, outer: float) -> Features:
-    """Return the features of a pooling; the mean of a whole image is a product with ones."""
+    """Return the features of a pooling; the mean of a ``whole`` image is done in another way."""
     n, m, p, q, w = shape.n, shape.m, shape.p, shape.q, shape.w
-    window = window_of(shape)
-    is_product = kernel is Kernel.AVGPOOL and p == 1
-    taps = 0 if is_product else w
     inputs, outputs = n * m * q, n * m * p
-    return {
-        "fixed": 1.0, "m": m, "w": taps, "runs": m * p * taps / _run_length(window, n),
-        "npmw": outputs * taps, "npm": outputs, "nqm": inputs,
-        "nqm_inner_miss": inputs * inner, "nqm_outer_miss": inputs * outer,
-    }  # fmt: skip
+    is_whole = p == 1 and kernel in (Kernel.AVGPOOL, Kernel.AVGPOOL_BACKWARD)
+    whole = {"m": m, "runs": m * q, "nqm": inputs}
+    runs = m * p * w / _run_length(window_of(shape), n)
+    windows = {"w": w, "runs": runs, "npmw": outputs * w, "npm": outputs, "nqm": inputs}
+    found = {"fixed": 1.0, "nqm_inner_miss": inputs * inner, "nqm_outer_miss": inputs * outer}
+    found |= {f"whole_{name}": value if is_whole else 0.0 for name, value in whole.items()}
+    return found | {name: 0.0 if is_whole else value for name, value in windows.items()}
 
 
 def _run_length(window: Window, n: int) -> float:
