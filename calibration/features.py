@@ -22,7 +22,7 @@ def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, 
     {'fixed': 1.0, 'm': 10, 'm_inner_miss': 5.0, 'm_outer_miss': 0.0}
     """
     n, k, m = shape.n, shape.k, shape.m
-    inner, outer = (max(0.0, 1.0 - cache / max(working_set, 1)) for cache in caches)
+    inner, outer = missed(working_set, caches)
     match kernel:
         case Kernel.LOAD:
             is_turned = float(shape.q > 1)
@@ -76,6 +76,12 @@ def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, 
             }  # fmt: skip
         case Kernel.ACCUMULATE:
             return {"fixed": 1.0, "m": m, "m_inner_miss": m * inner, "m_outer_miss": m * outer}
+
+
+def missed(working_set: int, caches: tuple[int, int]) -> tuple[float, float]:
+    """Return the shares of a working set that the inner and the outer cache miss."""
+    inner, outer = (max(0.0, 1.0 - cache / max(working_set, 1)) for cache in caches)
+    return inner, outer
 
 
 def _convolution(

