@@ -63,7 +63,10 @@ def check_stages(network: Network, num_stages: int, cuts: tuple[int, ...]) -> No
     if not cuts:
         return
     if len(cuts) != num_stages - 1:
-        raise UsageError(f"stages must name the first layers of {num_stages - 1} stages, of all but the first, got {len(cuts)}")  # fmt: skip
+        raise UsageError(
+            f"stages must name {num_stages - 1} of the layers, the first of each stage but the "
+            f"first with pp {num_stages}, got {len(cuts)}"
+        )
     if list(cuts) != sorted(set(cuts)) or not set(cuts) <= set(starts[1:]):
         known = ", ".join(network.nodes[start].name for start in starts[1:])
         raise UsageError(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from calibration.machine import Machine
 from exec.errors import UsageError
 from exec.network.network import mlp
+from exec.network.parse import parse_net
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
@@ -80,6 +81,13 @@ def test_only_the_wanted_strategies_and_the_fixed_mesh_are_choices() -> None:
     assert choices(8, workload, list(SYNCHRONOUS), Mesh(2, 2, 2), 4) == {
         Strategy.HYBRID: [Choice(Mesh(2, 2, 2), (4,))]
     }
+
+
+def test_krizhevsky_s_meshes_are_those_whose_dense_layers_split() -> None:
+    workload = Workload(parse_net("cnn"), 64)  # ten classes, so tp is at most ten
+    found = choices(16, workload, [Strategy.KRIZHEVSKY], None, None)
+    assert {choice.mesh for choice in found[Strategy.KRIZHEVSKY]} == {Mesh(8, 1, 2), Mesh(4, 1, 4), Mesh(2, 1, 8)}  # fmt: skip
+    assert choices(16, Workload(mlp(8, 8, 8), 64), [Strategy.KRIZHEVSKY], None, None) == {}
 
 
 def test_meshes_that_lie_unevenly_over_nodes_are_no_choices_for_a_hierarchical_allreduce() -> None:

@@ -55,7 +55,7 @@ ILL = 1e-4
 def draw_mesh_case(pick: Pick, ranks: Sequence[int], draw: DrawNetwork = draw_network) -> Case:  # type: ignore[type-arg]  # of anything
     """Return a case of ranks that take every step together: meshes, stages, Krizhevsky's hybrid."""
     case = draw_case(pick, ranks, draw)
-    kind = pick(["mesh", "stages", "krizhevsky"])
+    kind = pick(["stages", "stages", "krizhevsky"])
     network, mesh = case.workload.network, case.mesh
     found = case
     if kind == "stages" and mesh.pp > 1:

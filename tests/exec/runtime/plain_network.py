@@ -95,8 +95,13 @@ class PlainNetwork:
             case BatchNorm2d(eps, momentum):
                 assert own is not None
                 mean, variance = self.blur(a.mean(axis=(0, 2, 3))), a.var(axis=(0, 2, 3))
+                assert own.mean is not None
+                # The executor sums squares about the running mean, so that is what it rounds.
+                square = variance + (mean - own.mean) ** 2
+                variance += self.blur(square) - square
                 count = a.size // a.shape[1]
-                for running, now in ((own.mean, mean), (own.variance, variance * count / max(1, count - 1))):  # fmt: skip
+                unbiased = variance * count / max(1, count - 1)
+                for running, now in ((own.mean, mean), (own.variance, unbiased)):
                     assert running is not None
                     running[...] = (1 - momentum) * running + momentum * now
                 inverse = 1 / np.sqrt(variance + eps)
