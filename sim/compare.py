@@ -254,6 +254,8 @@ def crossovers(
     for scheme in compared:
         if scheme.options.strategy is Strategy.SERVER:
             yield _loses_from(setting, scheme, ring, nodes)
+    if not compared:
+        return
     yield from _averaging_pays(setting, serial, compared, nodes)
     for scheme in compared:
         if scheme.options.strategy is Strategy.ASYNC_SERVER:

@@ -26,7 +26,9 @@ from exec.nn.rooms import AS_THEY_COME, Rooms, rooms_of
 from exec.nn.transposed import copy_transposed
 from exec.nn.weights import NodeWeights, Weights
 
-MAX_CHUNK = 1024
+MAX_CHUNK = 128
+"""More at a time are not faster: what a layer puts out leaves the cache before the next reads it."""
+
 MAX_NBYTES = 64 << 20
 """A chunk has as many images as fit into so many bytes, but one at least."""
 
@@ -58,9 +60,7 @@ def evaluate(weights: Weights, images: Array, rows: int) -> Iterator[Array]:
     rooms, dtype = rooms_of(weights.network), weights.parameters.dtype
     rows = max(min(rows, len(images)), 1)
     arrays = [xp.empty(size * rows, dtype) for size in rooms.sizes]
-    # Fewer images may need more scratch: their convolutions are done in another way.
-    sizes = (_scratch(weights.network, each) for each in (rows, len(images) % rows))
-    scratch = xp.empty(max(sizes), dtype)
+    scratch = xp.empty(_scratch(weights.network, rows), dtype)
     run, bound = None, 0
     for start in range(0, len(images), rows):
         chunk = images[start : start + rows]

@@ -69,6 +69,20 @@ def test_json_record_says_what_was_run_and_how_it_went(serial: dict[str, object]
     assert epochs[1]["loss"] < epochs[0]["loss"]
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_record_says_what_was_allocated_and_how_the_process_grew(ranks: int) -> None:
+    big = ("--net", "cnn:1x16x8:26", "--batch", 2048, "--num-train", 4096, "--num-test", 16)
+    record = record_of(train(*big, "--ranks", ranks, "--epochs", 1, "--json"))
+    memory = record["memory"]
+    assert isinstance(memory, dict)
+    allocated = memory["allocated_bytes"]
+    assert len(allocated) == ranks
+    assert record["memory_bytes"] == max(allocated)
+    assert memory["is_growth_of_all_ranks"] is (ranks > 1)
+    # Threads share a process. It has the arrays, less what it was larger before, and the libraries'.
+    assert 0.5 < memory["peak_growth_bytes"] / sum(allocated) < 2
+
+
 SHARED = [
     ("--strategy", "data", "--ranks", 2),
     ("--strategy", "data", "--ranks", 3, "--algorithm", "ring", "--overlap", "--bucket-kib", 1),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from exec.network.named import named_network
 from exec.network.network import Network, mlp
-from exec.nn.inference import MAX_CHUNK, MAX_NBYTES, _scratch, chunk_rows, evaluate, num_correct
+from exec.nn.inference import MAX_CHUNK, MAX_NBYTES, chunk_rows, evaluate, num_correct
 from exec.nn.rooms import rooms_of
 from tests.exec.nn.plain_evaluation import plain_logits, random_weights
 from tests.exec.random_networks import small_networks
@@ -54,10 +54,9 @@ def test_as_many_are_right_as_a_plain_evaluation_finds(name: str) -> None:
     assert 0 < expected < 20
 
 
-def test_a_last_chunk_that_needs_more_scratch_has_it() -> None:
+def test_a_short_last_chunk_is_evaluated_in_the_same_room() -> None:
     network = named_network("cnn", (1, 16, 8), 3)
     weights, images = random_weights(network), images_for(network, 48)
-    assert _scratch(network, 16) > _scratch(network, 32)
     found = np.concatenate([logits.T.copy() for logits in evaluate(weights, images, 32)])
     assert_close(found, plain_logits(weights, images))
 
@@ -76,7 +75,7 @@ def test_images_are_not_changed() -> None:
     np.testing.assert_array_equal(images, before)
 
 
-@pytest.mark.parametrize("name, most", [("cnn", MAX_CHUNK), ("resnet18-small", 256), ("resnet18", 8)])  # fmt: skip
+@pytest.mark.parametrize("name, most", [("cnn", MAX_CHUNK), ("resnet18-small", 64), ("resnet18", 8)])  # fmt: skip
 def test_a_chunk_is_bounded_in_memory(name: str, most: int) -> None:
     network = named_network(name)
     rows = chunk_rows(network, 4)

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from exec.errors import ModelFileError, UsageError
 from exec.network.modules import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
-from exec.network.network import Network, build, mlp
+from exec.network.network import build, mlp
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
@@ -26,10 +27,10 @@ from tests.exec.random_plans import factorisations
 from tests.exec.runtime.checkpoint.drawn_state import Training, arrays, held_by, progress_at
 
 
-def fits(workload: Workload, mesh: Mesh) -> bool:
-    """Say whether the network admits ``mesh``."""
+def fits(workload: Workload, mesh: Mesh, stages: tuple[int, ...] = ()) -> bool:
+    """Say whether the network, cut at ``stages``, admits ``mesh``."""
     try:
-        check_mesh(replace(workload, global_batch=mesh.dp), mesh, PlanOptions())
+        check_mesh(replace(workload, global_batch=mesh.dp), mesh, PlanOptions(stages=stages))
     except UsageError:
         return False
     return True
@@ -45,15 +46,14 @@ def trainings(draw: st.DrawFn) -> tuple[Training, Training]:
         draw(st.sampled_from([mesh for mesh in factorisations(ranks) if fits(workload, mesh)]))
         for ranks in draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
     ]
-    old, new = (Training(mesh, workload, cuts=draw(cuts(network, mesh))) for mesh in meshes)
+    old, new = (Training(mesh, workload, cuts=draw(cuts(workload, mesh))) for mesh in meshes)
     return old, new
 
 
-def cuts(network: Network, mesh: Mesh) -> st.SearchStrategy[tuple[int, ...]]:
-    """Draw the first nodes of all stages but the first."""
-    starts, count = network.stage_starts[1:], mesh.pp - 1
-    drawn = st.lists(st.sampled_from(starts), min_size=count, max_size=count, unique=True)
-    return drawn.map(lambda found: tuple(sorted(found))) if count else st.just(())
+def cuts(workload: Workload, mesh: Mesh) -> st.SearchStrategy[tuple[int, ...]]:
+    """Draw the first nodes of all stages but the first, or none: stages are balanced."""
+    found = combinations(workload.network.stage_starts[1:], mesh.pp - 1)
+    return st.sampled_from([(), *(each for each in found if each and fits(workload, mesh, each))])
 
 
 @given(trainings())
@@ -210,6 +210,14 @@ def test_other_cuts_of_one_mesh_are_another_plan(tmp_path: Path) -> None:
     assert found.manifest.plan.stages == (3,)
     assert not owns_shard(found.manifest, new.plan, 0, held_by(new.buffers(0)))
     assert new.is_right(found)
+
+
+def test_a_stage_of_the_same_size_of_other_layers_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    workload = Workload(mlp(4, 4, 4, 4, 4), 8, 4, True)
+    old, new = (Training(Mesh(pp=3), workload, cuts=cuts) for cuts in ((2, 4), (4, 6)))
+    assert old.buffers(1).parameters.size == new.buffers(1).parameters.size
+    old.write_steps(tmp_path, [4])
+    assert new.is_right(new.find(tmp_path))
 
 
 def test_stages_balanced_or_named_alike_are_one_plan(tmp_path: Path) -> None:
