@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from calibration.machine import Compute as ComputeSection
 from calibration.features import missed
+from calibration.machine import Compute as ComputeSection
 from calibration.machine import Curve, Link, Machine, Tier
 from exec.errors import MachineError
 from exec.program.mesh import Axis, Mesh

@@ -29,6 +29,7 @@ from sim.balance import calibrated
 from sim.choices import Choice, best, choices, node_counts
 from sim.costs import Costs
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans, solved_step_s
+from sim.least import Least
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
@@ -288,7 +289,8 @@ def _answer(
     def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
         return solved_step_s(machine, workload, mesh, cut(mesh, tried), site.ranks_per_node, site.epoch_samples)  # fmt: skip
 
-    found = best(options, meshes, solved_s)
+    least = Least(Costs(machine, meshes[0].mesh, site.ranks_per_node), workload)
+    found = best(options, meshes, solved_s, least.step_s)
     if found is None:
         return None
     mesh, chosen = found[0], cut(*found)

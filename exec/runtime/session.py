@@ -14,10 +14,11 @@ from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import plan_epoch, plan_rest
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
+from exec.plan.samples import image_starts, sample_starts, shared_rows
 from exec.program.check import check_program
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel
-from exec.program.peers import split_size, split_start
+from exec.program.peers import split_start
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
@@ -173,25 +174,17 @@ class Session:
     def _bind(self, program: Program, samples: int, replayed: Iterator[int] | None) -> _Bound:
         plan, rank = self.plan, self.transport.rank
         role = program.role_of(rank)
-        starts: tuple[int, ...] = (0,)  # a ticket's samples are one rank's
+        images: tuple[int, ...] = (0,)
+        starts = images  # a ticket's samples are one rank's
+        shared = (len(program.trainers), plan.options, samples)
         if self.place is not None and not role.until:
-            starts = sample_starts(len(program.trainers), plan.options, samples, self.place)
-        shared_rows: tuple[int, ...] = ()
-        if plan.options.sync_batchnorm:
-            trainers = len(program.trainers)
-            each_rows = [
-                microbatch_rows(trainers, plan.options, samples, i) for i in range(trainers)
-            ]
-            shared_rows = tuple(map(sum, zip(*each_rows, strict=True)))
-        image_starts = starts
-        if self.buffers.layout.exchange is not None and self.place is not None:
-            share = plan.mesh.tp, plan.mesh.coordinates(rank)[2]
-            rows = microbatch_rows(len(program.trainers), plan.options, samples, self.place)
-            image_starts = tuple(
-                start + split_start(each, *share) for start, each in zip(starts, rows, strict=True)
-            )
+            starts = images = sample_starts(*shared, self.place)
+            if self.buffers.layout.exchange is not None:
+                tp_rank = plan.mesh.coordinates(rank)[2]
+                images = image_starts(*shared, self.place, plan.mesh.tp, tp_rank)
+        together = shared_rows(*shared) if plan.options.sync_batchnorm else ()
         binder = KernelBinder(self.buffers, self._feed, plan.learning_rate, plan.momentum,
-                              role.samples, starts, image_starts, shared_rows)  # fmt: skip
+                              role.samples, starts, images, together)  # fmt: skip
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         slowness = dict(plan.slowness).get(rank, 1.0)
         step = bind_step(program, self._wire, self.buffers, binder, queue, slowness)
@@ -367,16 +360,3 @@ class Session:
 def _most_rows(role: Role) -> int:
     """Return the most samples of a microbatch of ``role``, 0 if it does not train."""
     return max((op.shape.n for op in role.ops if isinstance(op, Compute) and op.kernel is not Kernel.UPDATE), default=0)  # fmt: skip
-
-
-def sample_starts(num_trainers: int, options: PlanOptions, batch: int, place: int) -> tuple[int, ...]:  # fmt: skip
-    """Return where in the global batch each microbatch of the trainer at ``place`` begins."""
-    start, rows = split_start(batch, num_trainers, place), split_size(batch, num_trainers, place)
-    count = options.num_microbatches
-    return tuple(start + split_start(rows, count, i) for i in range(count))
-
-
-def microbatch_rows(num_trainers: int, options: PlanOptions, batch: int, place: int) -> tuple[int, ...]:  # fmt: skip
-    """Return how many samples of a global batch are in each microbatch of the trainer at ``place``."""
-    rows, count = split_size(batch, num_trainers, place), options.num_microbatches
-    return tuple(split_size(rows, count, i) for i in range(count))

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from exec.plan.collectives import scratch_elements
 from exec.plan.layout import layout_of
+from exec.plan.samples import sample_starts
 from exec.plan.schedule import num_slots
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Kernel, Lane
 from exec.program.peers import split_size
-from exec.runtime.session import FIRST_TIMED, TIMED_EVERY, Session, sample_starts
+from exec.runtime.session import FIRST_TIMED, TIMED_EVERY, Session
 from exec.transport.threads import ThreadTransport, run_threads
 from tests.exec.random_plans import Case, cases
 from tests.exec.runtime.equivalence import dataset_of, plan_of, serial

@@ -212,6 +212,14 @@ def test_other_cuts_of_one_mesh_are_another_plan(tmp_path: Path) -> None:
     assert new.is_right(found)
 
 
+def test_a_stage_of_the_same_size_of_other_layers_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    workload = Workload(mlp(4, 4, 4, 4, 4), 8, 4, True)
+    old, new = (Training(Mesh(pp=3), workload, cuts=cuts) for cuts in ((2, 4), (4, 6)))
+    assert old.buffers(1).parameters.size == new.buffers(1).parameters.size
+    old.write_steps(tmp_path, [4])
+    assert new.is_right(new.find(tmp_path))
+
+
 def test_stages_balanced_or_named_alike_are_one_plan(tmp_path: Path) -> None:
     balanced = Training(Mesh(pp=2), NORMALISED)
     named = Training(Mesh(pp=2), NORMALISED, cuts=balanced.plan.stages)
