@@ -94,13 +94,17 @@ def _calmest(samples: Sequence[KernelSample]) -> list[KernelSample]:
 def _fit_kernel(
     kernel: Kernel, group: Sequence[KernelSample], caches: tuple[int, int]
 ) -> tuple[KernelModel, Floats]:
-    rows = [features(kernel, s.shape, s.working_set, caches) for s in group]
+    shapes = [sample.shape for sample in group]
+    rows = [
+        features(kernel, shape, sample.working_set, caches)
+        for shape, sample in zip(shapes, group, strict=True)
+    ]
     matrix = np.array([list(row.values()) for row in rows], dtype=float)
     times_s = np.array([sample.time_s for sample in group])
     coefficients, residuals = robust_relative_fit(matrix, times_s)
 
     def span(letter: str) -> Range:
-        values = [getattr(sample.shape, letter) for sample in group]
+        values = [getattr(shape, letter) for shape in shapes]
         return Range(low=min(values), high=max(values))
 
     model = KernelModel(

@@ -30,7 +30,7 @@ _WIDTHS, _CLASSES, _BATCHES = (8, 2560), (2, 128), (1, 2048)
 _SIDES, _CHANNELS, _CONV_BATCHES = (4, 64), (4, 512), (1, 256)
 _KERNELS, _KERNEL_SHARES = (1, 3, 5, 7), (0.2, 0.5, 0.2, 0.1)
 _MAX_STEP_FLOPS, _CONV_STEP_FLOPS = 10**9, (10**6, 4 * 10**9)
-_MAX_ELEMENTS = 2 * 10**7
+_MAX_ELEMENTS = 3 * 10**7
 
 HELD_OUT_BATCHES = (8, 16, 32, 64)
 """No convolutional rung has these, so that with them any network is of shapes never measured."""
@@ -76,8 +76,8 @@ def _conv_rung(generator: np.random.Generator, index: int, itemsize: int) -> Wor
 def _conv_network(generator: np.random.Generator, name: str) -> Network:
     """Return blocks of a convolution and what may follow one, then a dense layer."""
     side = _draw(generator, _SIDES)
-    channels = _draw(generator, _CHANNELS) if generator.random() < 0.2 else int(generator.choice((1, 3)))  # fmt: skip
-    image = channels, side, side // int(generator.choice((1, 1, 1, 2)))
+    channels = _draw(generator, _CHANNELS) if generator.random() < 0.25 else int(generator.choice((1, 3)))  # fmt: skip
+    image = channels, side, side // int(generator.choice((1, 1, 1, 1, 1, 2)))
     steps: list[tuple[str, Module, Sequence[str]]] = []
     shape = image
 

@@ -95,7 +95,7 @@ class Compute(_Section):
     cores_per_node: Annotated[int, Field(ge=1)]
     memory_nbytes: Annotated[int, Field(ge=1)]
     cache_nbytes: tuple[int, int]
-    kernels: dict[Kernel, KernelModel]
+    kernels: Annotated[dict[Kernel, KernelModel], Field(min_length=1)]
     step_overhead_s: NonNegative
     busy_slowdown: Annotated[float, Field(ge=1)]
     noise_rel_sigma: NonNegative

@@ -155,8 +155,8 @@ def _h100_compute() -> Compute:
         source=(
             f"{published.H100_SOURCE}; assumed: {_ACHIEVED_FLOPS:.0%} of these flops and "
             f"{_ACHIEVED_BYTES:.0%} of these bytes are reached, and every array call costs "
-            f"{_CALL_US:.1f} us, the geometric mean {published.LAUNCH_SOURCE}; step overhead and noise are "
-            f"assumed"
+            f"{_CALL_US:.1f} us, the geometric mean {published.LAUNCH_SOURCE}; a convolution or a "
+            f"pooling is taken to be one call of a library; step overhead and noise are assumed"
         ),
         dtype="float32",
         cores_per_node=_GPUS_PER_NODE,
@@ -169,22 +169,50 @@ def _h100_compute() -> Compute:
     )
 
 
-# What the executor's kernels do: array calls, multiply-adds for each nkm, and how often each of
-# the other features' elements crosses the memory bus.
+# What the executor's kernels do: array calls, multiply-adds for each of the features that count
+# them, and how often each of the other features' elements crosses the memory bus. A convolution
+# or a pooling is taken to be one call of a library, that reads and writes each operand once.
 _ARRAY_CALLS = {
     Kernel.LOAD: 6, Kernel.LINEAR: 2, Kernel.SIGMOID: 4, Kernel.LOSS: 12,
     Kernel.LINEAR_BACKWARD: 3, Kernel.LINEAR_BACKWARD_FIRST: 2, Kernel.SIGMOID_BACKWARD: 3,
+    Kernel.CONV: 2, Kernel.CONV_BACKWARD: 3, Kernel.CONV_BACKWARD_FIRST: 2,
+    Kernel.BATCHNORM_SUMS: 10, Kernel.BATCHNORM: 16,
+    Kernel.BATCHNORM_BACKWARD_SUMS: 8, Kernel.BATCHNORM_BACKWARD: 8,
+    Kernel.RELU: 1, Kernel.RELU_BACKWARD: 2, Kernel.ADD: 1, Kernel.ADD_BACKWARD: 1,
+    Kernel.MAXPOOL: 1, Kernel.MAXPOOL_BACKWARD: 1, Kernel.AVGPOOL: 1, Kernel.AVGPOOL_BACKWARD: 1,
+    Kernel.TRANSPOSE: 1, Kernel.TRANSPOSE_BACKWARD: 1,
     Kernel.UPDATE: 2, Kernel.ACCUMULATE: 1,
 }  # fmt: skip
-_PRODUCTS = {Kernel.LINEAR: 1, Kernel.LINEAR_BACKWARD: 2, Kernel.LINEAR_BACKWARD_FIRST: 1}
+_PRODUCTS = {
+    Kernel.LINEAR: 1, Kernel.LINEAR_BACKWARD: 2, Kernel.LINEAR_BACKWARD_FIRST: 1,
+    Kernel.CONV: 1, Kernel.CONV_BACKWARD: 2, Kernel.CONV_BACKWARD_FIRST: 1,
+}  # fmt: skip
+_PRODUCT_FEATURES = {"nkm", "row_npkm", "patch_npkm"}
 _MOVES = {
-    Kernel.LOAD: {"nk": 2, "nm": 1, "n": 12},
+    Kernel.LOAD: {"nk": 2, "nm": 1, "n": 12, "nk_turned": 2},
     Kernel.LINEAR: {"nk": 1, "km": 1, "nm": 3},
     Kernel.SIGMOID: {"nm": 8},
     Kernel.LOSS: {"nm": 13},
     Kernel.LINEAR_BACKWARD: {"nk": 2, "km": 2, "nm": 3},
     Kernel.LINEAR_BACKWARD_FIRST: {"nk": 1, "km": 1, "nm": 2},
     Kernel.SIGMOID_BACKWARD: {"nm": 8},
+    Kernel.CONV: {"nqc": 1, "km": 1, "npm": 3},
+    Kernel.CONV_BACKWARD: {"nqc": 2, "km": 2, "npm": 3},
+    Kernel.CONV_BACKWARD_FIRST: {"nqc": 1, "km": 1, "npm": 2},
+    Kernel.BATCHNORM_SUMS: {"npm": 4},
+    Kernel.BATCHNORM: {"npm": 6},
+    Kernel.BATCHNORM_BACKWARD_SUMS: {"npm": 5},
+    Kernel.BATCHNORM_BACKWARD: {"npm": 11},
+    Kernel.RELU: {"nm": 2},
+    Kernel.RELU_BACKWARD: {"nm": 4},
+    Kernel.ADD: {"nm": 3},
+    Kernel.ADD_BACKWARD: {"nm": 3},
+    Kernel.MAXPOOL: {"nqm": 1, "npm": 1},
+    Kernel.MAXPOOL_BACKWARD: {"nqm": 2, "npm": 2},
+    Kernel.AVGPOOL: {"nqm": 1, "npm": 1, "whole_nqm": 1},
+    Kernel.AVGPOOL_BACKWARD: {"nqm": 1, "npm": 1, "whole_nqm": 1},
+    Kernel.TRANSPOSE: {"nm": 2},
+    Kernel.TRANSPOSE_BACKWARD: {"nm": 2},
     Kernel.UPDATE: {"m": 5},
     Kernel.ACCUMULATE: {"m": 3},
 }
@@ -199,13 +227,14 @@ def _h100_kernel(kernel: Kernel, call_s: float) -> KernelModel:
     move_s = _ITEMSIZE / (_ACHIEVED_BYTES * published.H100_BYTES_PER_S)
     coefficients_s = dict.fromkeys(features(kernel, Shape(1, 1, 1), 1, (1, 1)), 0.0)
     coefficients_s["fixed"] = _ARRAY_CALLS[kernel] * call_s
-    if kernel in _PRODUCTS:
-        coefficients_s["nkm"] = 2 * _PRODUCTS[kernel] * flop_s
+    for name in _PRODUCT_FEATURES & coefficients_s.keys():
+        coefficients_s[name] = 2 * _PRODUCTS[kernel] * flop_s
     for name, moves in _MOVES[kernel].items():
         coefficients_s[name] = moves * move_s
     nothing = Range(low=0, high=0)
     return KernelModel(
-        coefficients_s=coefficients_s, n=nothing, k=nothing, m=nothing,
+        coefficients_s=coefficients_s,
+        n=nothing, k=nothing, m=nothing, p=nothing, q=nothing, w=nothing,
         rel_sigma=_GPU_REL_SIGMA, num_samples=0,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ A shape counts positions, not height and width, so images and windows are taken 
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from exec.network.scratch import Convolution
 from exec.program.ops import Shape
@@ -25,6 +26,7 @@ class Window:
     inside: float
 
 
+@lru_cache(maxsize=65536)
 def window_of(shape: Shape) -> Window:
     """Return the smallest stride, and the padding, that make ``p`` positions of ``q``.
 
@@ -32,7 +34,7 @@ def window_of(shape: Shape) -> Window:
     Window(input=4.0, output=4.0, kernel=3.0, stride=1, padding=1, inside=0.8333333333333334)
     """
     before, after, kernel = (math.sqrt(each) for each in (shape.q, shape.p, shape.w))
-    stride = max(1, math.ceil((before - kernel + 1) / after - _ROUNDING))
+    stride = max(1, math.ceil((before - kernel + 1) / after - _NOT_SQUARE))
     padded = max(0.0, (after - 1) * stride + kernel - before)
     first = math.ceil(padded / 2 - _ROUNDING)
     outside = _outside(first, stride) + _outside(padded - first, stride)
@@ -47,6 +49,7 @@ def _outside(padding: float, stride: int) -> float:
     return windows * padding - stride * windows * (windows - 1) / 2
 
 
+@lru_cache(maxsize=65536)
 def convolution_of(shape: Shape) -> Convolution:
     """Return the square convolution of ``shape``."""
     window = window_of(shape)
@@ -58,3 +61,4 @@ def convolution_of(shape: Shape) -> Convolution:
 
 
 _ROUNDING = 1e-9
+_NOT_SQUARE = 0.1  # how far from a whole stride an image that is not square may seem

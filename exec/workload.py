@@ -6,6 +6,7 @@ plans ask for the cost of each op they make.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from exec.errors import UsageError
 from exec.network.modules import (
@@ -78,10 +79,28 @@ class Workload:
             kernel_flops(kernel, shape) for kernel in (*forward_kernels(each.module), *backward)
         )
 
+    def compute_node(
+        self, kernel: Kernel, node: int, microbatch: int, samples: int, inputs: int, outputs: int
+    ) -> Compute:
+        """Return the op that runs ``kernel`` of ``node`` from ``inputs`` channels to ``outputs``."""
+        return _node_op(
+            self.network, self.itemsize, kernel, node, microbatch, samples, inputs, outputs
+        )
+
     def compute(self, kernel: Kernel, layer: int, microbatch: int, shape: Shape) -> Compute:
         """Return the op that runs ``kernel`` on ``shape``, with its counts."""
         nbytes = kernel_elements(kernel, shape) * self.itemsize
         return Compute(kernel, layer, microbatch, shape, kernel_flops(kernel, shape), nbytes)
+
+
+@lru_cache(maxsize=1 << 17)
+def _node_op(
+    network: Network, itemsize: int, kernel: Kernel, node: int, microbatch: int, samples: int, inputs: int, outputs: int
+) -> Compute:  # fmt: skip
+    # A search asks for the same ops of many plans; they are values, so all may share them.
+    workload = Workload(network, max(samples, 1), itemsize)
+    shape = workload.shape(node, samples, inputs, outputs)
+    return workload.compute(kernel, node, microbatch, shape)
 
 
 def forward_kernels(module: Module) -> tuple[Kernel, ...]:

@@ -19,6 +19,8 @@ from paper.results import (
     scalings,
     setting_of,
 )
+from paper.strategies import strategy_numbers
+from paper.strategies_figure import strategies_figure
 from sim.compare import SERVING, curves, schemes
 
 app = make_app("python -m paper", "Make the figures and the report from committed measurements.")
@@ -45,6 +47,9 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
         speedup_figure(out / f"speedup.{suffix}", found)
         agreement_figure(out / f"agreement.{suffix}", checks)
     results = numbers()
+    results["strategies"] = strategy_numbers()
+    for suffix in ("svg", "png"):
+        strategies_figure(out / f"strategies.{suffix}", results["strategies"])
     setting = setting_of(*COMPARED[-1])
     times = curves(setting, list(schemes(PlanOptions(), SERVING)), MOST_NODES)
     serial_s = results["comparisons"][-1]["serial_epoch_s"]
@@ -58,7 +63,9 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
     if warnings:
         raise UsageError(f"report.typ: {warnings[0].message}")
     (out / "report.pdf").write_bytes(pdf)
-    console().print(f"report.pdf, speedup.svg, agreement.svg and schemes.svg are in {out}")
+    console().print(
+        f"report.pdf, and speedup, agreement, schemes and strategies as .svg and .png, are in {out}"
+    )
 
 
 if __name__ == "__main__":

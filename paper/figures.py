@@ -14,13 +14,13 @@ from paper.results import RANKS_PER_NODE, Record, Scaling
 from sim.plot import COLOURS, PALETTE
 
 _NETWORK_COLOURS = {"ethernet-cluster": "#d55e00", "infiniband-cluster": "#0072b2"}
-_STYLE: dict[Any, Any] = {"svg.hashsalt": "stepcast", "font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+STYLE: dict[Any, Any] = {"svg.hashsalt": "stepcast", "font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
 
 
 def speedup_figure(path: Path, found: list[Scaling]) -> None:
     """Draw measured points, forecast lines with bands, and shade the counts that nobody ran."""
     cases = sorted({(s.net, s.batch) for s in found}, key=lambda case: len(case[0]))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         panels = figure.subplots(1, len(cases), squeeze=False)[0]
         for axes, (net, batch) in zip(panels, cases, strict=True):
@@ -29,7 +29,7 @@ def speedup_figure(path: Path, found: list[Scaling]) -> None:
             axes.set_title(f"{net}, batch {batch}", fontsize=9)
         panels[0].set_ylabel("speedup over one rank")
         panels[0].legend(frameon=False, fontsize=7.5, loc="upper left")
-        _save(figure, path)
+        save(figure, path)
 
 
 def _speedup_panel(axes: Axes, own: list[Scaling]) -> None:
@@ -63,7 +63,7 @@ def schemes_figure(
     ran: list[Record],
 ) -> None:  # fmt: skip
     """Draw the schemes over nodes, and what averaging less often gains and costs."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.7), layout="constrained")
         over_nodes, times, accuracies = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
         shown = {name: points for name, points in forecasts.items() if name in _SHOWN}
@@ -85,7 +85,7 @@ def schemes_figure(
         _averaging_panels(times, accuracies, ran)
         for axes in (over_nodes, times, accuracies):
             axes.grid(visible=True, alpha=0.25)
-        _save(figure, path)
+        save(figure, path)
 
 
 _BELOW: dict[str, Any] = {"frameon": False, "fontsize": 6, "bbox_to_anchor": (0.45, -0.17)}
@@ -131,7 +131,7 @@ def _averaging_panels(times: Axes, accuracies: Axes, ran: list[Record]) -> None:
 
 def agreement_figure(path: Path, checks: list[Record]) -> None:
     """Draw what the three readers say of each case: run, solve and simulate."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         diagonal, errors = figure.subplots(1, 2, width_ratios=(1, 1.25))
         times = [c["measured_s"] * 1e6 for c in checks]
@@ -150,7 +150,7 @@ def agreement_figure(path: Path, checks: list[Record]) -> None:
         diagonal.set_ylabel("forecast step, us (o solved, + simulated)")
         diagonal.legend(frameon=False, fontsize=7.5)
         _error_panel(errors, checks)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _error_panel(axes: Axes, checks: list[Record]) -> None:
@@ -175,6 +175,7 @@ def _label(check: Record) -> str:
     return f"{check['net']}, {check['batch']}: {check['strategy']}{ranks}{extra}"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure``, the same bytes every time."""
     metadata = {"Date": None} if path.suffix == ".svg" else None
     figure.savefig(path, metadata=metadata, dpi=160)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.workload import Workload
+from sim.balance import calibrated
+from sim.costs import Costs
 from sim.forecast import INTERVAL_Z, Engine, forecast
 
 app = make_app("python -m sim.check", "Run the trainer and its forecast side by side.")
@@ -34,6 +37,7 @@ Flag = Annotated[bool, Parameter(negative=())]
 
 _LADDER = 160  # the longest ladder that calibration climbs
 _SECONDS = 0.6  # how long each run should train
+_SLOW_S = 0.02  # from which step time on a run has few steps: eight, of which five warm up
 _MAX_ELEMENTS = 8_000_000
 
 
@@ -47,6 +51,7 @@ class Case:
     microbatches: int = 1
     algorithm: Algorithm = Algorithm.LIBRARY
     overlap: bool = False
+    sync_batchnorm: bool = False
 
     @property
     def workload(self) -> Workload:
@@ -56,7 +61,8 @@ class Case:
     @property
     def options(self) -> PlanOptions:
         """How it uses its ranks."""
-        return PlanOptions(self.microbatches, algorithm=self.algorithm, overlap=self.overlap)
+        return PlanOptions(self.microbatches, algorithm=self.algorithm, overlap=self.overlap,
+                           strategy=self.strategy, sync_batchnorm=self.sync_batchnorm)  # fmt: skip
 
 
 SERIAL_CASES = (
@@ -64,6 +70,7 @@ SERIAL_CASES = (
     Case("128-200-100-26", 128), Case("784-300-10", 100), Case("256-1000-50", 500),
     Case("784-512-512-26", 256),
 )  # fmt: skip
+CONV_SERIAL_CASES = (Case("cnn", 32), Case("cnn", 64), Case("resnet18-small", 16))
 _DATA, _PIPE, _TENSOR = Strategy.DATA, Strategy.PIPELINE, Strategy.TENSOR
 SHARED_CASES = (
     Case("128-100-26", 256, _DATA), Case("128-300-26", 1024, _DATA, algorithm=Algorithm.RING),
@@ -72,6 +79,27 @@ SHARED_CASES = (
     Case("128-200-100-26", 128, _PIPE, microbatches=2), Case("784-512-512-26", 256, _PIPE, microbatches=4),
     Case("128-300-26", 64, _TENSOR), Case("784-512-512-26", 256, _TENSOR),
 )  # fmt: skip
+CONV_SHARED_CASES = (
+    Case("cnn", 64, _DATA), Case("cnn", 64, _PIPE, microbatches=4), Case("cnn", 32, _TENSOR),
+    Case("cnn", 64, Strategy.KRIZHEVSKY), Case("resnet18-small", 32, _DATA),
+    Case("resnet18-small", 32, _DATA, sync_batchnorm=True), Case("resnet18-small", 32, _PIPE, microbatches=2),
+    Case("resnet18-small", 16, _TENSOR), Case("resnet18-small", 32, Strategy.KRIZHEVSKY),
+)  # fmt: skip
+
+
+class NetKind(StrEnum):
+    """Which networks are checked: dense layers only, with convolutions, or both."""
+
+    ALL = "all"
+    MLP = "mlp"
+    CONV = "conv"
+
+
+def cases_of(kind: NetKind, ranks: int) -> list[tuple[Case, int]]:
+    """Return the cases of ``kind``, each with how many ranks it runs on."""
+    serial = SERIAL_CASES * (kind is not NetKind.CONV) + CONV_SERIAL_CASES * (kind is not NetKind.MLP)  # fmt: skip
+    shared = SHARED_CASES * (kind is not NetKind.CONV) + CONV_SHARED_CASES * (kind is not NetKind.MLP)  # fmt: skip
+    return [(case, 1) for case in serial] + [(case, ranks) for case in shared if ranks > 1]
 
 
 @app.default
@@ -80,6 +108,7 @@ def check(
     machine: str = "local",
     ranks: int = 2,
     repeats: int = 3,
+    net_kind: NetKind = NetKind.ALL,
     out: Path | None = None,
     json: Flag = False,
 ) -> None:
@@ -93,6 +122,8 @@ def check(
         Ranks of the parallel cases, on this one node.
     repeats
         Runs of each case; the middle one counts.
+    net_kind
+        Check networks of dense layers (mlp), with convolutions (conv), or all.
     out
         Write the results here as JSON lines, the provenance first.
     json
@@ -103,9 +134,9 @@ def check(
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UsageError(f"out must be a file in a folder that exists, got {out}")
     found = find_machine(machine)
-    seen = {(workload.net, workload.global_batch) for workload in ladder(_LADDER)}
-    cases = [(case, 1) for case in SERIAL_CASES] + [(case, ranks) for case in SHARED_CASES if ranks > 1]  # fmt: skip
-    if known := [case for case, _ in cases if (case.net, case.batch) in seen]:
+    seen = {(workload.network, workload.global_batch) for workload in ladder(_LADDER)}
+    cases = cases_of(net_kind, ranks)
+    if known := [case for case, _ in cases if (case.workload.network, case.batch) in seen]:
         raise ValueError(f"cases must not be on the ladder that was fitted: {known}")
     records = []
     with console().status("running the trainer") as status:
@@ -136,12 +167,14 @@ def check(
 
 def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, Any]:
     mesh = mesh_of(case.strategy, ranks)
+    options = calibrated(Costs(machine, mesh, ranks), case.workload, case.options)
     answers = {
-        engine: forecast(machine, case.workload, mesh, case.options, ranks_per_node=ranks, engine=engine)
+        engine: forecast(machine, case.workload, mesh, options, ranks_per_node=ranks, engine=engine)
         for engine in Engine
     }  # fmt: skip
     solved = answers[Engine.SOLVE]
-    runs = [_run(case, ranks, solved.step_time_s) for _ in range(repeats)]
+    stages = ",".join(load.first_layer for load in solved.stages[1:])
+    runs = [_run(case, ranks, stages, solved.step_time_s) for _ in range(repeats)]
     times = sorted(run["step_time_s"] for run in runs)
     measured_s = statistics.median(times)
     margin = 1.0 + INTERVAL_Z * solved.rel_sigma
@@ -154,6 +187,8 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
         "microbatches": case.microbatches,
         "algorithm": case.algorithm,
         "overlap": case.overlap,
+        "sync_batchnorm": case.sync_batchnorm,
+        "stages": stages or None,
         "oversubscribed": runs[0]["oversubscribed"],
         "measured_s": measured_s,
         "measured_low_s": times[0],
@@ -163,13 +198,17 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
         "solved_low_s": solved.step_time_s / margin,
         "solved_high_s": solved.step_time_s * margin,
         "error": solved.step_time_s / measured_s - 1.0,
+        "memory_bytes": solved.memory_bytes,
+        "allocated_bytes": max(runs[0]["memory"]["allocated_bytes"]),
+        "peak_growth_bytes": max(run["memory"]["peak_growth_bytes"] for run in runs),
         "provenance": runs[0]["provenance"],
     }
 
 
-def _run(case: Case, ranks: int, expected_s: float) -> dict[str, Any]:
+def _run(case: Case, ranks: int, stages: str, expected_s: float) -> dict[str, Any]:
     """Return the trainer's own record of a run of about as many steps as fit the time."""
-    steps = min(4000, max(30, int(_SECONDS / expected_s)))
+    least = 8 if expected_s > _SLOW_S else 30
+    steps = min(4000, max(least, int(_SECONDS / expected_s)))
     num_train = case.batch * max(
         4, min(steps, _MAX_ELEMENTS // case.workload.network.num_features // case.batch)
     )
@@ -178,7 +217,8 @@ def _run(case: Case, ranks: int, expected_s: float) -> dict[str, Any]:
         *_launcher(ranks), sys.executable, "-m", "exec.train", "--json", "--data", "noise", "--net", case.net,
         "--batch", str(case.batch), "--strategy", case.strategy, "--microbatches", str(case.microbatches),
         "--algorithm", case.algorithm, "--epochs", str(epochs), "--num-train", str(num_train),
-        "--num-test", "16", *(["--overlap"] if case.overlap else []),
+        "--num-test", "16", *["--overlap"] * case.overlap, *["--sync-batchnorm"] * case.sync_batchnorm,
+        *(["--stages", stages] if stages else []),
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
@@ -199,9 +239,9 @@ def _launcher(ranks: int) -> list[str]:
 
 
 def _print(machine: Machine, records: Sequence[dict[str, Any]]) -> None:
-    out = console(150)
+    out = console(170)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("net", "batch", "strategy", "ranks", "measured us", "(runs)", "solved us", "simulated us", "error", "in 90 %", ""):  # fmt: skip
+    for heading in ("net", "batch", "strategy", "ranks", "measured us", "(runs)", "solved us", "simulated us", "error", "in 90 %", "MiB", "(allocated)", "(grown)", ""):  # fmt: skip
         table.add_column(heading, justify="left" if heading in ("net", "strategy", "") else "right", no_wrap=True)  # fmt: skip
     for record in records:
         table.add_row(*_cells(record))
@@ -211,6 +251,9 @@ def _print(machine: Machine, records: Sequence[dict[str, Any]]) -> None:
         inside = sum(_is_inside(record) for record in chosen)
         out.print(f"{label}: median error {statistics.median(errors):.1%}, {errors[0]:.1%} to {errors[-1]:.1%}; "
                   f"{inside} of {len(chosen)} inside their 90 % interval")  # fmt: skip
+    out.print(
+        "MiB: forecast and allocated on the rank that has most, and by how much the largest process grew"
+    )
     compute = machine.compute.source if machine.compute else "nothing"
     links = "; ".join(f"{tier} link: {link.message.source}" for tier, link in machine.links.items())
     out.print(
@@ -240,11 +283,13 @@ def _cells(record: dict[str, Any]) -> Iterator[str]:
     details = [str(record["algorithm"])] if record["algorithm"] != Algorithm.LIBRARY else []
     details += [f"{record['microbatches']} microbatches"] if record["microbatches"] != 1 else []
     details += ["overlapped"] if record["overlap"] else []
+    details += ["statistics shared"] if record["sync_batchnorm"] else []
     details += ["oversubscribed"] if record["oversubscribed"] else []
     yield from (str(record[key]) for key in ("net", "batch", "strategy", "ranks"))
     yield from (us("measured_s"), f"{us('measured_low_s')}-{us('measured_high_s')}")
     yield from (us("solved_s"), us("simulated_s"), f"{record['error']:+.1%}")
     yield "yes" if _is_inside(record) else "no"
+    yield from (f"{record[key] / 2**20:.3g}" for key in ("memory_bytes", "allocated_bytes", "peak_growth_bytes"))  # fmt: skip
     yield ", ".join(details)
 
 

@@ -15,6 +15,8 @@ from exec.program.ops import Algorithm
 from exec.workload import Workload
 
 _MICROBATCHES = (1, 2, 4, 8, 16, 32)
+_ROUNDING = 1.0 - 1e-9
+"""A bound and a time add the same numbers in other orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +56,26 @@ def choices(
     """Return, for each strategy that fits, its meshes and numbers of microbatches.
 
     Only pipelines are cut into microbatches, unless the user says how many. Strategies that are
-    no shape of mesh use all ranks as replicas; ``options`` say how. A mesh that their algorithm
-    cannot lay over the nodes does not fit.
+    no shape of mesh use all ranks as replicas, but for Krizhevsky's, whose replicas may be groups
+    of ranks; ``options`` say how. A mesh that their algorithm cannot lay over the nodes does not fit.
     """
     found: dict[Strategy, list[Choice]] = {}
     for strategy in strategies:
         if strategy not in SYNCHRONOUS:
-            mesh = Mesh(ranks) if fixed is None else fixed
-            if _admits(workload, mesh, replace(options, strategy=strategy)):
-                found[strategy] = [Choice(mesh, (microbatches or 1,))]
+            meshes = [Mesh(ranks)] if fixed is None else [fixed]
+            if strategy is Strategy.KRIZHEVSKY and fixed is None:
+                meshes = [Mesh(ranks // tp, 1, tp) for tp in _divisors(ranks) if tp > 1]
+            tried = replace(options, strategy=strategy, num_microbatches=microbatches or 1)
+            if fitting := [mesh for mesh in meshes if _admits(workload, mesh, tried)]:
+                found[strategy] = [Choice(mesh, (microbatches or 1,)) for mesh in fitting]
     for mesh in [fixed] if fixed is not None else factorisations(ranks):
         strategy = strategy_of(mesh)
         if strategy not in strategies:
             continue
         counts = (microbatches,) if microbatches else _MICROBATCHES if mesh.pp > 1 else (1,)
-        fitting = tuple(count for count in counts if _fits(workload, mesh, count, options))
-        if fitting:
-            found.setdefault(strategy, []).append(Choice(mesh, fitting))
+        numbers = tuple(count for count in counts if _fits(workload, mesh, count, options))
+        if numbers:
+            found.setdefault(strategy, []).append(Choice(mesh, numbers))
     return found
 
 
@@ -78,24 +83,31 @@ def best(
     options: PlanOptions,
     meshes: Sequence[Choice],
     step_time_s: Callable[[Mesh, PlanOptions], float],
+    least_s: Callable[[Mesh, PlanOptions], float] = lambda _, __: 0.0,
 ) -> tuple[Mesh, PlanOptions] | None:
     """Return the mesh and the options with the shortest step, or None if no step is finite.
 
-    More microbatches shrink a pipeline's bubble and add costs per message, so along their number
-    the step gets shorter first and longer then: the search stops where it does.
+    ``least_s`` is what a step takes at least. Those that may be short are looked at first; once
+    none that is left can be shorter than the shortest, the search ends. Of equal ones it is the
+    first.
     """
-    found: tuple[float, Mesh, PlanOptions] | None = None
-    for choice in meshes:
-        before_s = math.inf
-        for count in choice.microbatches:
-            tried = replace(options, num_microbatches=count)
-            time_s = step_time_s(choice.mesh, tried)
-            if time_s < (math.inf if found is None else found[0]):
-                found = (time_s, choice.mesh, tried)
-            if time_s > before_s:
-                break
-            before_s = time_s
-    return None if found is None else found[1:]
+    plans = [
+        (least_s(choice.mesh, tried), place, choice.mesh, tried)
+        for place, (choice, tried) in enumerate(
+            (choice, replace(options, num_microbatches=count))
+            for choice in meshes
+            for count in choice.microbatches
+        )
+    ]
+    found = math.inf, 0
+    answer: tuple[Mesh, PlanOptions] | None = None
+    for bound_s, place, mesh, tried in sorted(plans, key=lambda plan: plan[:2]):
+        if bound_s * _ROUNDING > found[0]:
+            break
+        time_s = step_time_s(mesh, tried)
+        if time_s < math.inf and (time_s, place) < found:
+            found, answer = (time_s, place), (mesh, tried)
+    return answer
 
 
 def _fits(workload: Workload, mesh: Mesh, microbatches: int, options: PlanOptions) -> bool:
@@ -111,6 +123,8 @@ def _fits(workload: Workload, mesh: Mesh, microbatches: int, options: PlanOption
 def _admits(workload: Workload, mesh: Mesh, options: PlanOptions) -> bool:
     try:
         check_plan(workload, mesh, options)
+        if options.algorithm is Algorithm.HIERARCHICAL:
+            check_nodes(mesh, options.ranks_per_node)
     except UsageError:
         return False
     return True

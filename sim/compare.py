@@ -27,8 +27,10 @@ from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.program.traffic import program_nbytes
 from exec.workload import Workload, positive
-from sim.choices import node_counts
-from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast
+from sim.balance import calibrated
+from sim.choices import best, choices, node_counts
+from sim.costs import Costs
+from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, solved_step_s
 
 app = make_app(
     "python -m sim.compare", "Compare ways of sharing the work on nodes you do not have."
@@ -37,6 +39,8 @@ Flag = Annotated[bool, Parameter(negative=())]
 
 AVERAGED_EVERY = (1, 4, 16, 64, 0)
 SERVING = (1, 4)
+SEARCHED = (Strategy.PIPELINE, Strategy.TENSOR, Strategy.HYBRID, Strategy.KRIZHEVSKY)
+"""Strategies of which the best mesh and number of microbatches is taken."""
 _MAX_SIMULATED_RANKS = 130
 _SLOWEST = 64.0
 
@@ -62,13 +66,12 @@ class Setting:
     def forecast(self, scheme: Scheme, nodes: int) -> Forecast | None:
         """Return the forecast of ``scheme`` on ``nodes``, or None where it does not fit."""
         ranks = nodes * self.ranks_per_node
-        mesh, options = Mesh(ranks), scheme.options
-        if options.strategy in SHARED and nodes > 1:
+        if scheme.options.strategy in SHARED and nodes > 1:
             return None
-        try:
-            check_plan(self.workload, mesh, options)
-        except UsageError:
+        found = self.plan(scheme, nodes)
+        if found is None:
             return None
+        mesh, options = found
         is_open = options.strategy in UNSOLVED
         return forecast(
             self.machine, self.workload, mesh, options, ranks_per_node=self.ranks_per_node,
@@ -77,10 +80,32 @@ class Setting:
             slow=tuple(each for each in self.slow if each[0] < ranks),
         )  # fmt: skip
 
-    def epoch_nbytes(self, scheme: Scheme, nodes: int) -> float:
+    def plan(self, scheme: Scheme, nodes: int) -> tuple[Mesh, PlanOptions] | None:
+        """Return the mesh of ``scheme`` on ``nodes`` and how it is used, or None if it does not fit.
+
+        Of the meshes that a scheme may use it is the one whose step is solved to be shortest.
+        """
+        ranks, options = nodes * self.ranks_per_node, scheme.options
+        if options.strategy not in SEARCHED:
+            try:
+                check_plan(self.workload, Mesh(ranks), options)
+            except UsageError:
+                return None
+            return Mesh(ranks), options
+
+        def cut(mesh: Mesh, tried: PlanOptions) -> PlanOptions:
+            return calibrated(Costs(self.machine, mesh, self.ranks_per_node), self.workload, tried)
+
+        def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
+            return solved_step_s(self.machine, self.workload, mesh, cut(mesh, tried), self.ranks_per_node)  # fmt: skip
+
+        fitting = choices(ranks, self.workload, [options.strategy], None, None, options)
+        found = best(options, fitting.get(options.strategy, []), solved_s)
+        return None if found is None else (found[0], cut(*found))
+
+    def epoch_nbytes(self, answer: Forecast) -> float:
         """Return what all ranks together send in an epoch."""
-        mesh = Mesh(nodes * self.ranks_per_node)
-        segments = plan_epoch(self.workload, mesh, scheme.options, self.epoch_samples)
+        segments = plan_epoch(self.workload, answer.mesh, answer.options, self.epoch_samples)
         sent = {id(each.program): program_nbytes(expand(each.program)) for each in segments}
         return sum(each.times * sent[id(each.program)] for each in segments)
 
@@ -91,6 +116,9 @@ def schemes(base: PlanOptions, servers: Sequence[int]) -> Iterator[Scheme]:
     for algorithm in Algorithm:
         if algorithm is not Algorithm.HIERARCHICAL or base.ranks_per_node > 1:
             yield Scheme(f"all-reduce, {algorithm}", replace(data, algorithm=algorithm))
+    for strategy in SEARCHED:
+        yield Scheme(str(strategy), replace(base, strategy=strategy))
+    base = replace(base, sync_batchnorm=False)
     for every in AVERAGED_EVERY:
         options = replace(base, strategy=Strategy.AVERAGING, average_every=every)
         yield Scheme(f"averaging every {every or 'epoch'}", options)
@@ -114,6 +142,7 @@ def compare(
     batch: int = 1024,
     servers: tuple[int, ...] = (),
     slow: tuple[str, ...] = (),
+    sync_batchnorm: Flag = False,
     epoch_samples: int = EPOCH_SAMPLES,
     plot: Path | None = None,
     json: Flag = False,
@@ -129,7 +158,7 @@ def compare(
     machine
         A shipped Machine, local (this machine's profile) or a file; a+b takes from b what a lacks.
     net
-        Widths of the layers: inputs, hidden units, classes.
+        Widths of the layers, the name of a network such as resnet18, or a TOML or ONNX file.
     batch
         The global batch.
     servers
@@ -137,6 +166,8 @@ def compare(
         unless given.
     slow
         A slow rank, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
+    sync_batchnorm
+        Let the ranks of schemes that take every step together normalise by the whole batch.
     epoch_samples
         Samples in an epoch.
     plot
@@ -160,7 +191,8 @@ def compare(
     for count in servers:
         options = PlanOptions(strategy=Strategy.SERVER, servers=count)
         check_plan(workload, Mesh(nodes * ranks_per_node), options)
-    chosen = list(schemes(PlanOptions(ranks_per_node=ranks_per_node), servers or SERVING))
+    base = PlanOptions(ranks_per_node=ranks_per_node, sync_batchnorm=sync_batchnorm)
+    chosen = list(schemes(base, servers or SERVING))
     record = compared(setting, serial, chosen, nodes)
     if not record["rows"]:
         check_plan(workload, Mesh(nodes * ranks_per_node), PlanOptions(strategy=Strategy.DATA))
@@ -187,7 +219,7 @@ def compared(
         "ranks_per_node": setting.ranks_per_node,
         "slow": {str(rank): factor for rank, factor in setting.slow},
         "serial_epoch_s": serial.epoch_time_s(setting.epoch_samples),
-        "rows": [_row(setting, serial, scheme, answer, nodes) for scheme, answer in rows],
+        "rows": [_row(setting, serial, scheme, answer) for scheme, answer in rows],
         "crossovers": list(crossovers(setting, serial, chosen, nodes)) if rows else [],
     }
 
@@ -214,10 +246,16 @@ def crossovers(
     Thresholds are searched by bisection, so between two of them a scheme must not win twice.
     """
     ring = next(each for each in compared if each.options.algorithm is Algorithm.RING)
-    compared = [each for each in compared if setting.forecast(each, nodes) is not None]
+    compared = [
+        each
+        for each in compared
+        if each.options.strategy not in SEARCHED and setting.forecast(each, nodes) is not None
+    ]
     for scheme in compared:
         if scheme.options.strategy is Strategy.SERVER:
             yield _loses_from(setting, scheme, ring, nodes)
+    if not compared:
+        return
     yield from _averaging_pays(setting, serial, compared, nodes)
     for scheme in compared:
         if scheme.options.strategy is Strategy.ASYNC_SERVER:
@@ -239,7 +277,7 @@ def _loses_from(setting: Setting, scheme: Scheme, ring: Scheme, nodes: int) -> d
 def _averaging_pays(
     setting: Setting, serial: Forecast, chosen: Sequence[Scheme], nodes: int
 ) -> Iterator[dict[str, Any]]:
-    base = chosen[0].options
+    base = replace(chosen[0].options, sync_batchnorm=False)
     most = max(1, setting.epoch_samples // setting.workload.global_batch)
 
     def time_s(every: int) -> float:
@@ -296,20 +334,22 @@ def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
     return high
 
 
-def _row(
-    setting: Setting, serial: Forecast, scheme: Scheme, answer: Forecast, nodes: int
-) -> dict[str, Any]:
+def _row(setting: Setting, serial: Forecast, scheme: Scheme, answer: Forecast) -> dict[str, Any]:
     speedup, low, high = answer.speedup_over(serial)
     return {
         "scheme": scheme.name,
         "strategy": answer.strategy,
+        "mesh": {"dp": answer.mesh.dp, "pp": answer.mesh.pp, "tp": answer.mesh.tp},
+        "microbatches": answer.options.num_microbatches,
+        "stages": [load.first_layer for load in answer.stages],
+        "imbalance": answer.imbalance,
         "servers": scheme.options.servers if scheme.options.strategy in SERVERS else None,
         "engine": answer.engine,
         "ranks": answer.ranks,
         "step_time_s": answer.step_time_s,
         "step_time_upper_s": answer.upper_s,
         "epoch_time_s": answer.epoch_time_s(setting.epoch_samples),
-        "epoch_nbytes": setting.epoch_nbytes(scheme, nodes),
+        "epoch_nbytes": setting.epoch_nbytes(answer),
         "speedup": speedup,
         "speedup_low": low,
         "speedup_high": high,
@@ -317,6 +357,14 @@ def _row(
         "staleness": staleness_record(answer.arrivals) if answer.arrivals else None,
         "extrapolated": list(answer.extrapolated),
     }
+
+
+def _name(row: dict[str, Any]) -> str:
+    """Return what a row is called, with the mesh where the best was searched."""
+    if row["strategy"] not in SEARCHED:
+        return str(row["scheme"])
+    mesh = Mesh(**row["mesh"])
+    return f"{row['scheme']} {mesh}" + f", {row['microbatches']} microbatches" * (mesh.pp > 1)
 
 
 def _print(record: dict[str, Any]) -> None:
@@ -330,7 +378,7 @@ def _print(record: dict[str, Any]) -> None:
     for row in record["rows"]:
         upper = f" .. {row['step_time_upper_s'] * 1e6:.0f}" if row["step_time_upper_s"] else ""
         table.add_row(
-            row["scheme"], f"{row['epoch_time_s'] * 1e3:.3g}", f"{row['step_time_s'] * 1e6:.0f}{upper}",
+            _name(row), f"{row['epoch_time_s'] * 1e3:.3g}", f"{row['step_time_s'] * 1e6:.0f}{upper}",
             f"{row['speedup']:.2f}", f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
             f"{row['epoch_nbytes'] / 1e6:.4g}", f"{row['memory_bytes'] / 2**20:.3g}",
             f"{row['staleness']['mean']:.1f}" if row["staleness"] else "", f"{row['engine']}{' ~' * bool(row['extrapolated'])}",

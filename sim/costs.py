@@ -2,7 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from calibration.features import missed
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import Curve, Link, Machine, Tier
 from exec.errors import MachineError
@@ -33,7 +35,9 @@ class Costs:
     fabric: Fabric = field(init=False)
     _compute: ComputeSection = field(init=False)
     _slowdown: float = field(init=False)
-    _known: dict[tuple[Kernel, Shape, int], float] = field(default_factory=dict)
+    _known: dict[tuple[Kernel, Shape], "_Price"] = field(default_factory=dict)
+    _prices: dict[tuple[Kernel, Shape], "_Price"] = field(init=False)
+    _missed: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.fabric = Fabric(self.mesh, self.ranks_per_node, self.guests)
@@ -43,6 +47,7 @@ class Costs:
                 f"does, such as local+{self.machine.name}"
             )
         self._compute = self.machine.compute
+        self._prices = _prices_on(_Identity(self._compute))
         self._slowdown = self._busy_slowdown(self.fabric.most_on_a_node)
 
     def _busy_slowdown(self, busy: int) -> float:
@@ -64,15 +69,34 @@ class Costs:
         return self.kernel_s(op.kernel, op.shape, held_nbytes)
 
     def kernel_s(self, kernel: Kernel, shape: Shape, held_nbytes: int) -> float:
-        """Return the time of ``kernel`` on ``shape`` on a rank that holds ``held_nbytes``."""
-        key = (kernel, shape, held_nbytes)
-        if key not in self._known:
-            model = self.machine.kernel_model(kernel)
-            if not model.is_within(shape):
+        """Return the time of ``kernel`` on ``shape`` on a rank that holds ``held_nbytes``.
+
+        A time is linear in the shares that the two caches miss, of which alone ``held_nbytes``
+        tells: so it takes three numbers of each shape, whatever a rank holds.
+        """
+        key = (kernel, shape)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._prices.get(key) or self._price(kernel, shape)
+            if not known.is_within:
                 self.extrapolated.add(f"{kernel}: {shape}")
-            alone = model.time_s(kernel, shape, held_nbytes, self._compute.cache_nbytes)
-            self._known[key] = alone * self._slowdown
-        return self._known[key]
+        shares = self._missed.get(held_nbytes)
+        if shares is None:
+            shares = missed(held_nbytes, self._compute.cache_nbytes)
+            self._missed[held_nbytes] = shares
+        inner, outer = shares
+        alone = known.cached_s + known.inner_s * inner + known.outer_s * outer
+        return alone * self._slowdown
+
+    def _price(self, kernel: Kernel, shape: Shape) -> "_Price":
+        model = self.machine.kernel_model(kernel)
+        always, never = 0, 1  # caches that miss all, and nothing, of a working set of a byte
+        cached_s = model.time_s(kernel, shape, 1, (never, never))
+        inner_s = model.time_s(kernel, shape, 1, (always, never)) - cached_s
+        outer_s = model.time_s(kernel, shape, 1, (never, always)) - cached_s
+        found = _Price(cached_s, inner_s, outer_s, model.is_within(shape))
+        self._prices[kernel, shape] = found
+        return found
 
     def accumulate_s(self, num_elements: int, held_nbytes: int) -> float:
         """Return the time to add ``num_elements`` received numbers."""
@@ -161,6 +185,35 @@ class Costs:
     def _note(self, curve: Curve, nbytes: float, what: str) -> None:
         if nbytes and not curve.nbytes.holds(nbytes):
             self.extrapolated.add(what)
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """The time of a kernel on a shape if all is cached, and what misses of either cache add."""
+
+    cached_s: float
+    inner_s: float
+    outer_s: float
+    is_within: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Identity:
+    """A section as the very object that it is: comparing all its numbers would take longer."""
+
+    compute: ComputeSection
+
+    def __hash__(self) -> int:
+        return id(self.compute)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.compute is other.compute
+
+
+@lru_cache(maxsize=8)
+def _prices_on(_: _Identity) -> dict[tuple[Kernel, Shape], _Price]:
+    """Return the prices known on a machine, which all plans of a search share."""
+    return {}
 
 
 _DOUBLING = (Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING, Algorithm.BINOMIAL_TREE)

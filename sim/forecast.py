@@ -10,18 +10,21 @@ from enum import StrEnum
 from calibration.machine import Machine, Tier
 from exec.errors import MachineError
 from exec.plan.checkpoint import plan_checkpoint
-from exec.plan.collectives import expand, scratch_elements
+from exec.plan.collectives import expand
 from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
+from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment, programs_of
 from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
-from exec.program.ops import Algorithm, Compute, Kernel
+from exec.program.ops import Compute, Kernel
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.workload import Workload
+from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
+from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve
@@ -70,6 +73,8 @@ class Forecast:
 
     A plan without a closed form, when solved, takes at least ``step_time_s`` and at most
     ``upper_s``. ``arrivals`` are the ranks whose gradients simulated servers took, in order.
+    ``stages`` are those of a pipeline, and ``memory_by_schedule`` what the rank that holds most
+    would hold under each schedule.
     """
 
     nodes: int
@@ -78,11 +83,23 @@ class Forecast:
     global_batch: int
     engine: Engine
     breakdown: Breakdown
-    memory_bytes: int
+    memory: Memory
     rel_sigma: float
     extrapolated: tuple[str, ...]
     upper_s: float | None = None
     arrivals: tuple[int, ...] = ()
+    stages: tuple[StageLoad, ...] = ()
+    memory_by_schedule: tuple[tuple[Schedule, int], ...] = ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the rank that holds most allocates."""
+        return self.memory.total_bytes
+
+    @property
+    def imbalance(self) -> float:
+        """How many times longer the costliest stage computes than the mean."""
+        return imbalance(self.stages)
 
     @property
     def ranks(self) -> int:
@@ -181,13 +198,22 @@ def forecast(
         global_batch=workload.global_batch,
         engine=engine,
         breakdown=Breakdown(times.compute_s, exposed_s, bubble_s, wait_s, overhead_s, checkpoint_s),
-        memory_bytes=max(memory_nbytes(program, options) for program in programs),
+        memory=max(
+            (memory_of(program, workload, options) for program in programs),
+            key=lambda each: each.total_bytes,
+        ),
         rel_sigma=_rel_sigma(machine, programs[0], costs, exposed_s, checkpoint_s, total_s),
         extrapolated=tuple(sorted(costs.extrapolated)),
         upper_s=None
         if times.upper_s is None
         else times.upper_s + wait_s + overhead_s + checkpoint_s,
         arrivals=times.arrivals,
+        stages=stage_loads(programs[0], workload.network, options.stages, costs)
+        if mesh.pp > 1
+        else (),
+        memory_by_schedule=tuple(memory_by_schedule(programs[0], workload, options).items())
+        if mesh.pp > 1
+        else (),
     )
 
 
@@ -324,14 +350,6 @@ def straggler_factor(ranks: int) -> float:
     if ranks == 1:
         return 0.0
     return statistics.NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
-
-
-def memory_nbytes(program: Program, options: PlanOptions) -> int:
-    """Return what the rank that holds most allocates: its role's buffers and the scratch."""
-    held = max(role.nbytes for role in program.roles)
-    if options.algorithm is Algorithm.LIBRARY:
-        return held
-    return held + scratch_elements(expand(program)) * program.itemsize
 
 
 def _noise(machine: Machine) -> float:

@@ -19,14 +19,18 @@ from exec.plan.layout import check_mesh
 from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
-from exec.plan.strategy import SERVERS, SHARED, SYNCHRONOUS, UNSOLVED, Strategy, mesh_of
+from exec.plan.stages import parse_stages
+from exec.plan.strategy import LOCKSTEP, SERVERS, SHARED, SYNCHRONOUS, UNSOLVED, Strategy, mesh_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.workload import Workload, positive
+from sim.balance import calibrated
 from sim.choices import Choice, best, choices, node_counts
+from sim.costs import Costs
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans, solved_step_s
-from sim.table import TABLE_WIDTH, forecast_record, print_forecasts
+from sim.least import Least
+from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -50,8 +54,10 @@ def predict(
     tp: int | None = None,
     microbatches: int | None = None,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
+    stages: str | None = None,
     algorithm: Algorithm = Algorithm.LIBRARY,
     overlap: Flag = False,
+    sync_batchnorm: Flag = False,
     bucket_kib: int = 4096,
     momentum: Flag = False,
     average_every: str = "1",
@@ -61,6 +67,7 @@ def predict(
     epoch_samples: int = EPOCH_SAMPLES,
     checkpoint_every: int | None = None,
     engine: Engine | None = None,
+    memory: Flag = False,
     plot: Path | None = None,
     trace: Path | None = None,
     json: Flag = False,
@@ -77,13 +84,15 @@ def predict(
     machine
         A shipped Machine, local (this machine's profile) or a file; a+b takes from b what a lacks.
     net
-        Widths of the layers: inputs, hidden units, classes.
+        Widths of the layers, as 128-100-26; cnn, svhn-cnn, resnet18 or resnet18-small, with
+        :CxHxW:CLASSES for other images; or a TOML or ONNX file.
     batch
         The global batch (strong scaling); 1024 unless given.
     batch_per_rank
         The batch of each rank instead (weak scaling).
     strategy
-        Only this strategy; without it, every shape of mesh.
+        Only this strategy; without it, every shape of mesh, and krizhevsky where the network
+        has convolutions and dense layers behind them.
     dp
         Replicas; with pp and tp it fixes the mesh, and nodes is what the mesh needs.
     pp
@@ -94,10 +103,15 @@ def predict(
         Parts of each replica's batch; for pipelines the best is searched unless given.
     schedule
         The pipeline's schedule.
+    stages
+        The first layers of all pipeline stages but the first, as layer2.0.conv1,fc, for a fixed pp;
+        balanced by what this machine takes for each layer unless given.
     algorithm
         The collectives' algorithm.
     overlap
         All-reduce each gradient bucket while the backward pass goes on.
+    sync_batchnorm
+        Let replicas normalise by the whole batch: two small all-reduces a layer.
     bucket_kib
         The least size of a gradient bucket.
     momentum
@@ -118,6 +132,8 @@ def predict(
     engine
         solve (closed form, or bounds where there is none) or simulate (discrete events). Unless
         given, solve, and simulate where there is no closed form and the ranks are few enough.
+    memory
+        Print too what each plan's memory is for, and what it is under either schedule.
     plot
         Draw speedup and step time into this SVG, PNG or PDF file.
     trace
@@ -147,7 +163,8 @@ def predict(
     network = parse_net(net)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
-                          parse_every(average_every), servers, ranks_per_node=ranks_per_node)  # fmt: skip
+                          parse_every(average_every), servers, ranks_per_node=ranks_per_node,
+                          stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     if shares_nodes and strategy not in SERVERS:
         raise UsageError(f"shares-nodes needs strategy server or async_server, got {strategy or 'none'}")  # fmt: skip
     guests = servers if shares_nodes else 0
@@ -158,9 +175,11 @@ def predict(
             f"nodes must be the {-(-fixed.world_size // ranks_per_node)} that dp x pp x tp = {fixed} "
             f"fills with {ranks_per_node} ranks each, got {given_nodes}"
         )
+    if stages is not None and fixed is None:
+        raise UsageError("stages needs a mesh with as many stages; give dp, pp and tp, such as --dp 1 --pp 2 --tp 1")  # fmt: skip
     if is_shared and nodes != 1:
         raise UsageError(f"nodes must be 1 for strategy {strategy}, whose ranks share a node's memory, got {nodes}; use --ranks-per-node")  # fmt: skip
-    strategies = [strategy] if strategy is not None else list(SYNCHRONOUS)
+    strategies = [strategy] if strategy is not None else list(LOCKSTEP if fixed is None else SYNCHRONOUS)  # fmt: skip
 
     def workload_on(ranks: int) -> Workload:
         size = batch_per_rank * ranks if batch_per_rank is not None else batch if batch is not None else 1024  # fmt: skip
@@ -188,13 +207,16 @@ def predict(
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
         site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every)  # fmt: skip
         answers = [
-            _answer(found, workload, options, meshes, site, engine) for meshes in fitting.values()
+            _answer(found, workload, _by(options, each), meshes, site, engine)
+            for each, meshes in sorted(fitting.items(), key=lambda item: item[0] not in SYNCHRONOUS)
         ]
         num_too_large += answers.count(None)
         rows += [answer for answer in answers if answer is not None]
     if num_too_large and not rows:
         raise UsageError(f"no plan of {net} fits into the memory of a node of {found.name}; use more nodes or a smaller net")  # fmt: skip
     if not rows:
+        if algorithm is Algorithm.HIERARCHICAL:
+            check_nodes(mesh_of(strategy or Strategy.DATA, most), ranks_per_node)
         check_plan(workload_on(most), mesh_of(strategy or Strategy.DATA, most), replace(options, num_microbatches=microbatches or 1))  # fmt: skip
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
     if trace is not None:
@@ -210,6 +232,8 @@ def predict(
         print(json_format.dumps(forecast_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
+        if memory:
+            print_memory(console(TABLE_WIDTH), rows)
         idle = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
         for name in sorted(set.intersection(*idle)):
             console().print(f"note: {name} changes nothing in any of these plans")
@@ -234,6 +258,11 @@ def _fixed_mesh(
     return mesh_of(strategy or Strategy.HYBRID, ranks, dp, pp, tp)
 
 
+def _by(options: PlanOptions, strategy: Strategy) -> PlanOptions:
+    """Return ``options`` for ``strategy``; a shape of mesh is any mesh's."""
+    return options if strategy in SYNCHRONOUS else replace(options, strategy=strategy)
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where a plan is to run: what a forecast asks beside the plan and the machine."""
@@ -254,13 +283,17 @@ def _answer(
     None if none of them fits into a node's memory.
     """
 
-    def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
-        return solved_step_s(machine, workload, mesh, tried, site.ranks_per_node, site.epoch_samples)  # fmt: skip
+    def cut(mesh: Mesh, tried: PlanOptions) -> PlanOptions:
+        return calibrated(Costs(machine, mesh, site.ranks_per_node), workload, tried)
 
-    found = best(options, meshes, solved_s)
+    def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
+        return solved_step_s(machine, workload, mesh, cut(mesh, tried), site.ranks_per_node, site.epoch_samples)  # fmt: skip
+
+    least = Least(Costs(machine, meshes[0].mesh, site.ranks_per_node), workload)
+    found = best(options, meshes, solved_s, least.step_s)
     if found is None:
         return None
-    mesh, chosen = found
+    mesh, chosen = found[0], cut(*found)
     if engine is None:
         is_open = chosen.strategy in UNSOLVED
         engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE

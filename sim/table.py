@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.machine import Machine, Tier
+from exec.plan.schedule import Schedule
 from exec.plan.strategy import ROUNDS, SERVERS
 from exec.program.staleness import staleness_record
 from sim.forecast import Forecast
@@ -53,6 +54,13 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "speedup_high": high,
         "efficiency": speedup / row.ranks,
         "memory_bytes": row.memory_bytes,
+        "memory": asdict(row.memory),
+        "memory_by_schedule": {
+            schedule.value: nbytes for schedule, nbytes in row.memory_by_schedule
+        },
+        "stages": [asdict(stage) for stage in row.stages],
+        "imbalance": row.imbalance,
+        "sync_batchnorm": row.options.sync_batchnorm,
         "breakdown": asdict(row.breakdown),
         "extrapolated": list(row.extrapolated),
     }
@@ -98,6 +106,8 @@ def print_forecasts(
     out.print(table)
     out.print()
     out.print(_advice(fastest, serial))
+    if cut := [row for row in rows if row.stages]:
+        out.print(_cuts(max(cut, key=lambda row: row.samples_per_s)))
     if any(row.upper_s is not None for row in rows):
         out.print("a .. b: no closed form; the step takes at least a and at most b, and the other columns are those of a")  # fmt: skip
     for row in rows:
@@ -115,6 +125,30 @@ def print_forecasts(
         )  # fmt: skip
         out.print(f"~ beyond what was measured, or approximate: {'; '.join(shown)}")
     out.print(f"{len(rows)} forecasts in {took_s:.2f} s")
+
+
+def print_memory(out: Console, rows: list[Forecast]) -> None:
+    """Print what the memory of each row's fullest rank is for, and its sum under each schedule."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title="\nmemory of the rank that holds most", title_justify="left")  # fmt: skip
+    for heading in ("nodes", "strategy", "dpxppxtp", "micro", "slots", "parameters", "gradients", "velocity", "activations",
+                    "their grad.", "scratch", "messages", "sum", *Schedule):  # fmt: skip
+        table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)  # fmt: skip
+    for row in rows:
+        held = row.memory
+        parts = (held.parameters_bytes, held.gradients_bytes, held.velocity_bytes, held.activations_bytes,
+                 held.activation_gradients_bytes, held.scratch_bytes, held.collective_bytes, held.total_bytes)  # fmt: skip
+        by_schedule = dict(row.memory_by_schedule)
+        table.add_row(
+            str(row.nodes), row.strategy, str(row.mesh), str(row.options.num_microbatches), str(held.num_slots),
+            *map(_memory, parts), *(_memory(by_schedule[each]) if each in by_schedule else "" for each in Schedule),
+        )  # fmt: skip
+    out.print(table)
+
+
+def _cuts(row: Forecast) -> str:
+    """Say where the stages of ``row`` begin, and how even they are."""
+    layers = ", ".join(stage.first_layer for stage in row.stages)
+    return f"stages of {row.mesh} begin at {layers}; the costliest computes {row.imbalance:.2f} times the mean"  # fmt: skip
 
 
 def _sources(machine: Machine, rows: list[Forecast]) -> dict[str, str]:

@@ -54,6 +54,10 @@ class Network:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[type["Network"], tuple[str, Image, tuple[Node, ...]]]:
+        # What is cached stays behind: another process hashes names otherwise.
+        return Network, (self.name, self.image, self.nodes)
+
     @cached_property
     def _hash(self) -> int:
         return hash((self.image, self.nodes))
@@ -124,7 +128,7 @@ class Network:
         A node with weights such that all that it and later nodes take from before it is one value;
         for the first stage, which has all that comes before, the first node with weights.
         """
-        starts = []
+        starts: list[int] = []
         for first, node in enumerate(self.nodes):
             if isinstance(node.module, Linear | Conv2d):
                 values = {

@@ -15,6 +15,9 @@ BLOCK = 2**15
 PATCHES = 2**18
 """Elements of gathered patches that a convolution multiplies at a time."""
 
+SMALL_PRODUCT = 10**6
+"""Multiply-adds up to which OpenBLAS has kernels for small products (`SMALL_MATRIX_OPT`)."""
+
 LINE = 16
 """Float32 elements of a cache line."""
 
@@ -29,7 +32,7 @@ def scratch_elements(network: Network, node: int, inputs: int, outputs: int, sam
     height, width = network.shape(network.nodes[node].inputs[0])[1:]
     match module:
         case Linear():
-            return max(inputs * samples, inputs * outputs)
+            return min(inputs * samples, SMALL_PRODUCT // max(outputs, 1))
         case Sigmoid():
             return outputs * network.pixels(node) * samples
         case Conv2d(_, kernel, stride, padding):

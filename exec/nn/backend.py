@@ -14,10 +14,7 @@ Call = Callable[[], object]
 
 DTYPES: dict[str, type[np.floating[Any]]] = {"float32": xp.float32, "float64": xp.float64}
 
-SMALL_PRODUCT = 10**6
-"""Multiply-adds up to which OpenBLAS has kernels for small products (`SMALL_MATRIX_OPT`)."""
-
-__all__ = ["DTYPES", "SMALL_PRODUCT", "Array", "Call", "Indices", "adder", "outer_adder", "xp"]
+__all__ = ["DTYPES", "Array", "Call", "Indices", "adder", "outer_adder", "xp"]
 
 _AXPY = {"float32": saxpy, "float64": daxpy}
 _GER = {"float32": sger, "float64": dger}

@@ -69,6 +69,12 @@ def gemm_arguments(alpha: float, a: Array, b: Array, beta: float, c: Array) -> A
     )  # fmt: skip
 
 
+def moved(arguments: Arguments, a: int, b: int, c: int) -> Arguments:
+    """Return ``arguments`` for like matrices that lie so many bytes further on."""
+    *start, at_b, ldb, at_a, lda, beta, at_c, ldc = arguments
+    return (*start, at_b + b, ldb, at_a + a, lda, beta, at_c + c, ldc)
+
+
 def _layout(x: Array) -> tuple[ctypes.c_char, int]:
     """Return whether ``x`` is transposed, and the distance between its rows (or columns)."""
     (rows, columns), size = x.shape, x.itemsize
@@ -84,9 +90,12 @@ def _layout(x: Array) -> tuple[ctypes.c_char, int]:
 
 
 @cache
-def _kept_integer(value: int) -> ctypes.c_int:
-    """Return ``value`` for BLAS, which lives as long as the program."""
-    return ctypes.c_int(value)
+def _kept_integer(value: int) -> ctypes.c_int64:
+    """Return ``value`` for BLAS, which lives as long as the program.
+
+    Least significant byte first, it is the same number for a BLAS that reads 32 or 64 bits.
+    """
+    return ctypes.c_int64(value)
 
 
 @cache

@@ -6,7 +6,6 @@ Normalisations use their running statistics.
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from exec.network.memory import scratch_elements
 from exec.network.modules import (
     Add,
     AvgPool,
@@ -19,6 +18,7 @@ from exec.network.modules import (
     Sigmoid,
 )
 from exec.network.network import INPUT, Network
+from exec.network.scratch import scratch_elements
 from exec.nn import activation, addition, convolution, modules, pooling
 from exec.nn.backend import Array, Call, Indices, outer_adder, xp
 from exec.nn.normalisation import normalise
@@ -26,7 +26,9 @@ from exec.nn.rooms import AS_THEY_COME, Rooms, rooms_of
 from exec.nn.transposed import copy_transposed
 from exec.nn.weights import NodeWeights, Weights
 
-MAX_CHUNK = 1024
+MAX_CHUNK = 128
+"""More at a time are not faster: what a layer puts out leaves the cache before the next reads it."""
+
 MAX_NBYTES = 64 << 20
 """A chunk has as many images as fit into so many bytes, but one at least."""
 

@@ -17,10 +17,10 @@ class Linear:
 
     ``weight`` is (units, inputs), ``bias`` (units,) or None; their gradients have the same
     shapes. ``output`` is (units, samples); ``grad_input`` (inputs, samples), or (samples, inputs)
-    if ``sample_major``, or None where nobody needs it; ``adds_input`` adds to it. ``scratch`` is
-    another ``grad_weight``, needed if ``adds``. ``row_major``, if given, is room for a copy of an
-    input that is not in row order: the kernels that BLAS has for small products are fast only for
-    operands that are.
+    if ``sample_major``, or None where nobody needs it; ``adds`` adds to the gradients of the
+    parameters, ``adds_input`` to that of the input. ``row_major``, if given, is room for a copy of
+    an input that is not in row order: the kernels that BLAS has for small products are fast only
+    for operands that are.
     """
 
     weight: Array
@@ -29,7 +29,6 @@ class Linear:
     grad_bias: Array | None
     output: Array
     grad_input: Array | None = None
-    scratch: Array | None = None
     adds: bool = False
     row_major: Array | None = None
     sample_major: bool = False
@@ -39,6 +38,7 @@ class Linear:
     _ones: Array = field(init=False)
     _is_plain: bool = field(init=False)
     _gb: Array | None = field(init=False, default=None)
+    _add_weight: Call = field(init=False)
     _add_input: Call = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,9 +62,8 @@ class Linear:
     def backward(self, gb: Array) -> Array | None:
         """Set, or add to, the parameters' gradients; return ``ga`` if there is room for it."""
         if self.adds:
-            assert self.scratch is not None
-            xp.dot(gb, self._input.T, out=self.scratch)
-            xp.add(self.grad_weight, self.scratch, out=self.grad_weight)
+            self._bind(gb)
+            self._add_weight()
             if self.grad_bias is not None:
                 self.grad_bias += xp.dot(gb, self._ones)
         else:
@@ -83,11 +82,19 @@ class Linear:
         if not self.adds_input:
             xp.dot(gb.T, self.weight, out=grad_input)
             return
-        if gb is not self._gb:  # which is in the same place in every step
-            self._gb = gb
-            factors = (gb.T, self.weight) if self.sample_major else (self.weight.T, gb)
-            self._add_input = gemm(1.0, *factors, 1.0, grad_input)
+        self._bind(gb)
         self._add_input()
+
+    def _bind(self, gb: Array) -> None:
+        """Prepare what is added for ``gb``, which is in the same place in every step."""
+        if gb is self._gb:
+            return
+        self._gb = gb
+        if self.adds:
+            self._add_weight = gemm(1.0, gb, self._input.T, 1.0, self.grad_weight)
+        if self.adds_input and self.grad_input is not None:
+            factors = (gb.T, self.weight) if self.sample_major else (self.weight.T, gb)
+            self._add_input = gemm(1.0, *factors, 1.0, self.grad_input)
 
 
 @dataclass(slots=True)

@@ -77,8 +77,13 @@ class BatchNorm2d:
         first *= own
 
     def forward(self, a: Array) -> Array:
-        """Return ``b`` by the statistics in ``sums``, which move the running ones too."""
-        count = max(1, self.count)
+        """Return ``b`` by the statistics in ``sums``, which move the running ones too.
+
+        No samples have no statistics, and move nothing.
+        """
+        count = self.count
+        if not count:
+            return self.output
         mean, inverse = self.saved
         shift = self.sums[0] / count
         variance = xp.maximum(self.sums[1] / count - shift * shift, 0)

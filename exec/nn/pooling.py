@@ -153,7 +153,7 @@ class _Axis:
         for i, (windows, origin) in enumerate(self._taps):
             rest, target = self._at(left, windows), self._at(place, origin)
             share = rest
-            if i < last or not self._is_whole[i]:
+            if i < last:  # what the others left is the last one's
                 share = target
                 if adds or not disjoint:
                     share = room[: rest.size].reshape(rest.shape)

@@ -13,9 +13,9 @@ algorithms for deep neural networks", arXiv:1709.03395 (the sum of shifted produ
 from dataclasses import dataclass, field
 from itertools import product
 
-from exec.network.scratch import LINE, Convolution
-from exec.nn.backend import SMALL_PRODUCT, Array, xp
-from exec.nn.gemm import Arguments, gemm_arguments, multiplier
+from exec.network.scratch import LINE, SMALL_PRODUCT, Convolution
+from exec.nn.backend import Array, xp
+from exec.nn.gemm import Arguments, gemm_arguments, moved, multiplier
 
 _SMALL_SIDE = 32
 """OpenBLAS multiplies by a transposed matrix in place of packing it up to about 32 x 32 results."""
@@ -36,9 +36,9 @@ class RowConvolution:
     grad_weight: Array
     output: Array
     work: Array
-    _forward: Calls = field(init=False, default_factory=dict)
-    _backward_weight: Calls = field(init=False, default_factory=dict)
-    _backward_input: Calls = field(init=False, default_factory=dict)
+    _forward: Calls = field(init=False)
+    _backward_weight: Calls = field(init=False)
+    _backward_input: Calls = field(init=False)
     _input_rows: list[Array] = field(init=False)
     _output_row: Array = field(init=False)
     _gradient_rows: list[Array] = field(init=False)
@@ -49,12 +49,13 @@ class RowConvolution:
         x, y = (of.channels, of.input_leading), (of.filters, of.output_leading)
         *self._input_rows, self._output_row = self._divide([x] * of.kernel[0] + [y])
         *self._gradient_rows, self._input_gradient = self._divide([y] * of.gradient_rows + [x])
-        for kh in range(of.kernel[0]):
-            for slot, row in enumerate(self._input_rows):
-                self._forward[kh, slot] = self._forward_calls(kh, row)
-                self._backward_weight[kh, slot] = self._backward_weight_calls(kh, row)
-            for slot, row in enumerate(self._gradient_rows):
-                self._backward_input[kh, slot] = self._backward_input_calls(kh, row)
+        step, grad_step = self.weight.strides[1], self.grad_weight.strides[1]
+        x_bytes, y_bytes = self._input_rows[0].nbytes, self._gradient_rows[0].nbytes
+        taps = list(product(range(of.kernel[0]), range(of.kernel[0])))
+        self._forward = _moved(self._forward_calls(), taps, step, x_bytes, 0)
+        self._backward_weight = _moved(self._backward_weight_calls(), taps, 0, x_bytes, grad_step)
+        taps = list(product(range(of.kernel[0]), range(of.gradient_rows)))
+        self._backward_input = _moved(self._backward_input_calls(), taps, step, y_bytes, 0)
 
     def forward(self, a: Array) -> None:
         """Set the output."""
@@ -162,21 +163,23 @@ class RowConvolution:
             start += count
         return runs
 
-    def _forward_calls(self, kh: int, row: Array) -> list[Arguments]:
-        """Return the products that add kernel row ``kh`` of an input row to the output row."""
+    def _forward_calls(self) -> list[Arguments]:
+        """Return the products that add a row's share by kernel row 0 to the output row."""
+        weight, row, place = self.weight[:, 0], self._input_rows[0], self._output_row
         return [
-            gemm_arguments(1.0, self.weight[:, kh, kw], row[:, x][:, part], 1.0, self._output_row[:, y][:, part])
+            gemm_arguments(1.0, weight[:, kw], row[:, x][:, part], 1.0, place[:, y][:, part])
             for kw, x, y in self._runs()
             for part in self._parts(x)
-        ]  # fmt: skip
+        ]
 
-    def _backward_input_calls(self, kh: int, row: Array) -> list[Arguments]:
+    def _backward_input_calls(self) -> list[Arguments]:
         """Return the products that add a gradient row's share to the input row's gradient."""
+        weight, row, place = self.weight[:, 0], self._gradient_rows[0], self._input_gradient
         return [
-            gemm_arguments(1.0, self.weight[:, kh, kw].T, row[:, y][:, part], 1.0, self._input_gradient[:, x][:, part])
+            gemm_arguments(1.0, weight[:, kw].T, row[:, y][:, part], 1.0, place[:, x][:, part])
             for kw, x, y in self._runs()
             for part in self._parts(x)
-        ]  # fmt: skip
+        ]
 
     def _parts(self, run: slice) -> list[slice]:
         """Divide a run so that the products are small ones, if that leaves them long enough."""
@@ -184,8 +187,8 @@ class RowConvolution:
         most = SMALL_PRODUCT // (self.of.channels * self.of.filters) // LINE * LINE
         return _divide(length, most if most >= _SHORT else length)
 
-    def _backward_weight_calls(self, kh: int, row: Array) -> list[Arguments]:
-        """Return the products that add a pair of rows to the gradient of kernel row ``kh``."""
+    def _backward_weight_calls(self) -> list[Arguments]:
+        """Return the products that add a pair of rows to the gradient of kernel row 0."""
         of, calls = self.of, []
         small = max(of.filters, of.channels) <= _FEW_UNITS
         side, most = (_SMALL_SIDE, SMALL_PRODUCT // _SMALL_SIDE**2) if small else (0, 0)
@@ -195,8 +198,8 @@ class RowConvolution:
                 _divide(of.channels, side or of.channels),
                 _divide(x.stop - x.start, most or x.stop - x.start),
             ):
-                gb, a = self._output_row[f, y][:, part], row[c, x][:, part]
-                calls.append(gemm_arguments(1.0, gb, a.T, 1.0, self.grad_weight[f, kh, kw, c]))
+                gb, a = self._output_row[f, y][:, part], self._input_rows[0][c, x][:, part]
+                calls.append(gemm_arguments(1.0, gb, a.T, 1.0, self.grad_weight[f, 0, kw, c]))
         return calls
 
     def _divide(self, shapes: list[tuple[int, int]]) -> list[Array]:
@@ -215,3 +218,14 @@ def _divide(length: int, most: int) -> list[slice]:
     lines = -(-length // (count * LINE))
     step = min(most, lines * LINE)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _moved(calls: list[Arguments], taps: list[tuple[int, int]], a: int, b: int, c: int) -> Calls:
+    """Return, for each kernel row and place of a row in the scratch, ``calls`` moved there.
+
+    ``a`` and ``c`` are the bytes between kernel rows, ``b`` between places.
+    """
+    return {
+        (kh, slot): [moved(arguments, kh * a, slot * b, kh * c) for arguments in calls]
+        for kh, slot in taps
+    }

@@ -15,7 +15,7 @@ def copy_transposed(source: Array, target: Array) -> None:
     """
     m, n = source.shape
     spare = None
-    if source.strides[0] % _PAGE == 0:
+    if m and source.strides[0] % _PAGE == 0:
         spare = xp.empty((min(m, _BLOCK // 2), min(n, _BLOCK) + _GAP), source.dtype)
     step = _BLOCK if spare is None else len(spare)
     for row in range(0, m, step):

@@ -9,9 +9,9 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from exec.errors import UsageError
-from exec.network.memory import scratch_elements
 from exec.network.modules import Flatten, Linear
 from exec.network.network import INPUT, Network
+from exec.network.scratch import scratch_elements
 from exec.plan.options import PlanOptions
 from exec.plan.places import EXCHANGED, STAGE_INPUT, Places, places_of
 from exec.plan.shards import NodeShard, Split, shards_of

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping
 
+from exec.network.network import INPUT
 from exec.plan.places import EXCHANGED, STAGE_INPUT
 from exec.plan.schedule import microbatch_order
 from exec.plan.shards import NodeShard, Split
@@ -50,12 +51,16 @@ def _forward(stage: Writer, microbatch: int) -> Iterator[Op]:
     first, last = layout.nodes[0], layout.nodes[-1]
     features = network.num_features if layout.is_first else 0
     classes = network.num_classes if layout.is_last else 0
+    is_turned = layout.is_first and not layout.has_rows
+    pixels = network.pixels(INPUT) if is_turned else 1
     if layout.exchange is not None:  # other samples' images than labels
         rows = layout.rows_at(first, stage.rows[microbatch])
-        yield stage.workload.compute(Kernel.LOAD, first, microbatch, Shape(rows, features, 0))
+        shape = Shape(rows, features, 0, q=pixels)
+        yield stage.workload.compute(Kernel.LOAD, first, microbatch, shape)
         yield stage.compute(Kernel.LOAD, last, microbatch, 0, classes)
     elif layout.is_first or layout.is_last:
-        yield stage.compute(Kernel.LOAD, first, microbatch, features, classes)
+        shape = Shape(stage.rows[microbatch], features, classes, q=pixels)
+        yield stage.workload.compute(Kernel.LOAD, first, microbatch, shape)
     if not layout.is_first:
         id, part = f"recv.a.{microbatch}", stage.value(STAGE_INPUT, microbatch)
         yield Receive(id, part, At(Axis.PP, layout.stage - 1), FORWARD_TAG)

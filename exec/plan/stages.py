@@ -63,7 +63,10 @@ def check_stages(network: Network, num_stages: int, cuts: tuple[int, ...]) -> No
     if not cuts:
         return
     if len(cuts) != num_stages - 1:
-        raise UsageError(f"stages must name the first layers of {num_stages - 1} stages, of all but the first, got {len(cuts)}")  # fmt: skip
+        raise UsageError(
+            f"stages must name {num_stages - 1} of the layers, the first of each stage but the "
+            f"first with pp {num_stages}, got {len(cuts)}"
+        )
     if list(cuts) != sorted(set(cuts)) or not set(cuts) <= set(starts[1:]):
         known = ", ".join(network.nodes[start].name for start in starts[1:])
         raise UsageError(
@@ -75,6 +78,8 @@ def check_stages(network: Network, num_stages: int, cuts: tuple[int, ...]) -> No
 def exchange_node(network: Network) -> int:
     """Return the first dense layer behind the last convolution, where the batch is exchanged.
 
+    It alone takes what is exchanged.
+
     Source: A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks",
     arXiv:1404.5997 (2014).
 
@@ -83,7 +88,10 @@ def exchange_node(network: Network) -> int:
     """
     convolutions = [i for i, node in enumerate(network.nodes) if isinstance(node.module, Conv2d)]
     last = max(convolutions, default=len(network.nodes))
-    found = next((start for start in network.stage_starts if start > last), None)
+    found = next(
+        (start for start in network.stage_starts if start > last and network.consumers[start - 1] == (start,)),
+        None,
+    )  # fmt: skip
     if found is None:
         raise UsageError(
             f"strategy krizhevsky needs convolutions and dense layers behind them, got net "

@@ -54,8 +54,9 @@ class Writer:
     def compute_node(self, kernel: Kernel, shard: NodeShard, microbatch: int) -> Op:
         """Return the op that runs ``kernel`` on this rank's share of a node."""
         rows = self.layout.rows_at(shard.node, self.rows[microbatch])
-        shape = self.workload.shape(shard.node, rows, shard.num_inputs, shard.num_outputs)
-        return self.workload.compute(kernel, shard.node, microbatch, shape)
+        return self.workload.compute_node(
+            kernel, shard.node, microbatch, rows, shard.num_inputs, shard.num_outputs
+        )
 
     def value(self, home: int, microbatch: int, grain: int = 1) -> Part:
         """Return where the value at ``home`` is, whole, split between channels of ``grain`` numbers."""

@@ -14,7 +14,8 @@ from exec.plan.epoch import check_plan, plan_epoch
 from exec.plan.nodes import check_nodes, without_effect
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
-from exec.plan.strategy import SYNCHRONOUS, Strategy, mesh_of
+from exec.plan.stages import parse_stages
+from exec.plan.strategy import LOCKSTEP, Strategy, mesh_of
 from exec.program.check import check_program
 from exec.program.ops import Algorithm
 from exec.program.program import Program
@@ -38,6 +39,8 @@ def show(
     tp: int | None = None,
     microbatches: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
+    stages: str | None = None,
+    sync_batchnorm: Flag = False,
     algorithm: Algorithm = Algorithm.LIBRARY,
     ranks_per_node: int | None = None,
     overlap: Flag = False,
@@ -54,7 +57,7 @@ def show(
     Parameters
     ----------
     net
-        Widths of the layers: inputs, hidden units, classes.
+        Widths of the layers, the name of a network such as resnet18, or a TOML or ONNX file.
     batch
         The global batch.
     strategy
@@ -71,6 +74,11 @@ def show(
         Parts into which each replica's batch is cut.
     schedule
         The pipeline's schedule.
+    stages
+        The first layers of all pipeline stages but the first, as layer2.0.conv1,fc; balanced by
+        flops unless given.
+    sync_batchnorm
+        Let replicas normalise by the whole batch.
     algorithm
         The collectives' algorithm.
     ranks_per_node
@@ -102,7 +110,8 @@ def show(
     positive("steps", steps)
     on_node = mesh.world_size if ranks_per_node is None else ranks_per_node
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
-                          parse_every(average_every), servers, ranks_per_node=on_node)  # fmt: skip
+                          parse_every(average_every), servers, ranks_per_node=on_node,
+                          stages=parse_stages(stages, workload.network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     check_plan(workload, mesh, options)
     if algorithm is Algorithm.HIERARCHICAL:
         check_nodes(mesh, on_node)
@@ -111,7 +120,7 @@ def show(
     if note := without_effect(mesh, algorithm, on_node, is_given=ranks_per_node is not None):
         sys.stderr.write(f"{note}\n")
     segments = plan_epoch(workload, mesh, options, steps * batch)
-    if strategy in SYNCHRONOUS:
+    if strategy in LOCKSTEP:
         segments = segments[:1]
     expanded = {id(each.program): expand(each.program) for each in segments}
     if mesh.world_size <= _MAX_CHECKED_RANKS:

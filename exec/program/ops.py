@@ -83,7 +83,8 @@ class Shape:
     """What a kernel works on: ``n`` samples, ``k`` inputs to each of ``m`` outputs (or elements).
 
     On images ``m`` are channels, each at ``p`` positions; they come from ``q`` positions of the
-    input through a window of ``w``, all of whose channels ``k`` counts.
+    input through a window of ``w``, all of whose channels ``k`` counts. A load has ``q`` positions
+    if it turns images, which come samples first.
     """
 
     n: int

@@ -7,9 +7,10 @@ from typing import Any
 
 from exec.network import modules as described
 from exec.network.network import pooling_window
+from exec.network.scratch import SMALL_PRODUCT
 from exec.nn.activation import ReLU
 from exec.nn.addition import Add
-from exec.nn.backend import SMALL_PRODUCT, Array, Indices, xp
+from exec.nn.backend import Array, Indices, xp
 from exec.nn.convolution import Conv2d
 from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
 from exec.nn.normalisation import BatchNorm2d
@@ -197,7 +198,7 @@ class KernelBinder:
                 is_copied = views.has_rows and n * op.shape.k * op.shape.m <= SMALL_PRODUCT
                 return Linear(
                     weight, bias, grad_weight, grad_bias, views.output(), grad_input,
-                    scratch=work[: weight.size].reshape(weight.shape) if adds else None, adds=adds,
+                    adds=adds,
                     row_major=buffers.matrix("work", op.shape.k, n) if is_copied else None,
                     sample_major=op.layer == layout.exchange, adds_input=adds_input,
                 )  # fmt: skip

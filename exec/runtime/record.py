@@ -15,6 +15,7 @@ from exec.runtime.monitor import Usage
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
 from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
 from exec.runtime.utilisation import utilisation_line, utilisation_record
+from exec.transport.threads import THREADS
 
 
 def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: int) -> str:
@@ -51,6 +52,9 @@ def training_record(
     """Return the record of a training; all ranks must call it together.
 
     ``sent_bytes`` are all ranks' by the end, tests and all; an epoch's are those of training.
+    ``memory`` has what each rank allocated, and by how much the largest process outgrew what it was
+    before the first epoch: with the libraries' own memory, and less what loading the data had freed.
+    Ranks that are threads share one process, and its growth is that of all of them.
     """
     plan, wire = session.plan, session.transport
     is_hierarchical = plan.options.algorithm is Algorithm.HIERARCHICAL
@@ -61,7 +65,8 @@ def training_record(
         times = [epoch.time_s / steps for epoch in epochs]
     num_timed = session.num_timed if session.place is not None else 0
     timed, parts = breakdown(num_timed, *session.mean_turn(), wire)
-    memory = wire.gather_objects(session.buffers.nbytes)
+    memory = wire.gather_objects((session.buffers.nbytes, session.peak_growth_nbytes))
+    allocated, growths = zip(*memory, strict=True)
     arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
     sent_nbytes = sum(wire.gather_objects(wire.nbytes_sent))
     step_time_s = statistics.median(times) if times else None
@@ -91,7 +96,12 @@ def training_record(
         "samples_per_s": plan.workload.global_batch / step_time_s if step_time_s else None,
         "epochs": [asdict(epoch) for epoch in epochs],
         "timed_step": asdict(parts) | {"count": timed, "one_in": TIMED_EVERY} if timed else None,
-        "memory_bytes": max(memory),
+        "memory_bytes": max(allocated),
+        "memory": {
+            "allocated_bytes": list(allocated),
+            "peak_growth_bytes": max((each for each in growths if each is not None), default=None),
+            "is_growth_of_all_ranks": wire.size > 1 and wire.library == THREADS,
+        },
         "sent_bytes": sent_nbytes,
         "sent_bytes_per_epoch": round(statistics.median(each.sent_bytes for each in epochs))
         if epochs
@@ -114,6 +124,14 @@ def summary(record: dict[str, Any]) -> str:
     return _times(record) + (f"\n{utilisation_line(used)}" if used else "")
 
 
+def _growth(memory: dict[str, Any]) -> str:
+    """Return by how much the largest process grew in training, for people."""
+    if (grown := memory["peak_growth_bytes"]) is None:
+        return ""
+    whose = "all ranks' process" if memory["is_growth_of_all_ranks"] else "process"
+    return f" ({whose} grew by {grown / 2**20:.1f} MiB)"
+
+
 def _times(record: dict[str, Any]) -> str:
     step_s = record["step_time_s"]
     if step_s is None:
@@ -122,7 +140,7 @@ def _times(record: dict[str, Any]) -> str:
         f"{step_s * 1e6:.1f} us a step ({'by the epoch; ' * (record['strategy'] in DIFFERING)}median; one in ten below "
         f"{record['step_time_p10_s'] * 1e6:.1f}, one in ten above "
         f"{record['step_time_p90_s'] * 1e6:.1f}), {record['samples_per_s']:,.0f} samples/s, "
-        f"{record['memory_bytes'] / 2**20:.2f} MiB a rank\n"
+        f"{record['memory_bytes'] / 2**20:.2f} MiB a rank{_growth(record['memory'])}\n"
     )
     if (stale := record["staleness"]) is not None:
         head += (

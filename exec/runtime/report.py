@@ -2,8 +2,10 @@
 
 import os
 import platform
+import resource
 import socket
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +77,12 @@ def is_oversubscribed(transport: Transport) -> bool:
 def num_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_nbytes() -> int:
+    """Return the most memory that this process, with all its threads, has ever been in."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10  # elsewhere it is in KiB
 
 
 def cpu_model() -> str:

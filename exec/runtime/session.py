@@ -14,16 +14,17 @@ from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import plan_epoch, plan_rest
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
+from exec.plan.samples import image_starts, sample_starts, shared_rows
 from exec.program.check import check_program
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel
-from exec.program.peers import split_size, split_start
+from exec.program.peers import split_start
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
-from exec.runtime.report import compute_and_held_s
+from exec.runtime.report import compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
 from exec.runtime.step import Step, bind_step
 from exec.runtime.step_times import mean_step_times_s
@@ -99,12 +100,16 @@ class Session:
 
     ``spans`` are those of the ``num_timed`` turns that were done with a clock around every op.
     With a ``start`` the first epoch can begin there; ``last_program`` is that of the last turn.
+    ``peak_growth_nbytes`` is by how much the process has outgrown the most that it was in before,
+    when the first epoch was trained and not yet tested.
     """
 
     def __init__(
         self, plan: TrainingPlan, dataset: Dataset, transport: Transport, start: Start = Start()
     ) -> None:
         self.plan, self.dataset, self.transport = plan, dataset, transport
+        self._peak_before = peak_nbytes()
+        self.peak_growth_nbytes: int | None = None
         workload, mesh, options = plan.workload, plan.mesh, plan.options
         dp_rank, stage, tp_rank = mesh.coordinates(transport.rank)
         num_samples = len(dataset.train_labels)
@@ -169,25 +174,17 @@ class Session:
     def _bind(self, program: Program, samples: int, replayed: Iterator[int] | None) -> _Bound:
         plan, rank = self.plan, self.transport.rank
         role = program.role_of(rank)
-        starts: tuple[int, ...] = (0,)  # a ticket's samples are one rank's
+        images: tuple[int, ...] = (0,)
+        starts = images  # a ticket's samples are one rank's
+        shared = (len(program.trainers), plan.options, samples)
         if self.place is not None and not role.until:
-            starts = sample_starts(len(program.trainers), plan.options, samples, self.place)
-        shared_rows: tuple[int, ...] = ()
-        if plan.options.sync_batchnorm:
-            trainers = len(program.trainers)
-            each_rows = [
-                microbatch_rows(trainers, plan.options, samples, i) for i in range(trainers)
-            ]
-            shared_rows = tuple(map(sum, zip(*each_rows, strict=True)))
-        image_starts = starts
-        if self.buffers.layout.exchange is not None and self.place is not None:
-            share = plan.mesh.tp, plan.mesh.coordinates(rank)[2]
-            rows = microbatch_rows(len(program.trainers), plan.options, samples, self.place)
-            image_starts = tuple(
-                start + split_start(each, *share) for start, each in zip(starts, rows, strict=True)
-            )
+            starts = images = sample_starts(*shared, self.place)
+            if self.buffers.layout.exchange is not None:
+                tp_rank = plan.mesh.coordinates(rank)[2]
+                images = image_starts(*shared, self.place, plan.mesh.tp, tp_rank)
+        together = shared_rows(*shared) if plan.options.sync_batchnorm else ()
         binder = KernelBinder(self.buffers, self._feed, plan.learning_rate, plan.momentum,
-                              role.samples, starts, image_starts, shared_rows)  # fmt: skip
+                              role.samples, starts, images, together)  # fmt: skip
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         slowness = dict(plan.slowness).get(rank, 1.0)
         step = bind_step(program, self._wire, self.buffers, binder, queue, slowness)
@@ -258,6 +255,8 @@ class Session:
                 self._began_s += held_up_s
                 before_s = now_s + held_up_s
         self.epoch_steps, time_s = steps, self.epoch_time_s()
+        if self.peak_growth_nbytes is None:
+            self.peak_growth_nbytes = peak_nbytes() - self._peak_before
         sent = self.transport.nbytes_sent - sent_before
         totals = self.transport.gather_objects((self.loss_sum(), sent, time_s))
         losses, sents, times_s = zip(*totals, strict=True)
@@ -361,16 +360,3 @@ class Session:
 def _most_rows(role: Role) -> int:
     """Return the most samples of a microbatch of ``role``, 0 if it does not train."""
     return max((op.shape.n for op in role.ops if isinstance(op, Compute) and op.kernel is not Kernel.UPDATE), default=0)  # fmt: skip
-
-
-def sample_starts(num_trainers: int, options: PlanOptions, batch: int, place: int) -> tuple[int, ...]:  # fmt: skip
-    """Return where in the global batch each microbatch of the trainer at ``place`` begins."""
-    start, rows = split_start(batch, num_trainers, place), split_size(batch, num_trainers, place)
-    count = options.num_microbatches
-    return tuple(start + split_start(rows, count, i) for i in range(count))
-
-
-def microbatch_rows(num_trainers: int, options: PlanOptions, batch: int, place: int) -> tuple[int, ...]:  # fmt: skip
-    """Return how many samples of a global batch are in each microbatch of the trainer at ``place``."""
-    rows, count = split_size(batch, num_trainers, place), options.num_microbatches
-    return tuple(split_size(rows, count, i) for i in range(count))

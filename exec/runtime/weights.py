@@ -8,7 +8,7 @@ from exec.plan.shards import Split
 from exec.program.ops import CollectiveKind
 from exec.program.peers import Part
 from exec.runtime.buffers import Buffers
-from exec.runtime.pieces import initial_share, mean_of, parameter_pairs, share_of, stat_positions
+from exec.runtime.pieces import mean_of, parameter_pairs, share_of, stat_positions
 from exec.transport.protocol import Transport
 
 
@@ -33,17 +33,9 @@ def gather_weights(buffers: Buffers, transport: Transport, owned: Part | None) -
     return weights
 
 
-def initialise_weights(buffers: Buffers, seed: int, start: int = 0) -> None:
-    """Set this rank's parameters and running statistics to its share of the seeded ones."""
-    _set(buffers, *initial_share(buffers.layout, seed, buffers.dtype, start))
-
-
 def scatter_weights(buffers: Buffers, weights: Weights) -> None:
     """Set this rank's parameters and running statistics to its share of ``weights``."""
-    _set(buffers, *share_of(buffers.layout, weights))
-
-
-def _set(buffers: Buffers, flat: Array, stats: Array) -> None:
+    flat, stats = share_of(buffers.layout, weights)
     buffers.set_parameters(flat)
     if buffers.stats.size:
         buffers.stats[...] = stats

@@ -23,6 +23,8 @@ GAMMA_S = PER_UNIT_S  # to add one number
 NODE_SHARE = 0.1  # what a message inside a node costs of one between nodes
 _LAST_KNEE = float(1 << 62)
 _SOURCE = "made by hand"
+# The multiply-adds, by one way or the other, or the elements that a kernel looks at.
+_UNITS = ({"nkm"}, {"row_npkm", "patch_npkm"}, {"npmw"}, {"npm"}, {"nm"}, {"m"})
 
 
 def curve(*segments: tuple[float, float, float], nbytes: Range = EVERYTHING) -> Curve:
@@ -53,10 +55,10 @@ def links(alpha_s: float = ALPHA_S, beta_s_per_byte: float = BETA_S_PER_BYTE) ->
 def kernel_model(kernel: Kernel, fixed_s: float, per_unit_s: float) -> KernelModel:
     """Return a model that charges an op, and each multiply-add, or element where there are none."""
     names = features(kernel, Shape(1, 1, 1), 1, (1, 1))
-    unit = next(name for name in ("nkm", "nm", "m") if name in names)
-    coefficients = dict.fromkeys(names, 0.0) | {"fixed": fixed_s, unit: per_unit_s}
+    unit = next(unit for unit in _UNITS if unit <= set(names))
+    coefficients = dict.fromkeys(names, 0.0) | {"fixed": fixed_s} | dict.fromkeys(unit, per_unit_s)
     return KernelModel(coefficients_s=coefficients, n=EVERYTHING, k=EVERYTHING, m=EVERYTHING,
-                       rel_sigma=0.1, num_samples=10)  # fmt: skip
+                       p=EVERYTHING, q=EVERYTHING, w=EVERYTHING, rel_sigma=0.1, num_samples=10)  # fmt: skip
 
 
 def compute(fixed_s: float = FIXED_S, per_unit_s: float = PER_UNIT_S, **changed: object) -> Compute:

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.machine import Machine
-from exec.network.network import mlp
+from exec.network.modules import Add, AvgPool, BatchNorm2d, Conv2d, Linear, MaxPool, ReLU
+from exec.network.network import Network, build, mlp
 from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.step import plan_step
+from exec.plan.strategy import Strategy
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
     Algorithm,
@@ -34,6 +36,7 @@ from sim.simulate import simulate
 from sim.solve import solve
 from tests.agreement.hand_made import ALPHA_S, BETA_S_PER_BYTE, links, machine, machines
 from tests.agreement.readers import ROUND, SAME, Plan, even_widths
+from tests.exec.random_networks import small_networks
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
 POWERS = (2, 4, 8, 16)
@@ -103,7 +106,7 @@ def test_two_levels_agree_on_any_machine_for_any_numbers_of_nodes_and_ranks_on_t
     mesh = Mesh(nodes * node_size)
     options = PlanOptions(1, Schedule.GPIPE, bucket, overlap, Algorithm.HIERARCHICAL,
                           ranks_per_node=node_size)  # fmt: skip
-    program = plan_step(Workload(even_widths(mesh, 2), mesh.dp, 8), mesh, options)
+    program = plan_step(Workload(mlp(*even_widths(mesh, 2)), mesh.dp, 8), mesh, options)
     costs = Costs(on, mesh, real or node_size)
     simulated = simulate(expand(program), costs, one_lane=one_lane).step_time_s
     assert simulated == pytest.approx(solve(program, costs, one_lane=one_lane).step_time_s, rel=SAME)  # fmt: skip
@@ -145,7 +148,7 @@ def test_pipelines_of_up_to_two_stages_agree(
 ) -> None:
     for batch in (microbatches, 3 * microbatches, 3 * microbatches + 1):
         options = PlanOptions(microbatches, schedule)
-        assert_same(Plan(Workload(WIDTHS, batch, 8), Mesh(pp=stages), options, one_lane))
+        assert_same(Plan(Workload(mlp(*WIDTHS), batch, 8), Mesh(pp=stages), options, one_lane))
 
 
 @pytest.mark.parametrize("one_lane", [False, True])
@@ -157,7 +160,7 @@ def test_gpipe_of_any_number_of_stages_agrees(
     # All messages go forward, then all go backward: no two ever meet at a port.
     for batch in (microbatches, 3 * microbatches, 3 * microbatches + 1):
         options = PlanOptions(microbatches, Schedule.GPIPE)
-        assert_same(Plan(Workload(WIDTHS, batch, 8), Mesh(pp=stages), options, one_lane))
+        assert_same(Plan(Workload(mlp(*WIDTHS), batch, 8), Mesh(pp=stages), options, one_lane))
 
 
 @SETTINGS
@@ -170,7 +173,7 @@ def test_gpipe_agrees_on_any_machine(
 ) -> None:
     options = PlanOptions(microbatches, Schedule.GPIPE)
     assert_same(
-        Plan(Workload(WIDTHS, rows * microbatches, 8), Mesh(pp=stages), options, one_lane), on
+        Plan(Workload(mlp(*WIDTHS), rows * microbatches, 8), Mesh(pp=stages), options, one_lane), on
     )
 
 
@@ -203,10 +206,66 @@ def test_hybrids_without_stages_agree_for_expanded_algorithms_too(
         assert_same(plan)
 
 
+def even_network(mesh: Mesh) -> Network:
+    """Return a residual network whose shards and gradients all ranks divide evenly."""
+    unit = mesh.tp * mesh.dp
+    conv = Conv2d(2 * unit, (3, 3), padding=(1, 1), has_bias=False)
+    return build("even", (2, 6, 6), [
+        ("conv1", conv, ()), ("bn1", BatchNorm2d(), ()), ("relu1", ReLU(), ()), ("pool", MaxPool((2, 2), (2, 2)), ()),
+        ("conv2", conv, ()), ("bn2", BatchNorm2d(), ()), ("relu2", ReLU(), ()),
+        ("conv3", conv, ()), ("bn3", BatchNorm2d(), ()), ("add", Add(), ("bn3", "pool")), ("relu3", ReLU(), ()),
+        ("average", AvgPool(), ()), ("fc1", Linear(4 * unit), ()), ("relu4", ReLU(), ()), ("fc2", Linear(2 * unit), ()),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("mesh", [Mesh(), Mesh(2), Mesh(8), Mesh(tp=2), Mesh(tp=4)], ids=str)
+def test_convolutional_networks_agree_on_replicas_and_on_shards(
+    mesh: Mesh, algorithm: Algorithm, sync: bool, one_lane: bool
+) -> None:
+    options = PlanOptions(2, bucket_nbytes=1, overlap=one_lane, algorithm=algorithm, sync_batchnorm=sync)  # fmt: skip
+    assert_same(Plan(Workload(even_network(mesh), 4 * mesh.dp, 8), mesh, options, one_lane))
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize(
+    ("mesh", "schedule", "microbatches"),
+    [
+        (Mesh(pp=2), Schedule.ONE_F_ONE_B, 5), (Mesh(2, 2), Schedule.ONE_F_ONE_B, 3), (Mesh(1, 2, 2), Schedule.GPIPE, 3),
+        (Mesh(2, 2, 2), Schedule.ONE_F_ONE_B, 2), (Mesh(pp=4), Schedule.GPIPE, 4),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_pipelines_of_convolutions_agree(
+    mesh: Mesh, schedule: Schedule, microbatches: int, one_lane: bool
+) -> None:
+    options = PlanOptions(microbatches, schedule, 1)
+    workload = Workload(even_network(mesh), 2 * mesh.dp * microbatches, 8)
+    assert_same(Plan(workload, mesh, options, one_lane))
+
+
+@SETTINGS
+@given(on=machines(), network=small_networks(), ranks=st.sampled_from((1, 2, 3, 5)), sync=st.booleans())  # fmt: skip
+def test_any_network_agrees_on_any_machine_with_the_library(
+    on: Machine, network: Network, ranks: int, sync: bool
+) -> None:
+    options = PlanOptions(bucket_nbytes=200, overlap=True, sync_batchnorm=sync)
+    assert_same(Plan(Workload(network, 2 * ranks, 8), Mesh(ranks), options), on)
+
+
+@pytest.mark.parametrize("one_lane", [False, True])
+@pytest.mark.parametrize("mesh", [Mesh(tp=2), Mesh(tp=4), Mesh(2, 1, 2)], ids=str)
+def test_an_exchanged_batch_agrees(mesh: Mesh, one_lane: bool) -> None:
+    options = PlanOptions(2, bucket_nbytes=1, strategy=Strategy.KRIZHEVSKY, sync_batchnorm=True)
+    assert_same(Plan(Workload(even_network(mesh), 2 * mesh.world_size, 8), mesh, options, one_lane))
+
+
 @pytest.mark.parametrize("algorithm", Algorithm)
 def test_ranks_of_one_node_agree_as_those_of_many_do(algorithm: Algorithm) -> None:
     mesh, options = Mesh(8), PlanOptions(algorithm=algorithm)
-    program = plan_step(Workload(even_widths(mesh, 2), 8, 8), mesh, options)
+    program = plan_step(Workload(mlp(*even_widths(mesh, 2)), 8, 8), mesh, options)
     costs = Costs(ROUND, mesh, 8)
     simulated = simulate(expand(program), costs, one_lane=False).step_time_s
     assert simulated == pytest.approx(solve(program, costs, one_lane=False).step_time_s, rel=SAME)

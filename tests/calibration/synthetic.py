@@ -1,5 +1,8 @@
 """Samples made from coefficients that a test knows, with the noise it asks for."""
 
+from dataclasses import asdict
+from functools import cache
+
 import numpy as np
 
 from calibration.features import features
@@ -24,6 +27,11 @@ TRUTH = {
     "fixed": 2e-6, "nkm": 2.5e-11, "nk": 1e-10, "km": 2e-10, "nm": 4e-10, "n": 3e-9, "k": 2e-9, "m": 5e-10,
     "km_inner_miss": 1e-10, "km_outer_miss": 3e-10, "nm_inner_miss": 1e-10, "m_inner_miss": 1e-10, "m_outer_miss": 3e-10,
     "momentum": 1e-6, "velocity": 5e-10, "velocity_inner_miss": 1e-10, "velocity_outer_miss": 3e-10,
+    "turned": 1e-5, "nk_turned": 1e-9, "nm_outer_miss": 3e-10, "npm": 3e-10, "npm_inner_miss": 1e-10, "npm_outer_miss": 3e-10, "pieces": 2e-6,
+    "nqc": 2e-10, "nqc_miss": 3e-10, "npm_miss": 2e-10, "km_miss": 2e-10,
+    "row_calls": 1.5e-6, "row_blocks": 1e-6, "row_runs": 1e-8, "row_npkm": 2.2e-11, "row_npk": 5e-11, "row_npmw": 4e-11, "row_rows_km": 2e-10, "row_copies": 4e-10,
+    "patch_calls": 1e-6, "patch_npkm": 2.1e-11, "patch_npk": 3e-10, "patch_npk_miss": 3e-10, "patch_runs": 1e-8, "patch_blocks_km": 2e-10, "patch_copies": 2e-10,
+    "whole_m": 3e-8, "whole_runs": 6e-9, "whole_nqm": 2e-10, "w": 1e-6, "runs": 1e-8, "npmw": 3e-10, "nqm": 3e-10, "nqm_inner_miss": 1e-10, "nqm_outer_miss": 3e-10,
 }  # fmt: skip
 SUMS = tuple(1 << power for power in range(6, 23, 2))
 
@@ -35,8 +43,19 @@ def true_time_s(kernel: Kernel, shape: Shape, working_set: int) -> float:
     )
 
 
+@cache
+def measured(num_rungs: int) -> tuple[tuple[Kernel, Shape, int], ...]:
+    """Return what the kernels of a ladder work on, each once, and the bytes that are held."""
+    found: dict[tuple[Kernel, Shape, int], None] = {}
+    for workload in ladder(num_rungs):
+        role = plan_step(workload, Mesh()).roles[0]
+        ops = [op for op in role.ops if isinstance(op, Compute)]
+        found |= dict.fromkeys((op.kernel, op.shape, role.nbytes) for op in ops)
+    return tuple(found)
+
+
 def kernel_samples(
-    num_rungs: int = 56, noise: float = 0.0, outliers: float = 0.0
+    num_rungs: int = 112, noise: float = 0.0, outliers: float = 0.0
 ) -> list[KernelSample]:
     """Return a sample of every kernel on a ladder, with log-normal ``noise``.
 
@@ -55,27 +74,24 @@ def kernel_samples(
         found.append(
             KernelSample(
                 kernel=kernel,
-                n=shape.n,
-                k=shape.k,
-                m=shape.m,
+                **asdict(shape),
                 working_set=working_set,
                 time_s=time_s,
             )
         )
 
-    for workload in ladder(num_rungs):
-        role = plan_step(workload, Mesh()).roles[0]
-        for op in role.ops:
-            if isinstance(op, Compute):
-                add(op.kernel, op.shape, role.nbytes)
+    for kernel, shape, working_set in measured(num_rungs):
+        add(kernel, shape, working_set)
     for elements in SUMS:
         add(Kernel.ACCUMULATE, Shape(0, 0, elements), 8 * elements)
+        for kernel in (Kernel.TRANSPOSE, Kernel.TRANSPOSE_BACKWARD):
+            add(kernel, Shape(16, 0, elements // 16), 8 * elements)
     return found
 
 
 def all_samples() -> list[Sample]:
     """Return samples of every kind."""
-    found: list[Sample] = list(kernel_samples(16))
+    found: list[Sample] = list(kernel_samples(32))
     for is_busy, factor in ((False, 1.0), (True, 1.3)):
         found += [
             StepSample(net=f"{width}-4", batch=8, is_neighbour_busy=is_busy, time_s=factor * (1e-3 + 2e-5),

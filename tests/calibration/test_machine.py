@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from pydantic import ValidationError
 from calibration.find import find_machine, local_profile, shipped_machines
 from calibration.machine import Compute, Curve, Machine, Range, Tier, read_machine, write_machine
 from exec.errors import MachineError
+from exec.program.mesh import Mesh
 from exec.program.ops import Kernel, Shape
+from sim.costs import Costs
 from tests.agreement.hand_made import compute, curve, kernel_model, link, machine, machines, storage
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
@@ -77,9 +80,9 @@ DAMAGES = [
     ),
     (
         set_in("compute", "kernels", "load", "coefficients_s", to={"cubed": 1.0}),
-        "load must have a coefficient for each of fixed, n, nk, nm, got cubed",
+        "load must have a coefficient for each of fixed, n, nk, nm, turned, nk_turned, got cubed",
     ),
-    (set_in("compute", "kernels", to={}), "lacks load, linear"),
+    (set_in("compute", "kernels", to={}), "compute.kernels: "),
     (set_in("links", "moon", to={}), "links.moon"),
     (set_in("links", "node", "message", "segments", to=[]), "links.node.message.segments: "),
     (
@@ -147,6 +150,38 @@ def test_a_kernels_time_is_the_sum_of_its_features() -> None:
     assert model.time_s(Kernel.LINEAR, Shape(2, 3, 4), 1, (1, 1)) == pytest.approx(
         1e-3 + 24e-6, rel=1e-12
     )
+
+
+def older() -> Machine:
+    """Return a machine calibrated before there were convolutions, through its file's JSON."""
+    document = json.loads(FULL.model_dump_json(exclude_none=True))
+    kernels = document["compute"]["kernels"]
+    document["compute"]["kernels"] = {
+        name: {key: value for key, value in kernels[name].items() if key not in "pqw"}
+        for name in ("load", "linear", "sigmoid", "loss", "linear_backward_first", "update")
+    }
+    for name in ("turned", "nk_turned"):
+        del document["compute"]["kernels"]["load"]["coefficients_s"][name]
+    return Machine.model_validate_json(json.dumps(document))
+
+
+def test_an_older_machine_answers_for_dense_networks() -> None:
+    model, shape = older().kernel_model(Kernel.LOAD), Shape(8, 16, 4)
+    now = FULL.kernel_model(Kernel.LOAD)
+    costs = [each.time_s(Kernel.LOAD, shape, 1, (1, 1)) for each in (model, now)]
+    assert costs[0] == costs[1] > 0
+    assert model.is_within(shape)
+    assert not model.is_within(replace(shape, q=49))
+
+
+def test_a_kernel_that_was_not_measured_is_an_error_when_it_is_asked_for() -> None:
+    message = "^machine made has no cost for conv; calibrate it again with python -m calibration$"
+    with pytest.raises(MachineError, match=message):
+        older().model_copy(update={"name": "made"}).kernel_model(Kernel.CONV)
+    costs = Costs(older(), Mesh(), ranks_per_node=1)
+    assert costs.kernel_s(Kernel.LINEAR, Shape(4, 8, 2), 1) > 0
+    with pytest.raises(MachineError, match="has no cost for conv"):
+        costs.kernel_s(Kernel.CONV, Shape(4, 72, 2, 16, 16, 9), 1)
 
 
 def part(name: str, **sections: object) -> Machine:

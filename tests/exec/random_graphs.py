@@ -67,10 +67,10 @@ class _Draft:
         """Bring all that nobody takes to ``classes``, and add it up."""
         last = ""
         for value in [each for each in self.shapes if each in self.unused]:
-            if self.shapes[value][1:] != (1, 1):
-                value = self.add(self.pick([Flatten(), AvgPool()]), value)
-            value = self.add(Linear(classes), value)
-            last = self.add(Add(), *self.pick([(last, value), (value, last)])) if last else value
+            is_flat = self.shapes[value][1:] == (1, 1)
+            flat = value if is_flat else self.add(self.pick([Flatten(), AvgPool()]), value)
+            own = self.add(Linear(classes), flat)
+            last = self.add(Add(), *self.pick([(last, own), (own, last)])) if last else own
         if self.pick([False, False, True]):
             self.add(Flatten(), last)
 

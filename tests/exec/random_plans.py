@@ -8,8 +8,8 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
-from exec.network.modules import BatchNorm2d
-from exec.network.network import Network, mlp
+from exec.network.modules import Add, AvgPool, BatchNorm2d, Conv2d, Linear, ReLU
+from exec.network.network import Network, build, mlp
 from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import num_trainers, plan_epoch
@@ -80,6 +80,15 @@ def factorisations(ranks: int) -> list[Mesh]:
 def draw_mlp(pick: Pick) -> Network:  # type: ignore[type-arg]  # of anything
     """Return a network of dense layers."""
     return mlp(*(pick(range(1, 10)) for _ in range(pick(range(1, 6)))), pick(range(2, 10)))
+
+
+def small_residual() -> Network:
+    """Return a residual network of three layers with weights, one sum, and all its kinds but one."""
+    return build("small_residual", (2, 4, 4), [
+        ("conv1", Conv2d(4, (3, 3), padding=(1, 1)), ()), ("bn1", BatchNorm2d(), ()), ("relu1", ReLU(), ()),
+        ("conv2", Conv2d(4, (3, 3), padding=(1, 1), has_bias=False), ()), ("bn2", BatchNorm2d(), ()),
+        ("add", Add(), ("bn2", "relu1")), ("relu2", ReLU(), ()), ("pool", AvgPool(), ()), ("fc", Linear(3), ()),
+    ])  # fmt: skip
 
 
 def draw_case(

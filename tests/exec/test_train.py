@@ -69,6 +69,20 @@ def test_json_record_says_what_was_run_and_how_it_went(serial: dict[str, object]
     assert epochs[1]["loss"] < epochs[0]["loss"]
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_record_says_what_was_allocated_and_how_the_process_grew(ranks: int) -> None:
+    big = ("--net", "cnn:1x16x8:26", "--batch", 2048, "--num-train", 4096, "--num-test", 16)
+    record = record_of(train(*big, "--ranks", ranks, "--epochs", 1, "--json"))
+    memory = record["memory"]
+    assert isinstance(memory, dict)
+    allocated = memory["allocated_bytes"]
+    assert len(allocated) == ranks
+    assert record["memory_bytes"] == max(allocated)
+    assert memory["is_growth_of_all_ranks"] is (ranks > 1)
+    # Threads share a process. It has the arrays, less what it was larger before, and the libraries'.
+    assert 0.5 < memory["peak_growth_bytes"] / sum(allocated) < 2
+
+
 SHARED = [
     ("--strategy", "data", "--ranks", 2),
     ("--strategy", "data", "--ranks", 3, "--algorithm", "ring", "--overlap", "--bucket-kib", 1),
@@ -172,7 +186,7 @@ def test_saved_weights_load_bit_by_bit_on_another_mesh(tmp_path: Path) -> None:
         for path in (first, second)
     )
     assert before == after
-    assert sorted(before) == [f"layers.{i}.{name}" for i in range(2) for name in ("bias", "weight")]
+    assert sorted(before) == [f"linear{i}.{name}" for i in range(2) for name in ("bias", "weight")]
     assert sorted(tmp_path.iterdir()) == [first, second]
 
 
@@ -255,7 +269,7 @@ def test_other_net_s_model_file_is_one_message_and_status_2(tmp_path: Path) -> N
     path = tmp_path / "model.safetensors"
     assert train(*SMALL, "--save", path).returncode == 0
     ended = train(*SHORT, "--net", "128-13-26", "--load", path)
-    assert_one_error(ended, "layers.0.weight must be (13, 128) for net 128-13-26")
+    assert_one_error(ended, "linear0.weight must be (13, 128) for net 128-13-26")
 
 
 @pytest.mark.mpi

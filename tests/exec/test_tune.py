@@ -78,7 +78,7 @@ def test_search_tries_each_point_and_saves_the_best(grid: tuple[Path, dict[str, 
     assert best["trial"]["index"] == record["best"]
     assert 0 <= best["test_accuracy"] <= 1
     weights = load_file(out / "best.safetensors")
-    assert weights["layers.0.weight"].shape == (12, 128)
+    assert weights["linear0.weight"].shape == (12, 128)
     for trial in trained:
         assert [epoch["epoch"] for epoch in trial["epochs"]] == [1, 2]
         assert trial["epochs"][-1]["accuracy"] == trial["accuracy"]

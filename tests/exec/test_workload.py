@@ -28,7 +28,7 @@ def test_net_that_is_not_widths_is_refused(net: str) -> None:
     ("widths", "batch", "message"),
     [
         ((5,), 1, "net must have an input and an output width, got 5"),
-        ((0, 2), 1, "net must have widths of at least 1, got 0-2"),
+        ((0, 2), 1, "net must have widths of 1 to 10 million, got 0-2"),
         ((5, 1), 1, "net must end in at least 2 classes, got 5-1"),
         ((5, 2), 0, "batch must be at least 1, got 0"),
     ],
@@ -41,7 +41,7 @@ def test_workload_that_cannot_be_is_refused(
 
 
 def test_width_that_no_memory_holds_is_refused() -> None:
-    with pytest.raises(UsageError, match="at most 10 million"):
+    with pytest.raises(UsageError, match="1 to 10 million"):
         parse_net("128-99999999-26")
 
 
@@ -50,12 +50,12 @@ def test_parameters_are_weights_and_biases() -> None:
     assert Workload(mlp(128, 100, 26), 1).num_parameters == 12_900 + 2_626
 
 
-def test_flops_of_a_layer_are_three_products_or_two_for_the_first() -> None:
+def test_flops_of_a_dense_layer_are_three_products_or_two_for_the_first() -> None:
     # One multiply-add is 2 flops; a product of k x m for one sample is 2 k m. The first layer needs
     # no gradient of its input. The bias costs m forward and m backward.
     workload = Workload(mlp(7, 5, 3), 1)
-    assert workload.layer_flops(0) == 2 * (2 * 7 * 5) + 2 * 5
-    assert workload.layer_flops(1) == 3 * (2 * 5 * 3) + 2 * 3
+    assert workload.node_flops(0) == 2 * (2 * 7 * 5) + 2 * 5
+    assert workload.node_flops(2) == 3 * (2 * 5 * 3) + 2 * 3
 
 
 @pytest.mark.parametrize("kernel", Kernel)

@@ -22,6 +22,7 @@ from exec.program.parse import parse_program
 from exec.program.program import Program
 from exec.program.text import format_program
 from exec.workload import Workload
+from tests.exec.random_plans import small_residual
 
 FOLDER = Path(__file__).parent
 
@@ -30,6 +31,11 @@ def plan(net: str, batch: int, mesh: Mesh, **options: object) -> Program:
     """Return the expanded program of ``net`` on ``mesh``."""
     widths = tuple(map(int, net.split("-")))
     return expand(plan_step(Workload(mlp(*widths), batch), mesh, PlanOptions(**options)))  # type: ignore[arg-type]  # by name
+
+
+def residual(batch: int, mesh: Mesh, **options: object) -> Program:
+    """Return the expanded program of a small residual network on ``mesh``."""
+    return expand(plan_step(Workload(small_residual(), batch), mesh, PlanOptions(**options)))  # type: ignore[arg-type]  # by name
 
 
 def epoch(
@@ -82,6 +88,11 @@ def golden_programs() -> dict[str, Program]:
             "6-5-4", 4, Mesh(pp=2), num_microbatches=2, schedule=Schedule.GPIPE
         ),
         "tensor_2_ranks": plan("6-5-4-3", 4, Mesh(tp=2)),
+        "residual_serial": residual(4, Mesh()),
+        "residual_data_2_ranks_sync_batchnorm": residual(4, Mesh(2), sync_batchnorm=True),
+        "residual_pipeline_2_stages": residual(4, Mesh(pp=2), num_microbatches=2),
+        "residual_tensor_2_ranks": residual(4, Mesh(tp=2)),
+        "residual_krizhevsky_2_ranks": residual(4, Mesh(tp=2), strategy=Strategy.KRIZHEVSKY),
         "hybrid_2x2x2_halving_doubling": plan(
             "6-5-4", 8, Mesh(2, 2, 2), num_microbatches=2, algorithm=Algorithm.HALVING_DOUBLING
         ),

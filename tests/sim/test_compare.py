@@ -72,6 +72,21 @@ def test_rows_are_the_forecasts_of_predict(capsys: pytest.CaptureFixture[str], o
         assert rows[name]["staleness"] == last["staleness"]
 
 
+def test_the_best_of_each_shape_of_mesh_is_that_of_predict(
+    capsys: pytest.CaptureFixture[str], on: Path
+) -> None:
+    net = ("--net", "svhn-cnn", "--batch", "64", "--nodes", "4")
+    rows = {row["scheme"]: row for row in record(capsys, on, *net)["rows"]}
+    run(predict_app, *net, "--machine", str(on), "--json")
+    last = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["nodes"] == 4]
+    assert {"tensor", "hybrid", "krizhevsky"} <= {row["strategy"] for row in last}
+    for row in last:
+        own = rows["all-reduce, library" if row["strategy"] == "data" else row["strategy"]]
+        assert own["step_time_s"] == pytest.approx(row["step_time_s"], rel=SAME)
+        assert own["mesh"] == row["mesh"]
+        assert own["imbalance"] == row["imbalance"]
+
+
 def test_bytes_of_an_epoch_are_those_of_its_messages(
     capsys: pytest.CaptureFixture[str], on: Path
 ) -> None:
@@ -115,6 +130,14 @@ def test_a_slow_node_hurts_the_all_reduce_more_than_the_asynchronous_server(
     assert min(hurt.values()) >= 1 - SAME
 
 
+def test_a_batch_too_small_for_replicas_leaves_the_meshes_and_nothing_to_cross(
+    capsys: pytest.CaptureFixture[str], on: Path
+) -> None:
+    found = record(capsys, on, "--batch", "2", "--nodes", "16")
+    assert {row["strategy"] for row in found["rows"]} == {"tensor", "hybrid"}
+    assert found["crossovers"] == []
+
+
 def test_the_picture_is_drawn(tmp_path: Path, on: Path) -> None:
     pytest.importorskip("matplotlib")
     run(app, *NET, "--nodes", "4", "--machine", str(on), "--plot", str(tmp_path / "c.svg"))
@@ -130,7 +153,7 @@ def test_the_picture_is_drawn(tmp_path: Path, on: Path) -> None:
         (("--slow", "99=2"), "slow must name ranks 0 .. 63"),
         (("--slow", "1=0.5"), "slow must have a factor of at least 1"),
         (("--plot", "c.txt"), "plot must be"),
-        (("--batch", "2"), "batch must be at least"),
+        (("--batch", "2", "--nodes", "4096"), "batch must be at least"),
         (("--nodes", "100000"), "at most 16,384"),
     ],
 )

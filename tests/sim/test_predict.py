@@ -20,7 +20,7 @@ ROW = {
     "nodes", "ranks", "strategy", "engine", "step_time_s", "speedup", "speedup_low", "speedup_high",
     "efficiency", "memory_bytes", "breakdown", "extrapolated", "mesh", "microbatches", "schedule",
     "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s", "step_time_upper_s", "average_every",
-    "servers", "staleness",
+    "servers", "staleness", "memory", "memory_by_schedule", "stages", "imbalance", "sync_batchnorm",
 }  # fmt: skip
 PARTS = {"compute_s", "exposed_comm_s", "bubble_s", "wait_s", "overhead_s", "checkpoint_s"}
 Finished = subprocess.CompletedProcess[str]
@@ -395,3 +395,56 @@ def test_checkpoints_add_their_share_to_every_step(predict: Predict, tmp_path: P
     table = predict(*options[:-1], "--checkpoint-every", "8").stdout
     assert "ckpt" in table
     assert "ckpt" not in predict(*options[:-1]).stdout
+
+
+def test_krizhevsky_s_hybrid_is_tried_where_the_network_admits_it(predict: Predict) -> None:
+    found = rows(predict("--nodes", "4", "--net", "svhn-cnn", "--batch", "64", "--json"))
+    own = [row for row in found if row["strategy"] == "krizhevsky"]
+    assert [row["nodes"] for row in own] == [2, 4]
+    assert all(row["mesh"]["tp"] > 1 and row["mesh"]["pp"] == 1 for row in own)
+    dense = rows(predict("--nodes", "4", "--json"))
+    assert "krizhevsky" not in {row["strategy"] for row in dense}
+    refused(predict("--nodes", "4", "--strategy", "krizhevsky"), "needs convolutions and dense")
+
+
+def test_pipelines_are_cut_by_the_machine_and_say_so(predict: Predict) -> None:
+    pipe = ("--nodes", "2", "--net", "svhn-cnn", "--batch", "64", "--dp", "1", "--pp", "2", "--tp", "1")  # fmt: skip
+    (chosen,) = rows(predict(*pipe, "--json"))
+    assert len(chosen["stages"]) == 2
+    assert chosen["stages"][0]["first_layer"] == "conv1"
+    times_s = [stage["time_s"] for stage in chosen["stages"]]
+    assert chosen["imbalance"] == pytest.approx(2 * max(times_s) / sum(times_s), rel=SAME)
+    costliest = []
+    for layer in ("conv2", "fc1", "fc2"):
+        micro = ("--microbatches", str(chosen["microbatches"]))
+        (row,) = rows(predict(*pipe, *micro, "--stages", layer, "--json"))
+        assert row["stages"][1]["first_layer"] == layer
+        costliest.append(max(stage["time_s"] for stage in row["stages"]))
+    assert max(times_s) == pytest.approx(min(costliest), rel=SAME)
+    refused(predict("--nodes", "2", "--stages", "fc1", "--net", "svhn-cnn"), "stages needs a mesh")
+    refused(predict(*pipe, "--stages", "fc3"), "stages must be")
+    assert f"begin at conv1, {chosen['stages'][1]['first_layer']}" in predict(*pipe).stdout
+
+
+def test_memory_is_broken_down_and_its_parts_are_the_whole(predict: Predict) -> None:
+    asked = ("--nodes", "4", "--net", "svhn-cnn", "--batch", "64")
+    for row in rows(predict(*asked, "--json")):
+        parts = {name: value for name, value in row["memory"].items() if name.endswith("_bytes")}
+        assert sum(parts.values()) == row["memory_bytes"]
+        assert row["memory"]["num_slots"] >= 1
+        is_pipe = row["mesh"]["pp"] > 1
+        assert set(row["memory_by_schedule"]) == ({"gpipe", "1f1b"} if is_pipe else set())
+        if is_pipe:
+            assert row["memory_by_schedule"][row["schedule"]] == row["memory_bytes"]
+    assert "activations" not in predict(*asked).stdout
+    assert "activations" in predict(*asked, "--memory").stdout
+
+
+def test_sharing_statistics_costs_messages_only_where_there_are_any(predict: Predict) -> None:
+    asked = ("--nodes", "2", "--net", "resnet18-small", "--batch", "32", "--strategy", "data", "--json")  # fmt: skip
+    own, shared = (rows(predict(*asked, *more))[-1] for more in ((), ("--sync-batchnorm",)))
+    assert shared["sync_batchnorm"]
+    assert shared["step_time_s"] > own["step_time_s"]
+    plain = predict("--nodes", "2", "--strategy", "data", "--sync-batchnorm")
+    assert "sync-batchnorm changes nothing" in plain.stdout
+    refused(predict("--strategy", "averaging", "--sync-batchnorm"), "sync-batchnorm needs ranks")

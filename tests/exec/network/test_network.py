@@ -1,6 +1,7 @@
 """Laws of networks, and the graphs that are refused."""
 
 import math
+import pickle
 from collections.abc import Sequence
 
 import pytest
@@ -37,7 +38,7 @@ def test_every_layer_comes_after_its_inputs_and_is_used(network: Network) -> Non
 
 @given(small_networks())
 def test_one_value_crosses_where_a_stage_may_begin(network: Network) -> None:
-    for first in network.stage_starts:
+    for first in network.stage_starts[1:]:  # the first stage has all that comes before
         later = network.nodes[first:]
         assert len({value for node in later for value in node.inputs if value < first}) == 1
 
@@ -114,3 +115,11 @@ def test_graph_that_cannot_be_is_refused(image: tuple[int, int, int], steps: Ste
 def test_network_of_another_name_is_equal_and_of_another_layer_is_not() -> None:
     assert build("a", (4, 1, 1), [FC]) == build("b", (4, 1, 1), [FC])
     assert mlp(4, 3, 2) != mlp(4, 5, 2)
+
+
+def test_what_is_cached_is_not_pickled() -> None:
+    network = mlp(6, 5, 3)
+    hash(network)
+    copy = pickle.loads(pickle.dumps(network))  # our own
+    assert (copy, copy.name) == (network, network.name)
+    assert set(vars(copy)) == {"name", "image", "nodes"}

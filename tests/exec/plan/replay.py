@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from exec.network.modules import (
-    Add,
     BatchNorm2d,
     Conv2d,
     Flatten,
@@ -217,7 +216,9 @@ class Replay:
                 raise ReplayError(f"race on {name} of rank {state.rank}: {each.what} and {self.what}")  # fmt: skip
         state.accesses[name].append(_Access(self.now, start, stop, is_write, self.what))
 
-    def _read(self, state: _RankState, name: str, span: range, scale: int = 1) -> list[Token | None]:
+    def _read(
+        self, state: _RankState, name: str, span: range, scale: int = 1
+    ) -> list[Token | None]:
         self._touch(state, name, span.start * scale, span.stop * scale, False)
         held = state.buffers[name]
         return [held.get(i) for i in span]
@@ -361,7 +362,9 @@ class Replay:
             case Kernel.TRANSPOSE_BACKWARD:
                 value, span = network.nodes[node].inputs[0], range(network.width(network.nodes[node].inputs[0]))  # fmt: skip
                 terms = self._brought(node, 0, range(self.case.mesh.tp))
-                self._need(state, *self._exchanged(state, "ge", "gradient", value, b, terms, own=True))
+                self._need(
+                    state, *self._exchanged(state, "ge", "gradient", value, b, terms, own=True)
+                )
                 name, places, rows = self._where(state, value, b, span, gradient=True)
                 self._write(state, name, places, self._tokens(state, "gradient", value, b, span, terms), rows)  # fmt: skip
             case kernel if kernel.endswith("backward") or "backward_" in kernel:
@@ -465,7 +468,9 @@ class Replay:
             if shard.num_parameters:
                 span = range(*self._piece(state, shard.node))
                 terms = self._shares(state, shard.node, range(count))
-                tokens: list[Token] = [(("parameters", shard.node), i - span.start, terms) for i in span]
+                tokens: list[Token] = [
+                    (("parameters", shard.node), i - span.start, terms) for i in span
+                ]
                 self._need(state, "grad", span, tokens)
                 self._touch(state, "param", span.start, span.stop, True)
 
@@ -492,7 +497,7 @@ class Replay:
         base = part.buffer.split(".")[0]
         if base == "grad" or base[0] == "s":
             return range(part.start, part.stop), 1
-        microbatch = int(id.split(".")[-1])
+        microbatch = int(id.rsplit(".", maxsplit=1)[-1])
         if base in ("e", "ge"):
             return range(state.rows[microbatch]), state.layout.exchanged_width
         rows = state.layout.rows_at(self._home_of(state, base), state.rows[microbatch])

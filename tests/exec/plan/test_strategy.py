@@ -3,12 +3,14 @@
 import pytest
 
 from exec.errors import UsageError
+from exec.network.network import mlp
 from exec.plan.epoch import idle_options
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of, strategy_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
-from tests.exec.random_plans import factorisations
+from exec.workload import Workload
+from tests.exec.random_plans import factorisations, small_residual
 
 PURE = {
     Strategy.DATA: Mesh(dp=6),
@@ -69,6 +71,9 @@ def test_factors_that_contradict_are_refused(
 @pytest.mark.parametrize(
     ("mesh", "options", "idle"),
     [
+        (Mesh(2), PlanOptions(sync_batchnorm=True, stages=(3,)), ["stages"]),
+        (Mesh(pp=2), PlanOptions(sync_batchnorm=True, stages=(3,)), ["sync-batchnorm"]),
+        (Mesh(tp=2), PlanOptions(sync_batchnorm=True, strategy=Strategy.KRIZHEVSKY, overlap=True), []),
         (Mesh(2), PlanOptions(overlap=True, algorithm=Algorithm.RING), []),
         (Mesh(), PlanOptions(overlap=True, algorithm=Algorithm.RING), ["overlap", "algorithm"]),
         (Mesh(tp=2), PlanOptions(overlap=True, algorithm=Algorithm.RING), ["overlap"]),
@@ -80,4 +85,9 @@ def test_factors_that_contradict_are_refused(
 def test_options_that_change_nothing_are_named(
     mesh: Mesh, options: PlanOptions, idle: list[str]
 ) -> None:
-    assert idle_options(mesh, options) == idle
+    assert idle_options(Workload(small_residual(), 8), mesh, options) == idle
+
+
+def test_networks_without_normalisation_have_none_to_share() -> None:
+    options = PlanOptions(sync_batchnorm=True)
+    assert idle_options(Workload(mlp(6, 4), 8), Mesh(2), options) == ["sync-batchnorm"]

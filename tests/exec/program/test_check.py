@@ -18,25 +18,25 @@ from exec.program.parse import parse_program
 from exec.program.program import Program
 from exec.program.text import format_program
 from exec.workload import Workload
-from tests.exec.random_plans import Case, cases
+from tests.exec.random_plans import Case, all_cases
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=400)
 
 
 @SETTINGS
-@given(cases())
+@given(all_cases())
 def test_every_planned_program_is_legal(case: Case) -> None:
     check_program(case.program)
 
 
 @SETTINGS
-@given(cases())
+@given(all_cases())
 def test_every_expanded_program_is_legal(case: Case) -> None:
     check_program(case.expanded)
 
 
 @settings(SETTINGS, max_examples=60)
-@given(cases())
+@given(all_cases())
 def test_short_last_batch_is_legal_too(case: Case) -> None:
     # The last batch of an epoch may be smaller than the number of ranks: some have nothing to do.
     for batch in {1, case.workload.global_batch // 2 or 1}:

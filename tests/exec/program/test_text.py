@@ -26,7 +26,7 @@ from exec.program.parse import parse_program
 from exec.program.peers import AnyRank, At, Chunks, Part, Peer, Rank, Shift, Xor
 from exec.program.program import Program, Role
 from exec.program.text import format_program
-from tests.exec.random_plans import Case, cases
+from tests.exec.random_plans import Case, all_cases
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -80,7 +80,7 @@ PROGRAMS = st.builds(
 
 
 @SETTINGS
-@given(cases())
+@given(all_cases())
 def test_planned_and_expanded_programs_parse_back(case: Case) -> None:
     for program in (case.program, case.expanded):
         assert parse_program(format_program(program)) == program

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exec.data.dataset import Dataset
+from exec.network.modules import Linear
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
@@ -36,7 +37,10 @@ ALL_STEPS = 2.2 * ONE_STEP
 
 def tolerance(case: Case, factor: float) -> float:
     """Return ``factor`` for the additions on the way to a gradient: forward, backward and batch."""
-    num_terms = 2 * sum(case.workload.widths) + case.workload.global_batch + case.mesh.world_size
+    network = case.workload.network
+    widths = [network.num_features]
+    widths += [node.shape[0] for node in network.nodes if isinstance(node.module, Linear)]
+    num_terms = 2 * sum(widths) + case.workload.global_batch + case.mesh.world_size
     return factor * math.sqrt(num_terms)
 
 
@@ -51,19 +55,21 @@ class Trained:
 
 def dataset_of(case: Case) -> Dataset:
     """Return two batches and a short one, which may leave some ranks without samples."""
-    batch, widths = case.workload.global_batch, case.workload.widths
-    generator = np.random.Generator(np.random.PCG64([batch, *widths]))
+    batch, network = case.workload.global_batch, case.workload.network
+    shapes = [network.num_features, *(node.shape[0] for node in network.nodes)]
+    generator = np.random.Generator(np.random.PCG64([batch, *shapes]))
     num_train = 2 * batch + int(generator.integers(0, batch))
-    images = generator.random((num_train + 3, widths[0]), dtype=np.float32)
-    labels = generator.integers(0, widths[-1], num_train + 3)
+    images = generator.random((num_train + 3, network.num_features), dtype=np.float32)
+    labels = generator.integers(0, network.num_classes, num_train + 3)
     return Dataset(
         "random",
         images[:num_train],
         labels[:num_train],
         images[num_train:],
         labels[num_train:],
-        widths[-1],
+        network.num_classes,
         "",
+        network.image,
     )
 
 
@@ -109,7 +115,7 @@ def serial(plan: TrainingPlan) -> TrainingPlan:
 
 def flat_weights(session: Session) -> NDArray[np.float64]:
     """Return all weights and biases in one array."""
-    return np.concatenate([np.concatenate([w.ravel(), b]) for w, b in session.weights()])
+    return session.weights().parameters
 
 
 def train(plan: TrainingPlan, dataset: Dataset, wire: Transport) -> Trained:

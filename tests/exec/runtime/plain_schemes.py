@@ -1,83 +1,145 @@
-"""Oracles: what schemes make of the weights, told plainly, without programs or messages.
+"""Oracles: what plans make of the weights, told plainly, without programs or messages.
 
-Weights are one flat array: of each layer the (units, inputs) weights and the biases.
+Weights are one flat array, and running statistics another: those of :class:`Weights`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exec.data.dataset import Dataset
-from exec.nn.initial import initial_weights
+from exec.nn.initial import initial_node
+from exec.plan.epoch import num_trainers
+from exec.plan.strategy import ROUNDS
 from exec.program.peers import split_size, split_start
 from exec.runtime.session import TrainingPlan
+from tests.exec.runtime.plain_network import Blur, Flat, PlainNetwork, exactly
 
-Flat = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Learnt = tuple[Flat, Flat]
+"""Weights and running statistics."""
 
 
-def start_of(plan: TrainingPlan, start: int = 0) -> Flat:
-    """Return the weights that replica ``start`` begins with; of replicas that begin alike, 0."""
-    pairs = enumerate(pairwise(plan.workload.widths))
-    arrays = [
-        (initial_weights(plan.seed, layer, k, m, np.float64, start).ravel(), np.zeros(m))
-        for layer, (k, m) in pairs
-    ]
-    return np.concatenate([np.concatenate(pair) for pair in arrays])
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a training comes to: the loss of each epoch, the weights, the running statistics."""
+
+    losses: list[float]
+    weights: Flat
+    stats: Flat
 
 
-def gradient(
-    plan: TrainingPlan, flat: Flat, dataset: Dataset, indices: Indices
-) -> tuple[float, Flat]:
-    """Return the sum over the samples ``indices`` of the loss, and of its gradient."""
-    widths, place, weights = plan.workload.widths, 0, []
-    for k, m in pairwise(widths):
-        weights.append((flat[place : place + k * m].reshape(m, k), flat[place + k * m :][:m]))
-        place += k * m + m
-    outputs = [dataset.train_images[indices].T.astype(np.float64)]
-    for w, b in weights[:-1]:
-        outputs.append(1 / (1 + np.exp(-(w @ outputs[-1] + b[:, None]))))
-    w, b = weights[-1]
-    logits = w @ outputs[-1] + b[:, None]
-    p = np.exp(logits) / np.exp(logits).sum(axis=0)
-    labels, columns = dataset.train_labels[indices], np.arange(len(indices))
-    loss = -np.log(p[labels, columns]).sum()
-    p[labels, columns] -= 1
-    found: list[Flat] = []
-    for (w, _), a in zip(reversed(weights), reversed(outputs), strict=True):
-        found = [(p @ a.T).ravel(), p.sum(axis=1), *found]
-        p = (w.T @ p) * a * (1 - a)
-    return float(loss), np.concatenate(found)
+@dataclass(slots=True)
+class Oracle:
+    """Trains as ``plan`` says, on ``dataset``; ``blur`` rounds all that is computed."""
+
+    plan: TrainingPlan
+    dataset: Dataset
+    blur: Blur = exactly
+
+    def gradient(
+        self, flat: Flat, stats: Flat, groups: Sequence[Indices]
+    ) -> tuple[float, Flat, Flat]:
+        """Return the sums over samples of the loss and of its gradient, and the statistics then.
+
+        Each of ``groups``, one after the other, is normalised by its own statistics; of no samples
+        there are none.
+        """
+        total, found = 0.0, np.zeros_like(flat)
+        for group in groups:
+            network = PlainNetwork(self.plan.workload.network, flat, stats, self.blur)
+            images, labels = self.dataset.train_images[group], self.dataset.train_labels[group]
+            loss, gradient = network.gradient(images, labels)
+            total, found, stats = total + loss, found + gradient, network.stats
+        return total, self.blur(found), stats
+
+    def groups(self, batch: Indices) -> list[list[Indices]]:
+        """Return, for each that has statistics of its own, the samples that it normalises together."""
+        options, mesh = self.plan.options, self.plan.mesh
+        sharers = mesh.tp if options.is_exchanged else 1
+        found = []
+        for share in _parts(batch, num_trainers(mesh, options)):
+            microbatches = _parts(share, options.num_microbatches)
+            found += list(zip(*(_parts(each, sharers) for each in microbatches), strict=True))
+        if options.sync_batchnorm:
+            return [[np.concatenate(each) for each in zip(*found, strict=True)]]
+        return [list(each) for each in found]
+
+    def train(self, orders: Sequence[Indices], starts: Sequence[Learnt] = ()) -> Told:
+        """Return what epochs that take samples in ``orders`` come to.
+
+        Replicas that train on their own may begin differently: with ``starts``, one of each.
+        """
+        starts = starts or [start_of(self.plan)]
+        if self.plan.options.strategy in ROUNDS:
+            return self._train_in_rounds(orders, starts)
+        return self._train_in_step(orders, *starts[0])
+
+    def _move(self, w: Flat, v: Flat, g: Flat) -> tuple[Flat, Flat]:
+        v = self.plan.momentum * v + g
+        return self.blur(w - self.plan.learning_rate * v), v
+
+    def _train_in_step(self, orders: Sequence[Indices], w: Flat, start: Flat) -> Told:
+        v, losses = np.zeros_like(w), []
+        stats = [start for _ in self.groups(orders[0])]
+        for order in orders:
+            losses.append(0.0)
+            for batch in _batches(order, self.plan.workload.global_batch):
+                g = np.zeros_like(w)
+                for i, groups in enumerate(self.groups(batch)):
+                    loss, own, stats[i] = self.gradient(w, stats[i], groups)
+                    g += own / len(batch)
+                    losses[-1] += loss / len(order)
+                w, v = self._move(w, v, g)
+        return Told(losses, w, np.mean(stats, axis=0))
+
+    def _train_in_rounds(self, orders: Sequence[Indices], starts: Sequence[Learnt]) -> Told:
+        """Let replicas train on their own, and average their weights every H steps."""
+        plan, losses = self.plan, []
+        replicas = range(num_trainers(plan.mesh, plan.options))
+        w = [starts[i % len(starts)][0] for i in replicas]
+        stats = [starts[i % len(starts)][1] for i in replicas]
+        v, seen = [np.zeros_like(each) for each in w], [0 for _ in replicas]
+        for order in orders:
+            batches = _batches(order, plan.workload.global_batch)
+            losses.append(0.0)
+            for number, batch in enumerate(batches, 1):
+                for i, groups in enumerate(self.groups(batch)):
+                    count = sum(map(len, groups))
+                    loss, g, stats[i] = self.gradient(w[i], stats[i], groups)
+                    w[i], v[i] = self._move(w[i], v[i], g / max(1, count))
+                    seen[i] += count
+                    losses[-1] += loss / len(order)
+                every = plan.options.average_every or len(batches)
+                if number % every == 0 or number == len(batches):
+                    mean = sum(w[i] * (seen[i] / sum(seen)) for i in replicas)
+                    w, seen = [self.blur(mean) for _ in replicas], [0 for _ in replicas]
+        return Told(losses, w[0], np.mean(stats, axis=0))
 
 
-def train_locally(
-    plan: TrainingPlan, dataset: Dataset, orders: Sequence[Indices], num_replicas: int
-) -> tuple[list[float], Flat]:
-    """Return the losses of epochs and the weights of replicas averaged every H steps."""
-    replicas = range(num_replicas)
-    starts = [i if plan.has_independent_starts else 0 for i in replicas]
-    w = [start_of(plan, start) for start in starts]
-    v = [np.zeros_like(each) for each in w]
-    seen, losses, size = [0] * num_replicas, [], plan.workload.global_batch
-    for order in orders:
-        batches = [order[i : i + size] for i in range(0, len(order), size)]
-        losses.append(0.0)
-        for number, batch in enumerate(batches, 1):
-            for i in replicas:
-                first, count = (cut(len(batch), num_replicas, i) for cut in (split_start, split_size))  # fmt: skip
-                loss, g = gradient(plan, w[i], dataset, batch[first : first + count])
-                v[i] = plan.momentum * v[i] + g / max(1, count)
-                w[i] = w[i] - plan.learning_rate * v[i]
-                seen[i] += count
-                losses[-1] += loss / len(order)
-            every = plan.options.average_every or len(batches)
-            if number % every == 0 or number == len(batches):
-                mean = sum(w[i] * (seen[i] / sum(seen)) for i in replicas)
-                w, seen = [mean for _ in replicas], [0] * num_replicas
-    return losses, w[0]
+def start_of(plan: TrainingPlan, start: int = 0) -> Learnt:
+    """Return what replica ``start`` begins with; of replicas that begin alike, 0."""
+    network = plan.workload.network
+    flat, stats = [], [np.zeros(0)]
+    for node in range(len(network.nodes)):
+        if network.parameters(node):
+            own = initial_node(network, node, plan.seed, np.float64, start)
+            flat += [each.ravel() for each in (own.weight, own.bias) if each is not None]
+            stats += [each for each in (own.mean, own.variance) if each is not None]
+    return np.concatenate(flat), np.concatenate(stats)
+
+
+def _parts(samples: Indices, count: int) -> list[Indices]:
+    """Return ``samples`` cut into parts, the first ones larger by one if need be."""
+    starts = [split_start(len(samples), count, i) for i in range(count)]
+    sizes = [split_size(len(samples), count, i) for i in range(count)]
+    return [samples[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+
+
+def _batches(order: Indices, size: int) -> list[Indices]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 @dataclass(slots=True)
@@ -88,6 +150,7 @@ class Served:
     """
 
     weights: Flat
+    stats: Flat
     losses: list[float] = field(default_factory=list)
     taken: list[list[int]] = field(default_factory=list)
     staleness: list[list[int]] = field(default_factory=list)
@@ -101,6 +164,7 @@ class _Worker:
     pulled: Flat
     versions: list[int]
     gradient: Flat
+    stats: Flat
     unanswered: set[int] = field(default_factory=set)
     stretch: int = 0  # of the epoch's tickets
     ticket: int = -1
@@ -124,18 +188,20 @@ def tickets_of(order: Indices, batch: int, num_workers: int) -> list[Stretch]:
 
 
 def serve(
-    plan: TrainingPlan,
-    dataset: Dataset,
+    oracle: Oracle,
     orders: Sequence[Indices],
     arrivals: Sequence[Sequence[int]],
+    start: Learnt | None = None,
 ) -> Served:
     """Re-enact asynchronous servers that took the messages of ``arrivals`` in that order."""
+    plan = oracle.plan
     servers, num_workers = len(arrivals), plan.mesh.dp - len(arrivals)
-    w = start_of(plan)
+    w, stats = start or start_of(plan)
+    w = w.copy()
     v = np.zeros_like(w)
     pieces = [slice(split_start(w.size, servers, s), split_start(w.size, servers, s + 1)) for s in range(servers)]  # fmt: skip
-    found = Served(w, staleness=[[] for _ in arrivals])
-    workers = {servers + place: _Worker(place, w.copy(), [0] * servers, v) for place in range(num_workers)}  # fmt: skip
+    found = Served(w, stats, staleness=[[] for _ in arrivals])
+    workers = {servers + place: _Worker(place, w.copy(), [0] * servers, v, stats) for place in range(num_workers)}  # fmt: skip
     updates = [0] * servers
 
     def begin(worker: _Worker, stretches: list[Stretch], ticket: int) -> None:
@@ -143,9 +209,9 @@ def serve(
             divisor, tickets = stretches[worker.stretch]
             if 0 <= ticket < len(tickets):
                 samples = tickets[ticket]
-                loss, g = gradient(plan, worker.pulled, dataset, samples)
+                loss, g, worker.stats = oracle.gradient(worker.pulled, worker.stats, [samples])
                 worker.gradient, worker.unanswered = g / divisor, set(range(servers))
-                found.losses[-1] += loss / len(dataset.train_labels)
+                found.losses[-1] += loss / len(oracle.dataset.train_labels)
                 found.taken[-1] += samples.tolist()
                 return
             worker.stretch += 1
@@ -171,7 +237,7 @@ def serve(
                 worker, piece = workers[arrivals[s][updates[s]]], pieces[s]
                 found.staleness[s].append(updates[s] - worker.versions[s])
                 v[piece] = plan.momentum * v[piece] + worker.gradient[piece]
-                w[piece] -= plan.learning_rate * v[piece]
+                w[piece] = oracle.blur(w[piece] - plan.learning_rate * v[piece])
                 updates[s] += 1
                 worker.pulled[piece], worker.versions[s] = w[piece], updates[s]
                 worker.unanswered.remove(s)
@@ -181,4 +247,5 @@ def serve(
                 if not worker.unanswered:
                     begin(worker, stretches, worker.ticket)
         assert not any(worker.unanswered for worker in workers.values())
+    found.stats = np.mean([worker.stats for worker in workers.values()], axis=0)
     return found

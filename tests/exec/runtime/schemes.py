@@ -43,10 +43,11 @@ from tests.exec.runtime.equivalence import (
 from tests.exec.runtime.plain_schemes import (
     Flat,
     Indices,
+    Oracle,
+    Told,
     serve,
     start_of,
     tickets_of,
-    train_locally,
 )
 
 
@@ -81,6 +82,11 @@ def assert_as(case: Case, found: Trained, losses: object, weights: Flat) -> None
         np.testing.assert_allclose(one, other, rtol=0, atol=atol, err_msg=f"{name} of {case}")  # type: ignore[arg-type]  # arrays
 
 
+def assert_told(case: Case, found: Trained, told: Told) -> None:
+    """Assert that ``found`` is what an oracle told."""
+    assert_as(case, found, told.losses, told.weights)
+
+
 def trained_serially(plan: TrainingPlan, dataset: Dataset) -> Trained:
     """Return the same training on one rank."""
     return run_threads(1, lambda one: train(serial(plan), dataset, one))[0]
@@ -105,7 +111,7 @@ def keep_to_scheme(case: Case, wire: Transport) -> None:
         assert np.isfinite(found.losses).all()
     else:
         alone = Session(serial(plan), dataset, run_threads(1, lambda one: one)[0])
-        assert_as(case, found, *train_locally(plan, dataset, orders_of(alone), case.num_trainers))
+        assert_told(case, found, Oracle(plan, dataset).train(orders_of(alone)))
         if every == 1 and not case.workload.has_momentum:
             expected = trained_serially(plan, dataset)
             assert_as(case, found, expected.losses, expected.weights)
@@ -142,7 +148,7 @@ def serve_as_recorded(case: Case, wire: Transport) -> None:
     # Threads add in the same order too.
     elsewhere = run_threads(wire.size, lambda each: train_served(plan, dataset, each)[0])[0]
     assert elsewhere.weights.tobytes() == found.weights.tobytes()
-    told = serve(plan, dataset, orders_of(session), arrivals)
+    told = serve(Oracle(plan, dataset), orders_of(session), arrivals)
     assert_as(case, found, told.losses, told.weights)
     every = np.arange(len(dataset.train_labels))
     stretches = tickets_of(every, case.workload.global_batch, case.num_trainers)
@@ -188,7 +194,7 @@ def average_conserves_the_mean_of_samples(wire: Transport) -> None:
         before = wire.gather_objects(session.buffers.parameters.copy())
         assert len({each.tobytes() for each in before}) == wire.size
         for rank, each in enumerate(before):
-            assert each.tobytes() == start_of(plan, rank).tobytes()
+            assert each.tobytes() == start_of(plan, rank)[0].tobytes()
         session.run_epoch(1)
         after = wire.gather_objects(session.buffers.parameters.copy())
         assert len({each.tobytes() for each in after}) == 1
@@ -204,7 +210,8 @@ def independent_starts_meet_at_the_first_average(wire: Transport) -> None:
     found = train(plan, dataset, wire)
     assert len(set(wire.gather_objects(found.digest))) == 1
     alone = Session(serial(plan), dataset, run_threads(1, lambda one: one)[0])
-    assert_as(case, found, *train_locally(plan, dataset, orders_of(alone), wire.size))
+    starts = [start_of(plan, rank) for rank in range(wire.size)]
+    assert_told(case, found, Oracle(plan, dataset).train(orders_of(alone), starts))
 
 
 def replicas_differ_inside_a_round_only(wire: Transport) -> None:
@@ -219,7 +226,7 @@ def replicas_differ_inside_a_round_only(wire: Transport) -> None:
         first = 0 if strategy is Strategy.AVERAGING else 1
         assert len({each.tobytes() for each in inside[first:]}) == wire.size - first
         if strategy in MASTERS:  # the master waits with what it handed out
-            assert inside[0].tobytes() == start_of(session.plan).tobytes()
+            assert inside[0].tobytes() == start_of(session.plan)[0].tobytes()
         session = Session(scheme_plan(case), dataset, wire)
         session.run_epoch(1)
         owned = session.buffers.parameters.copy()
@@ -244,11 +251,11 @@ def lock_loses_no_update(wire: Transport) -> None:
     program = parse_program(ADDING.format(ranks=wire.size, size=size))
     check_program(program)
     shared = {"param": wire.share(size if wire.rank == 0 else 0, "float64")}
-    layout = layout_of(workload.widths, program.mesh, 0, 0)
+    layout = layout_of(workload.network, program.mesh, 0, 0)
     buffers = Buffers(workload, layout, program.roles[0], 0, 0, "float64", wire.rank, shared)
     buffers.arrays["grad"][...] = -(wire.rank + 1)
     feed = Feed(np.zeros((1, 1)), np.zeros(1, np.int64), np.arange(0))
-    binder = KernelBinder(buffers, feed, 1.0, 0.0, 1, (0,))
+    binder = KernelBinder(buffers, feed, 1.0, 0.0, 1, (0,), (0,))
     step = bind_step(program, Wire.connect(wire, [program]), buffers, binder, Queue(wire.size, 0))
     wire.gather_objects(None)
     for _ in range(turns):

@@ -6,20 +6,28 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import NDArray
 
 from exec.plan.collectives import scratch_elements
 from exec.plan.layout import layout_of
+from exec.plan.samples import sample_starts
 from exec.plan.schedule import num_slots
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Kernel, Lane
 from exec.program.peers import split_size
-from exec.runtime.session import FIRST_TIMED, TIMED_EVERY, Session, sample_starts
+from exec.runtime.session import FIRST_TIMED, TIMED_EVERY, Session
 from exec.transport.threads import ThreadTransport, run_threads
 from tests.exec.random_plans import Case, cases
 from tests.exec.runtime.equivalence import dataset_of, plan_of, serial
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
 TWO = Case.of("6-5-4", 4, Mesh(dp=2))
+
+
+def dense_weights(session: Session) -> list[NDArray[np.float64]]:
+    """Return the weights and biases of each dense layer."""
+    found = [node for _, node in session.weights().nodes()]
+    return [each for node in found for each in (node.weight, node.bias) if each is not None]
 
 
 @SETTINGS
@@ -67,14 +75,14 @@ def test_buffers_are_exactly_what_the_layout_lists(case: Case) -> None:
 
     for rank, (nbytes, scratch) in enumerate(run_threads(mesh.world_size, body)):
         dp_rank, stage, tp_rank = mesh.coordinates(rank)
-        layout = layout_of(workload.widths, mesh, stage, tp_rank)
+        layout = layout_of(workload.network, mesh, stage, tp_rank)
         slots = num_slots(options.schedule, stage, mesh.pp, options.num_microbatches)
         rows = split_size(
             split_size(workload.global_batch, mesh.dp, dp_rank), options.num_microbatches, 0
         )
         elements = layout.num_parameters * (3 if workload.has_momentum else 2)
-        elements += slots * sum(layout.slot_elements(workload, rows).values())
-        elements += sum(layout.shared_elements(workload, rows).values())
+        elements += slots * sum(layout.slot_elements(rows).values())
+        elements += sum(layout.shared_elements(rows).values())
         assert nbytes == 8 * (elements + scratch)
         assert nbytes == case.program.role_of(rank).nbytes + 8 * scratch
 
@@ -156,7 +164,7 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     def body(wire: ThreadTransport) -> None:
         session = Session(plan_of(TWO, 0.1, 0.0), dataset, wire)
         a = dataset.test_images.T.astype(np.float64)
-        (w0, b0), (w1, b1) = session.weights()
+        w0, b0, w1, b1 = dense_weights(session)
         logits = w1 @ (1 / (1 + np.exp(-(w0 @ a + b0[:, None])))) + b1[:, None]
         share = (logits.argmax(axis=0) == dataset.test_labels).mean()
         # Both count whole samples and divide once.
@@ -175,7 +183,7 @@ def test_loss_of_an_epoch_is_the_mean_over_its_samples(mesh: Mesh) -> None:
 
     def body(wire: ThreadTransport) -> tuple[float, float]:
         session = Session(plan_of(case, 1e-30, 0.0), dataset, wire)
-        (w0, b0), (w1, b1) = session.weights()
+        w0, b0, w1, b1 = dense_weights(session)
         a = dataset.train_images.T.astype(np.float64)
         logits = w1 @ (1 / (1 + np.exp(-(w0 @ a + b0[:, None])))) + b1[:, None]
         p = np.exp(logits) / np.exp(logits).sum(axis=0)

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors import safe_open
 
 from exec.errors import ModelFileError
+from exec.network.network import mlp
+from exec.nn.weights import empty_weights
 from exec.search.best import STAGED, SUMMARY, WEIGHTS, settle, stage
 from exec.search.record import best_trial
 from tests.exec.search.spaces import result
@@ -16,7 +17,8 @@ LABEL = {"net": "2-2", "test_accuracy": "0.25"}
 
 
 def stage_trial(folder: Path, index: int, accuracy: float) -> None:
-    weights = [(np.full((2, 2), index, np.float32), np.zeros(2, np.float32))]
+    weights = empty_weights(mlp(2, 2), "float32")
+    weights.parameters[...] = index
     stage(folder, result(index, accuracy), weights, LABEL)
 
 
@@ -24,7 +26,7 @@ def held(folder: Path) -> tuple[int, float]:
     """Return the best trial as the summary and the weights have it."""
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     with safe_open(folder / WEIGHTS, framework="numpy") as file:
-        return summary["trial"]["index"], float(file.get_tensor("layers.0.weight")[0, 0])
+        return summary["trial"]["index"], float(file.get_tensor("linear0.weight")[0, 0])
 
 
 def test_best_is_the_most_accurate_then_the_least_loss_then_the_first() -> None:

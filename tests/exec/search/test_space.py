@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exec.errors import UsageError
+from exec.network.network import mlp
 from exec.search.space import DIMENSIONS, Config, Range, Space, parse_space
 from tests.exec.search.spaces import SPACES, TEXTS
 
@@ -45,7 +46,7 @@ def test_half_of_a_log_range_is_below_its_geometric_mean() -> None:
 
 
 def test_config_spells_its_network() -> None:
-    assert Config(2, 50, 0.5, 32, 3).widths(128, 26) == (128, 50, 50, 26)
+    assert Config(2, 50, 0.5, 32, 3).network(128, 26) == mlp(128, 50, 50, 26)
 
 
 @pytest.mark.parametrize(

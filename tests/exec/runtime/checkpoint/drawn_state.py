@@ -6,8 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from exec.network.network import mlp
 from exec.nn.backend import Array
+from exec.nn.weights import Weights, empty_weights
 from exec.plan.layout import layout_of
+from exec.plan.options import PlanOptions
+from exec.plan.stages import stage_nodes
 from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.program.peers import Part
@@ -17,7 +21,7 @@ from exec.runtime.checkpoint.manifest import PlanRecord, Progress
 from exec.runtime.checkpoint.reshard import restore
 from exec.runtime.checkpoint.shard import Held
 from exec.runtime.checkpoint.store import Store, begin, resume
-from exec.runtime.weights import Weights, empty_weights, gather_weights, scatter_weights
+from exec.runtime.weights import gather_weights, scatter_weights
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload
@@ -27,11 +31,12 @@ SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A pretended training of a small network."""
+    """A pretended training of a small network; ``cuts`` are the first nodes of later stages."""
 
     mesh: Mesh = field(default_factory=lambda: Mesh(dp=2))
-    workload: Workload = field(default_factory=lambda: Workload((6, 5, 4, 3), 8, 4, True))
+    workload: Workload = field(default_factory=lambda: Workload(mlp(6, 5, 4, 3), 8, 4, True))
     strategy: str = "hybrid"
+    cuts: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -41,7 +46,9 @@ class Training:
     @property
     def plan(self) -> PlanRecord:
         """How it is shared."""
-        return PlanRecord(strategy=self.strategy, dp=self.mesh.dp, pp=self.mesh.pp, tp=self.mesh.tp)
+        mesh, stages = self.mesh, stage_nodes(self.workload.network, self.mesh.pp, self.cuts)
+        return PlanRecord(strategy=self.strategy, dp=mesh.dp, pp=mesh.pp, tp=mesh.tp,
+                          stages=tuple(stage.start for stage in stages[1:]))  # fmt: skip
 
     def begin(self, directory: Path, wire: Transport, **options: object) -> Store:
         """Return a new store."""
@@ -56,19 +63,20 @@ class Training:
         return run_threads(ranks, lambda wire: newest_good(directory, self.workload, self.dtype, wire))[0]  # fmt: skip
 
     def weights(self, step: int) -> tuple[Weights, Weights]:
-        """Return the weights and velocities after ``step``."""
+        """Return the weights and velocities after ``step``; the latter have no statistics."""
         generator = np.random.Generator(np.random.PCG64([SEED, step]))
-        drawn = []
-        for _ in range(2):
-            flat, weights = empty_weights(self.workload, self.dtype)
-            flat[...] = generator.standard_normal(flat.size)
-            drawn.append(weights)
+        drawn = [empty_weights(self.workload.network, self.dtype) for _ in range(2)]
+        for each in drawn:
+            each.parameters[...] = generator.standard_normal(each.parameters.size)
+        drawn[0].stats[...] = generator.standard_normal(drawn[0].stats.size)
         return drawn[0], drawn[1]
 
     def buffers(self, rank: int, step: int | None = None) -> Buffers:
         """Return what ``rank`` holds after ``step``, or zeros."""
-        layout = layout_of(self.workload.widths, self.mesh, *self.mesh.coordinates(rank)[1:])
-        role = plan_step(self.workload, self.mesh).role_of(rank)
+        network, place = self.workload.network, self.mesh.coordinates(rank)[1:]
+        layout = layout_of(network, self.mesh, *place, self.cuts)
+        options = PlanOptions(stages=self.cuts)
+        role = plan_step(self.workload, self.mesh, options).role_of(rank)
         buffers = Buffers(self.workload, layout, role, 1, 0, self.dtype)
         if step is not None:
             weights, velocity = self.weights(step)
@@ -100,7 +108,10 @@ class Training:
         return buffers
 
     def loaded(self, found: Found) -> tuple[list[Array], list[Array]]:
-        """Return the whole weights and velocities that the ranks get from ``found``, and gather."""
+        """Return the whole weights and velocities that the ranks get from ``found``, and gather.
+
+        Where there is no momentum, the second are the first again.
+        """
 
         def body(wire: Transport) -> tuple[list[Array], list[Array]]:
             buffers = self.restored(found, wire)
@@ -118,15 +129,15 @@ class Training:
         weights, velocity = self.weights(found.manifest.progress.num_steps)
         expected = weights, velocity if self.workload.has_momentum else weights
         loaded = self.loaded(found)
-        return all(
-            [a.tobytes() for a in got] == [a.tobytes() for a in arrays(want)]
-            for got, want in zip(loaded, expected, strict=True)
+        parameters = [got[0].tobytes() for got in loaded]
+        return parameters == [each.parameters.tobytes() for each in expected] and all(
+            got[1].tobytes() == weights.stats.tobytes() for got in loaded
         )
 
 
 def arrays(weights: Weights) -> list[Array]:
-    """Return all arrays of ``weights``."""
-    return [array for pair in weights for array in pair]
+    """Return all numbers of ``weights``."""
+    return [weights.parameters, weights.stats]
 
 
 def progress_at(step: int) -> Progress:
@@ -139,5 +150,6 @@ def progress_at(step: int) -> Progress:
 
 
 def held_by(buffers: Buffers) -> Held:
-    """Return all the parameters and velocities in ``buffers``."""
-    return Held(buffers.parameters, buffers.velocity)
+    """Return all the parameters, velocities and statistics in ``buffers``."""
+    stats = buffers.stats if buffers.stats.size else None
+    return Held(buffers.parameters, buffers.velocity, stats=stats)

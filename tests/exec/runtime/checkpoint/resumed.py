@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from exec.data.dataset import Dataset
+from exec.network.modules import Add, BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sigmoid
+from exec.network.network import build, mlp
+from exec.nn.weights import Weights
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.mesh import Mesh
@@ -21,6 +24,23 @@ from exec.workload import Workload
 
 EVERY, EPOCHS, NUM_SAMPLES, BATCH = 3, 2, 61, 6
 WIDTHS = (6, 5, 4, 3)
+NORMALISED = build(
+    "normalised",
+    (1, 2, 3),
+    [
+        ("conv1", Conv2d(4, (2, 2), padding=(1, 0), has_bias=False), ()),
+        ("bn1", BatchNorm2d(), ()),
+        ("relu1", ReLU(), ()),
+        ("conv2", Conv2d(4, (1, 2)), ()),
+        ("bn2", BatchNorm2d(), ()),
+        ("sum", Add(), ("bn2", "conv2")),
+        ("flatten", Flatten(), ()),
+        ("fc1", Linear(4), ()),
+        ("sigmoid", Sigmoid(), ()),
+        ("fc2", Linear(3), ()),
+    ],
+)
+"""It takes the same images as the dense one, and has running statistics."""
 
 
 def dataset() -> Dataset:
@@ -33,13 +53,14 @@ def dataset() -> Dataset:
 
 
 def plan_of(
-    strategy: Strategy, ranks: int, momentum: float = 0.5, mesh: Mesh | None = None, **options: object
+    strategy: Strategy, ranks: int, momentum: float = 0.5, mesh: Mesh | None = None,
+    **options: object,
 ) -> TrainingPlan:  # fmt: skip
     """Return a plan of ``strategy``; ``options`` are those of the plan, by name."""
     chosen = PlanOptions(strategy=strategy, **options)  # type: ignore[arg-type]  # by name
     if strategy is Strategy.ASYNC_SERVER:
         chosen = replace(chosen, pause_every=EVERY)
-    workload = Workload(WIDTHS, BATCH, 8, momentum > 0)
+    workload = Workload(mlp(*WIDTHS), BATCH, 8, momentum > 0)
     return TrainingPlan(workload, mesh or mesh_of(strategy, ranks), chosen, "float64", 0.1, momentum, 1)  # fmt: skip
 
 
@@ -50,7 +71,7 @@ class Trained:
     checkpoints: Checkpoints
     session: Session
     epochs: list[Epoch]
-    bits: tuple[bytes, bytes]
+    bits: tuple[bytes, ...]
     resumed: bytes = b""  # the whole network just after it was restored
     turns: list[tuple[int, list[int]]] = field(default_factory=list)
 
@@ -63,8 +84,8 @@ def train(plan: TrainingPlan, directory: Path, wire: Transport, *, resumes: bool
     checkpoints.check_data(samples)
     session = Session(plan, samples, wire, checkpoints.start)
     checkpoints.restore(session)
-    trained = Trained(checkpoints, session, checkpoints.epochs, (b"", b""))
-    trained.resumed = b"".join(w.tobytes() + b.tobytes() for w, b in session.weights())
+    trained = Trained(checkpoints, session, checkpoints.epochs, ())
+    trained.resumed = numbers(session.weights())
     for epoch in range(checkpoints.first_epoch, EPOCHS + 1):
         write = checkpoints.between(session, epoch)
 
@@ -78,8 +99,14 @@ def train(plan: TrainingPlan, directory: Path, wire: Transport, *, resumes: bool
     trained.bits = (
         session.buffers.parameters.tobytes(),
         b"" if velocity is None else velocity.tobytes(),
+        session.buffers.stats.tobytes(),
     )
     return trained
+
+
+def numbers(weights: Weights) -> bytes:
+    """Return the bits of ``weights``."""
+    return weights.parameters.tobytes() + weights.stats.tobytes()
 
 
 def results(trained: Trained) -> list[tuple[int, float, float]]:

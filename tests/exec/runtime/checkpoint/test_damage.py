@@ -176,7 +176,7 @@ def test_text_in_the_place_of_a_shard_is_refused(directory: Path) -> None:
 
 @pytest.mark.parametrize(
     "version, hint",
-    [(2, "got 2; update Stepcast"), (99, "got 99; update"), (0, "got 0; use the Stepcast that wrote it"),
+    [(3, "got 3; update Stepcast"), (99, "got 99; update"), (1, "got 1; use the Stepcast that wrote it"),
      ("1", "schema_version"), (None, "schema_version")],
 )  # fmt: skip
 def test_an_older_or_newer_schema_is_refused(directory: Path, version: object, hint: str) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exec.errors import ModelFileError, UsageError
+from exec.network.modules import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
+from exec.network.network import build, mlp
 from exec.plan.layout import check_mesh
+from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.manifest import Role
 from exec.runtime.checkpoint.reshard import check_coverage, owns_shard, read_network
@@ -18,14 +22,15 @@ from exec.runtime.checkpoint.shard import Held
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload
+from tests.exec.random_networks import small_networks
 from tests.exec.random_plans import factorisations
 from tests.exec.runtime.checkpoint.drawn_state import Training, arrays, held_by, progress_at
 
 
-def fits(workload: Workload, mesh: Mesh) -> bool:
-    """Say whether the network admits ``mesh``."""
+def fits(workload: Workload, mesh: Mesh, stages: tuple[int, ...] = ()) -> bool:
+    """Say whether the network, cut at ``stages``, admits ``mesh``."""
     try:
-        check_mesh(replace(workload, global_batch=mesh.dp), mesh, 1)
+        check_mesh(replace(workload, global_batch=mesh.dp), mesh, PlanOptions(stages=stages))
     except UsageError:
         return False
     return True
@@ -33,14 +38,22 @@ def fits(workload: Workload, mesh: Mesh) -> bool:
 
 @st.composite
 def trainings(draw: st.DrawFn) -> tuple[Training, Training]:
-    """Draw a network and two meshes of 1 to 8 ranks for it."""
-    widths = tuple(draw(st.lists(st.integers(2, 9), min_size=2, max_size=6)))
-    workload = Workload(widths, 8, draw(st.sampled_from([4, 8])), draw(st.booleans()))
+    """Draw a network and two meshes of 1 to 8 ranks for it, cut into stages anywhere."""
+    widths = draw(st.lists(st.integers(2, 9), min_size=2, max_size=6))
+    network = draw(st.one_of(st.just(mlp(*widths)), small_networks()))
+    workload = Workload(network, 8, draw(st.sampled_from([4, 8])), draw(st.booleans()))
     meshes = [
         draw(st.sampled_from([mesh for mesh in factorisations(ranks) if fits(workload, mesh)]))
         for ranks in draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
     ]
-    return Training(meshes[0], workload), Training(meshes[1], workload)
+    old, new = (Training(mesh, workload, cuts=draw(cuts(workload, mesh))) for mesh in meshes)
+    return old, new
+
+
+def cuts(workload: Workload, mesh: Mesh) -> st.SearchStrategy[tuple[int, ...]]:
+    """Draw the first nodes of all stages but the first, or none: stages are balanced."""
+    found = combinations(workload.network.stage_starts[1:], mesh.pp - 1)
+    return st.sampled_from([(), *(each for each in found if each and fits(workload, mesh, each))])
 
 
 @given(trainings())
@@ -153,10 +166,120 @@ def test_a_gap_between_slices_is_noticed(tmp_path: Path) -> None:
 
 
 def test_equal_float64_replicas_keep_their_bits_whatever_their_number(tmp_path: Path) -> None:
-    training = Training(Mesh(dp=7), Workload((6, 5, 4, 3), 8, 8, False))
+    training = Training(Mesh(dp=7), Workload(mlp(6, 5, 4, 3), 8, 8, False))
     training.write_steps(tmp_path, [5])
     found = training.find(tmp_path)
-    network = read_network(found.folder, found.manifest, training.workload)
+    whole = read_network(found.folder, found.manifest, training.workload)
     expected = arrays(training.weights(5)[0])
-    assert [a.tobytes() for a in arrays(network.parameters)] == [a.tobytes() for a in expected]
-    assert network.velocity is None
+    assert [a.tobytes() for a in arrays(whole.weights)] == [a.tobytes() for a in expected]
+    assert whole.velocity is None
+
+
+IMAGES = build(
+    "images",
+    (2, 4, 4),
+    [
+        ("conv1", Conv2d(5, (3, 3), padding=(1, 1), has_bias=False), ()),
+        ("bn1", BatchNorm2d(), ()),
+        ("relu1", ReLU(), ()),
+        ("conv2", Conv2d(3, (3, 3), padding=(1, 1)), ()),
+        ("bn2", BatchNorm2d(), ()),
+        ("flatten", Flatten(), ()),
+        ("fc1", Linear(4), ()),
+        ("fc2", Linear(3), ()),
+    ],
+)
+NORMALISED = Workload(IMAGES, 8, 4, True)
+
+
+@pytest.mark.parametrize("other", [Mesh(1, 1, 1), Mesh(1, 2, 1), Mesh(1, 1, 2), Mesh(2, 2, 1), Mesh(1, 3, 1)], ids=str)  # fmt: skip
+@pytest.mark.parametrize("mesh", [Mesh(2, 1, 2), Mesh(1, 2, 2), Mesh(1, 4, 1)], ids=str)
+def test_convolutions_and_statistics_go_over_to_any_mesh(
+    tmp_path: Path, mesh: Mesh, other: Mesh
+) -> None:
+    training = Training(mesh, NORMALISED)
+    training.write_steps(tmp_path, [4])
+    assert Training(other, NORMALISED).is_right(training.find(tmp_path))
+
+
+def test_other_cuts_of_one_mesh_are_another_plan(tmp_path: Path) -> None:
+    old = Training(Mesh(pp=2), NORMALISED, cuts=(3,))
+    new = Training(Mesh(pp=2), NORMALISED, cuts=(7,))
+    old.write_steps(tmp_path, [4])
+    found = new.find(tmp_path)
+    assert found.manifest.plan.stages == (3,)
+    assert not owns_shard(found.manifest, new.plan, 0, held_by(new.buffers(0)))
+    assert new.is_right(found)
+
+
+def test_a_stage_of_the_same_size_of_other_layers_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    workload = Workload(mlp(4, 4, 4, 4, 4), 8, 4, True)
+    old, new = (Training(Mesh(pp=3), workload, cuts=cuts) for cuts in ((2, 4), (4, 6)))
+    assert old.buffers(1).parameters.size == new.buffers(1).parameters.size
+    old.write_steps(tmp_path, [4])
+    assert new.is_right(new.find(tmp_path))
+
+
+def test_stages_balanced_or_named_alike_are_one_plan(tmp_path: Path) -> None:
+    balanced = Training(Mesh(pp=2), NORMALISED)
+    named = Training(Mesh(pp=2), NORMALISED, cuts=balanced.plan.stages)
+    balanced.write_steps(tmp_path, [4])
+    assert named.plan == named.find(tmp_path).manifest.plan
+
+
+def write_first_replica(directory: Path, training: Training) -> None:
+    """Write a checkpoint with the weights of the first replica, and the statistics of all."""
+
+    def body(wire: Transport) -> None:
+        dp_rank = training.mesh.coordinates(wire.rank)[0]
+        buffers = training.buffers(wire.rank, 0)
+        buffers.stats[...] += dp_rank
+        held = held_by(buffers)
+        if dp_rank:
+            held = Held(buffers.parameters[:0], None, Role.NONE, stats=buffers.stats)
+        training.begin(directory, wire).write(progress_at(9), held, {})
+
+    run_threads(training.mesh.world_size, body)
+
+
+def test_replicas_without_weights_of_their_own_get_their_own_statistics_back(
+    tmp_path: Path,
+) -> None:
+    training = Training(Mesh(3, 2, 1), NORMALISED)
+    write_first_replica(tmp_path, training)
+    found = training.find(tmp_path)
+
+    def body(wire: Transport) -> None:
+        expected = training.buffers(wire.rank, 0)
+        restored = training.restored(found, wire)
+        assert restored.parameters.tobytes() == expected.parameters.tobytes()
+        expected.stats[...] += training.mesh.coordinates(wire.rank)[0]
+        assert restored.stats.tobytes() == expected.stats.tobytes()
+
+    run_threads(6, body)
+
+
+def test_statistics_of_replicas_are_averaged_under_another_plan(tmp_path: Path) -> None:
+    training = Training(Mesh(3, 2, 1), NORMALISED)
+    write_first_replica(tmp_path, training)
+    other = Training(Mesh(2, 1, 2), NORMALISED)
+    loaded = other.loaded(other.find(tmp_path))
+    drawn = training.weights(0)[0].stats
+    expected = np.mean([drawn + np.float32(each) for each in range(3)], axis=0, dtype=np.float64)
+    np.testing.assert_array_equal(loaded[0][1], expected.astype("f4"))
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_statistics_that_no_shard_holds_are_noticed(tmp_path: Path, count: int) -> None:
+    training = Training(Mesh(), NORMALISED)
+
+    def body(wire: Transport) -> None:
+        buffers = training.buffers(wire.rank, 1)
+        stats = buffers.stats[:count] if count else None
+        held = Held(buffers.parameters, buffers.velocity, stats=stats)
+        training.begin(tmp_path, wire).write(progress_at(3), held, {})
+
+    run_threads(1, body)
+    told = "5" if count else "none"
+    with pytest.raises(Exception, match=rf"must hold 16 running statistics, got {told}"):
+        training.find(tmp_path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from exec.errors import StepcastError
+from exec.network.network import mlp
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.durable import UNFINISHED, remove_checkpoint
 from exec.runtime.checkpoint.find import is_finished
@@ -197,14 +198,16 @@ def test_resuming_from_nothing_is_one_message(tmp_path: Path, is_there: bool) ->
 @pytest.mark.parametrize(
     "other, message",
     [
-        (replace(TRAINING, workload=replace(TRAINING.workload, widths=(6, 5, 3))),
+        (replace(TRAINING, workload=replace(TRAINING.workload, network=mlp(6, 5, 3))),
          r"^net must be 6-5-4-3, that of the checkpoint .*step-000000004, got 6-5-3; "),
+        (replace(TRAINING, workload=replace(TRAINING.workload, network=replace(mlp(6, 5, 3), name="6-5-4-3"))),
+         r"^net 6-5-4-3 must have the layers that it has in the checkpoint .*step-000000004, digest .*; "),
         (replace(TRAINING, workload=replace(TRAINING.workload, itemsize=8)),
          r"^dtype must be float32, that of the checkpoint .*, got float64; "),
         (replace(TRAINING, workload=replace(TRAINING.workload, has_momentum=False)),
          r"^momentum must be greater than 0, that of the checkpoint .*, got 0; "),
     ],
-    ids=["net", "dtype", "momentum"],
+    ids=["net", "layers", "dtype", "momentum"],
 )  # fmt: skip
 def test_another_network_is_refused_and_both_are_named(
     tmp_path: Path, other: Training, message: str
@@ -238,7 +241,7 @@ def test_a_folder_that_the_ranks_do_not_share_is_refused(tmp_path: Path) -> None
 def test_what_no_reader_would_accept_is_not_written(
     tmp_path: Path, dtype: str, has_velocity: bool
 ) -> None:
-    training = Training(Mesh(), Workload((6, 3), 8, 4, True))
+    training = Training(Mesh(), Workload(mlp(6, 3), 8, 4, True))
     numbers = np.zeros(training.workload.num_parameters, dtype)
 
     def body(wire: Transport) -> None:
