@@ -59,7 +59,7 @@ def calibrate(
     name
         The name the Machine has in forecasts.
     quick
-        A third of the measurements, in about 15 seconds.
+        A quarter of the measurements, in about 20 seconds.
     if_missing
         Do nothing if the file is there already.
     samples
