@@ -23,13 +23,20 @@ def fastest(
     """
     if not meshes:
         return None
+    known: dict[tuple[Mesh, PlanOptions], PlanOptions] = {}
+    least = Least(Costs(machine, meshes[0].mesh, ranks_per_node), workload)
 
     def cut(mesh: Mesh, tried: PlanOptions) -> PlanOptions:
-        return calibrated(Costs(machine, mesh, ranks_per_node), workload, tried)
+        key = (mesh, tried)
+        if key not in known:
+            known[key] = calibrated(Costs(machine, mesh, ranks_per_node), workload, tried)
+        return known[key]
+
+    def closer_s(mesh: Mesh, tried: PlanOptions) -> float:
+        return least.cut_step_s(mesh, cut(mesh, tried))
 
     def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
         return solved_step_s(machine, workload, mesh, cut(mesh, tried), ranks_per_node, epoch_samples)  # fmt: skip
 
-    least = Least(Costs(machine, meshes[0].mesh, ranks_per_node), workload)
-    found = best(options, meshes, solved_s, least.step_s)
+    found = best(options, meshes, solved_s, least.step_s, closer_s)
     return None if found is None else (found[0], cut(*found))
