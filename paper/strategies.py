@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 WON = (("784-512-512-26", 4096), ("cnn", 1024), ("resnet18", 256))  # network and batch
 STRATEGIES = (Strategy.DATA, *SEARCHED)
-NODES = (2, 4, 16, MOST_NODES)
+NODES = (2, 4, 8, 16, 32, MOST_NODES)
 
 
 def strategy_numbers() -> list[Record]:

@@ -23,6 +23,8 @@ def fastest(
     """
     if not meshes:
         return None
+    known: dict[tuple[Mesh, PlanOptions], PlanOptions] = {}
+    least = Least(Costs(machine, meshes[0].mesh, ranks_per_node), workload)
 
     known: dict[tuple[Mesh, PlanOptions], PlanOptions] = {}
     least = Least(Costs(machine, meshes[0].mesh, ranks_per_node), workload)
