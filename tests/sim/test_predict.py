@@ -258,7 +258,7 @@ REFUSALS = {
     "unknown flag": (["--nodez", "4"], "nodez"),
     "unknown strategy": (["--strategy", "pipelin"], "pipelin"),
     "unknown engine": (["--engine", "guess"], "guess"),
-    "a net of words": (["--net", "a-b"], "net must be widths joined by '-'"),
+    "a net of words": (["--net", "a-b"], "net must be one of cnn, svhn-cnn"),
     "a net of one layer of units": (["--net", "128"], "net must be widths"),
     "a net with no units": (["--net", "128-0-26"], "widths of at least 1"),
     "a mesh larger than the batch": (["--dp", "64", "--pp", "1", "--tp", "1", "--batch", "32"], "batch must be at least dp x microbatches"),
