@@ -3,7 +3,7 @@
 Each network is trained for three steps in a fresh process, one thread, float32, by Stepcast and by
 PyTorch eager, plain SGD, in both memory formats; the one that needs less counts. Told is how far
 the resident memory rises above what there was before, with the data set there. Before, each has
-trained the same network for a step of two samples, so that the code and the work space of
+trained a tiny network of all kinds of layers for a step, so that the code and the work space of
 libraries, loaded at first use, are told apart. Beside Stepcast's: the bytes that its plan counts.
 The median (least..most) of several processes.
 """
@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,18 @@ from exec.cli import console, make_app, run_app
 from exec.data.dataset import Dataset
 from exec.data.noise import noise_dataset
 from exec.errors import UsageError
+from exec.network.modules import (
+    Add,
+    AvgPool,
+    BatchNorm2d,
+    Conv2d,
+    Linear,
+    MaxPool,
+    Module,
+    ReLU,
+    Sigmoid,
+)
+from exec.network.network import build
 from exec.network.parse import parse_net
 from exec.program.mesh import Mesh
 from exec.runtime.session import Session, TrainingPlan
@@ -42,8 +54,23 @@ CASES = (
     ("svhn-cnn", 64),
     ("resnet18-small", 32),
 )
+TINY: tuple[tuple[str, Module, tuple[str, ...]], ...] = (
+    ("conv1", Conv2d(8, (3, 3), padding=(1, 1)), ()),
+    ("bn1", BatchNorm2d(), ()),
+    ("relu1", ReLU(), ()),
+    ("conv2", Conv2d(8, (3, 3), padding=(1, 1)), ()),
+    ("add", Add(), ("conv2", "relu1")),
+    ("maxpool", MaxPool((2, 2), (2, 2)), ()),
+    ("avgpool", AvgPool(), ()),
+    ("fc1", Linear(8), ()),
+    ("sigmoid", Sigmoid(), ()),
+    ("fc2", Linear(2), ()),
+)
 CONTENDERS = ("stepcast", "pytorch", "pytorch channels_last")
 NUM_STEPS, LEARNING_RATE = 3, 0.001
+
+Train = Callable[[int], int]
+"""Train for so many steps; return the bytes that the plan counts, or those of the parameters."""
 
 app = make_app("python benchmarks/memory.py", "Compare the peak memory with PyTorch's.")
 
@@ -81,33 +108,39 @@ def one(net: str, batch: int, contender: str) -> None:
     contender
         stepcast, pytorch, or pytorch channels_last.
     """
+    prepare = _stepcast
+    if contender != "stepcast":
+        prepare = partial(_pytorch, is_channels_last=contender.endswith("channels_last"))
     workload = Workload(parse_net(net), batch)
-    network = workload.network
-    dataset = noise_dataset(network.image, network.num_classes, (NUM_STEPS + 1) * batch, 1, seed=0)
+    tiny = Workload(build("tiny", (3, 8, 8), TINY), 2)
     with threadpool_limits(1):
-        if contender == "stepcast":
-            found = _stepcast(workload, dataset)
-        else:
-            found = _pytorch(
-                workload, dataset, is_channels_last=contender.endswith("channels_last")
-            )
-    print(json.dumps(found))
+        trains = [prepare(each, _noise(each)) for each in (workload, tiny)]
+        start = resident_nbytes()
+        trains[1](1)
+        loaded = resident_nbytes() - start
+        told: list[int] = []
+        growth = peak_growth_nbytes(lambda: told.append(trains[0](NUM_STEPS)))
+    print(json.dumps({"growth_bytes": growth, "libraries_bytes": loaded, "told_bytes": told[0]}))
 
 
-def _stepcast(workload: Workload, dataset: Dataset) -> dict[str, int]:
-    def train(batch: int, steps: int) -> int:
-        plan = TrainingPlan(
-            replace(workload, global_batch=batch), Mesh(), learning_rate=LEARNING_RATE
-        )
+def _noise(workload: Workload) -> Dataset:
+    network = workload.network
+    num_samples = (NUM_STEPS + 1) * workload.global_batch
+    return noise_dataset(network.image, network.num_classes, num_samples, 1, seed=0)
+
+
+def _stepcast(workload: Workload, dataset: Dataset) -> Train:
+    def train(steps: int) -> int:
+        plan = TrainingPlan(workload, Mesh(), learning_rate=LEARNING_RATE)
         session = run_threads(1, partial(Session, plan, dataset))[0]
         for _, indices in zip(range(steps), session.batches(0), strict=False):
             session.do_step(indices)
         return session.buffers.nbytes
 
-    return _measured(train, workload.global_batch)
+    return train
 
 
-def _pytorch(workload: Workload, dataset: Dataset, *, is_channels_last: bool) -> dict[str, int]:
+def _pytorch(workload: Workload, dataset: Dataset, *, is_channels_last: bool) -> Train:
     # Only here, so that Stepcast's process is its own.
     import torch  # noqa: PLC0415
     from pytorch import torch_images, torch_network, torch_step  # noqa: PLC0415
@@ -117,26 +150,16 @@ def _pytorch(workload: Workload, dataset: Dataset, *, is_channels_last: bool) ->
     torch.set_num_threads(1)
     images = torch_images(workload.network, dataset.train_images, is_channels_last=is_channels_last)
 
-    def train(batch: int, steps: int) -> int:
+    def train(steps: int) -> int:
         weights = empty_weights(workload.network, "float32")  # zeros take no memory until written
         net = torch_network(weights, is_channels_last=is_channels_last).apply(_reset)
         del weights
-        step = torch_step(net, images, dataset, LEARNING_RATE)
+        step, batch = torch_step(net, images, dataset, LEARNING_RATE), workload.global_batch
         for number in range(steps):
             step(torch.arange(number * batch, (number + 1) * batch))
         return sum(each.nbytes for each in net.parameters())
 
-    return _measured(train, workload.global_batch)
-
-
-def _measured(train: Callable[[int, int], int], batch: int) -> dict[str, int]:
-    """Return the growth while ``train`` trains, and what was loaded at first use before that."""
-    start = resident_nbytes()
-    train(2, 1)
-    loaded = resident_nbytes() - start
-    told: list[int] = []
-    growth = peak_growth_nbytes(lambda: told.append(train(batch, NUM_STEPS)))
-    return {"growth_bytes": growth, "libraries_bytes": loaded, "told_bytes": told[0]}
+    return train
 
 
 def _reset(module: Any) -> None:

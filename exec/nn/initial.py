@@ -10,6 +10,8 @@ from exec.network.rectified import feeds_relu
 from exec.nn.backend import Array
 from exec.nn.weights import NodeWeights, node_shape
 
+_BLOCK = 1 << 14
+
 
 def initial_weights(
     seed: int, index: int, shape: tuple[int, ...], dtype: type[np.floating[Any]], start: int = 0, *,
@@ -30,7 +32,12 @@ def initial_weights(
     units, *window, channels = shape
     inputs, outputs = channels * math.prod(window), units * math.prod(window)
     bound = (6.0 / (inputs if is_rectified else inputs + outputs)) ** 0.5
-    return generator.uniform(-bound, bound, shape).astype(dtype)
+    weights = np.empty(math.prod(shape), dtype)
+    for block in np.split(
+        weights, range(_BLOCK, len(weights), _BLOCK)
+    ):  # float64 of all takes room
+        block[...] = generator.uniform(-bound, bound, len(block))
+    return weights.reshape(shape)
 
 
 def initial_node(
