@@ -26,9 +26,6 @@ def fastest(
     known: dict[tuple[Mesh, PlanOptions], PlanOptions] = {}
     least = Least(Costs(machine, meshes[0].mesh, ranks_per_node), workload)
 
-    known: dict[tuple[Mesh, PlanOptions], PlanOptions] = {}
-    least = Least(Costs(machine, meshes[0].mesh, ranks_per_node), workload)
-
     def cut(mesh: Mesh, tried: PlanOptions) -> PlanOptions:
         key = (mesh, tried)
         if key not in known:
