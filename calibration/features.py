@@ -92,7 +92,7 @@ def _convolution(
     By rows, every row of the output is a product for each position of the window, of what lies
     in the image; gradients of few units are divided into ``blocks`` more. By gathered patches, the
     window's positions are copied, into fewer and larger products, a group of which may be more
-    than a cache holds. Copies are of ``runs`` of numbers that lie together.
+    than a cache holds; what is copied at a time is a ``run`` of numbers that lie together.
     """
     n, k, m, p, q, w = shape.n, shape.k, shape.m, shape.p, shape.q, shape.w
     window, way, channels = window_of(shape), convolution_of(shape), k // w
@@ -106,7 +106,7 @@ def _convolution(
     blocks = -(-m // _SIDE) * -(-channels // _SIDE) if max(m, channels) <= _FEW else 1
     by_rows = {
         "calls": rows * w, "blocks": rows * w * (blocks - 1),
-        "runs": channels * min(q, p * w) / _run_length(window, n), "copies": inputs + outputs,
+        "copies": inputs + outputs,
         "npkm": products * inside, "npk": patches * inside, "npmw": outputs * w * inside,
         "rows_km": rows * k * m,
     }  # fmt: skip

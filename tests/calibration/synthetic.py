@@ -29,7 +29,7 @@ TRUTH = {
     "momentum": 1e-6, "velocity": 5e-10, "velocity_inner_miss": 1e-10, "velocity_outer_miss": 3e-10,
     "turned": 1e-5, "nk_turned": 1e-9, "nm_outer_miss": 3e-10, "npm": 3e-10, "npm_inner_miss": 1e-10, "npm_outer_miss": 3e-10, "pieces": 2e-6,
     "nqc": 2e-10, "nqc_miss": 3e-10, "npm_miss": 2e-10, "km_miss": 2e-10,
-    "row_calls": 1.5e-6, "row_blocks": 1e-6, "row_runs": 1e-8, "row_npkm": 2.2e-11, "row_npk": 5e-11, "row_npmw": 4e-11, "row_rows_km": 2e-10, "row_copies": 4e-10,
+    "row_calls": 1.5e-6, "row_blocks": 1e-6, "row_npkm": 2.2e-11, "row_npk": 5e-11, "row_npmw": 4e-11, "row_rows_km": 2e-10, "row_copies": 4e-10,
     "patch_calls": 1e-6, "patch_npkm": 2.1e-11, "patch_npk": 3e-10, "patch_npk_miss": 3e-10, "patch_runs": 1e-8, "patch_blocks_km": 2e-10, "patch_copies": 2e-10,
     "whole_m": 3e-8, "whole_runs": 6e-9, "whole_nqm": 2e-10, "w": 1e-6, "runs": 1e-8, "npmw": 3e-10, "nqm": 3e-10, "nqm_inner_miss": 1e-10, "nqm_outer_miss": 3e-10,
 }  # fmt: skip
