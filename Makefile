@@ -28,7 +28,7 @@ format: $(VENV)/installed-test
 paper: $(VENV)/installed-paper
 	$(RUN) -m paper
 
-# Measures this machine anew for the report; takes about five minutes and wants a quiet machine.
+# Measures this machine anew for the report; takes about half an hour and wants a quiet machine.
 MEASURED := paper/measurements
 DATA_DIR ?=
 measure: $(VENV)/installed-bench
@@ -42,12 +42,16 @@ measure: $(VENV)/installed-bench
 	    --out $(MEASURED)/check-2core-epyc.jsonl
 	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 3 --net-kind conv \
 	    --out $(MEASURED)/check-conv-2core-epyc.jsonl
-	$(RUN) benchmarks/trainer.py --json $(MEASURED)/trainer-2core-epyc.jsonl
-	$(RUN) benchmarks/kill_search.py --json $(MEASURED)/kill-search.jsonl
+	$(RUN) benchmarks/trainer.py --out $(MEASURED)/trainer-2core-epyc.jsonl
+	$(RUN) benchmarks/memory.py --out $(MEASURED)/memory-2core-epyc.jsonl
+	$(RUN) benchmarks/plan_memory.py --out $(MEASURED)/plan-memory-2core-epyc.jsonl
+	$(RUN) benchmarks/mnist.py --out $(MEASURED)/mnist-2core-epyc.jsonl \
+	    $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(RUN) benchmarks/kill_search.py --out $(MEASURED)/kill-search.jsonl
 	$(RUN) benchmarks/schemes.py --machine $(MEASURED)/machine-2core-epyc.json \
-	    --json $(MEASURED)/schemes-2core-epyc.jsonl $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	    --out $(MEASURED)/schemes-2core-epyc.jsonl $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 	$(RUN) benchmarks/slow_node.py --machine $(MEASURED)/machine-2core-epyc.json \
-	    --json $(MEASURED)/slow-node-2core-epyc.jsonl
+	    --out $(MEASURED)/slow-node-2core-epyc.jsonl
 	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
 	    > $(MEASURED)/letters-2core-epyc.json
 
