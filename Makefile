@@ -38,8 +38,10 @@ measure: $(VENV)/installed-bench
 	$(RUN) -m calibration --name measured --out $(MEASURED)/machine-2core-epyc.json \
 	    $(foreach run,1 2 3,--fit $(MEASURED)/calibration-2core-epyc-$(run).jsonl)
 	$(RUN) -m calibration.presets
-	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 5 \
+	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 5 --net-kind mlp \
 	    --out $(MEASURED)/check-2core-epyc.jsonl
+	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 3 --net-kind conv \
+	    --out $(MEASURED)/check-conv-2core-epyc.jsonl
 	$(RUN) benchmarks/trainer.py --out $(MEASURED)/trainer-2core-epyc.jsonl
 	$(RUN) benchmarks/memory.py --out $(MEASURED)/memory-2core-epyc.jsonl
 	$(RUN) benchmarks/plan_memory.py --out $(MEASURED)/plan-memory-2core-epyc.jsonl

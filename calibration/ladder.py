@@ -29,7 +29,8 @@ _DENSE_SEED, _CONV_SEED = 20_261_121, 20_261_122
 _WIDTHS, _CLASSES, _BATCHES = (8, 2560), (2, 128), (1, 2048)
 _SIDES, _CHANNELS, _CONV_BATCHES = (4, 64), (4, 512), (1, 256)
 _KERNELS, _KERNEL_SHARES = (1, 3, 5, 7), (0.2, 0.5, 0.2, 0.1)
-_MAX_STEP_FLOPS, _CONV_STEP_FLOPS = 10**9, (10**6, 4 * 10**9)
+_MAX_STEP_FLOPS = 10**9
+_CONV_STEP_FLOPS, _MORE_STEP_FLOPS = (10**6, 4 * 10**9), 2 * 10**8
 _MAX_ELEMENTS = 3 * 10**7
 
 HELD_OUT_BATCHES = (8, 16, 32, 64)
@@ -61,8 +62,12 @@ def _conv_rungs(itemsize: int) -> Iterator[Workload]:
 
 
 def _conv_rung(generator: np.random.Generator, index: int, itemsize: int) -> Workload:
-    """Return the first draw whose step is neither too small nor too large."""
+    """Return the first draw whose step is neither too small nor too large.
+
+    Later rungs may be larger, so that a short ladder is climbed in a short time.
+    """
     low, high = _CONV_STEP_FLOPS
+    high = min(high, _MORE_STEP_FLOPS * (index + 1))
     while True:
         network = _conv_network(generator, f"conv-rung-{index}")
         batch = _draw(generator, _CONV_BATCHES)
@@ -96,7 +101,7 @@ def _conv_network(generator: np.random.Generator, name: str) -> Network:
             add(Conv2d(conv.filters, (3, 3), padding=(1, 1), has_bias=False))
             add(Add(), add(BatchNorm2d()), before)
             add(ReLU())
-        if min(shape[1:]) >= 4 and generator.random() < 0.6:
+        if min(shape[1:]) >= 4 and generator.random() < 0.8:
             pool = _draw_pool(generator)
             shape = output_shape(pool, [shape], name)
             add(pool)
@@ -118,7 +123,7 @@ def _draw_conv(generator: np.random.Generator, side: int) -> Conv2d:
 
 
 def _draw_pool(generator: np.random.Generator) -> MaxPool | AvgPool:
-    kind = (MaxPool, AvgPool)[int(generator.integers(2))]
+    kind = MaxPool if generator.random() < 0.7 else AvgPool
     if generator.random() < 0.7:
         return kind((2, 2), (2, 2))
     stride = int(generator.integers(1, 3))

@@ -111,7 +111,7 @@ def _time_step(
     network, batch = workload.network, workload.global_batch
     num_batches = max(1, min(_MAX_SAMPLES, _MAX_ELEMENTS // network.num_features) // batch)
     num_samples = num_batches * batch
-    dataset = noise_dataset(network.num_features, network.num_classes, num_samples, 1, seed=0)
+    dataset = noise_dataset(network.image, network.num_classes, num_samples, 1, seed=0)
     momentum = 0.9 if workload.has_momentum else 0.0
     plan = TrainingPlan(workload, Mesh(), learning_rate=_LEARNING_RATE, momentum=momentum)
     session = Session(plan, dataset, wire)

@@ -12,7 +12,6 @@ from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.workload import Workload
 from paper.results import MOST_NODES, NETWORKS
-from sim.choices import node_counts
 from sim.compare import SEARCHED, Scheme, Setting
 from sim.forecast import Forecast, forecast
 
@@ -20,6 +19,7 @@ Record = dict[str, Any]
 
 WON = (("784-512-512-26", 4096), ("cnn", 1024), ("resnet18", 256))  # network and batch
 STRATEGIES = (Strategy.DATA, *SEARCHED)
+NODES = (2, 4, 8, 16, 32, MOST_NODES)
 
 
 def strategy_numbers() -> list[Record]:
@@ -45,15 +45,13 @@ def _case(machine: Machine, net: str, batch: int) -> Record:
         "rows": rows,
         "winner": max(last, key=lambda row: row["speedup"]),
         "data": next(row for row in last if row["strategy"] == Strategy.DATA),
-        "winners": [max((row for row in rows if row["nodes"] == nodes), key=lambda row: row["speedup"])["strategy"]
-                    for nodes in node_counts(MOST_NODES)[1:]],
     }  # fmt: skip
 
 
 def _rows(setting: Setting, serial: Forecast) -> Iterator[Record]:
     for strategy in STRATEGIES:
         scheme = Scheme(strategy.value, PlanOptions(strategy=strategy))
-        for nodes in node_counts(MOST_NODES)[1:]:
+        for nodes in NODES:
             answer = setting.forecast(scheme, nodes)
             if answer is not None:
                 yield _row(setting, serial, strategy, answer)

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from exec.plan.strategy import Strategy
 from paper.figures import STYLE, save
-from paper.strategies import STRATEGIES, Record
+from paper.strategies import NODES, STRATEGIES, Record
 from sim.plot import COLOURS
 
 _MARKERS = dict(zip(STRATEGIES, ("o-", "v-", "s-", "^-", "D--"), strict=True))
@@ -64,7 +64,7 @@ def _speedups(axes: Axes, each: Record) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_ylim(min(0.5, *(row["speedup"] / 1.2 for row in each["rows"])), 3 * each["nodes"])
-    axes.set_xticks([1, 2, 4, 8, 16, 32, 64])
+    axes.set_xticks([1, *NODES])
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("nodes")

@@ -84,10 +84,11 @@ def best(
     meshes: Sequence[Choice],
     step_time_s: Callable[[Mesh, PlanOptions], float],
     least_s: Callable[[Mesh, PlanOptions], float] = lambda _, __: 0.0,
+    closer_s: Callable[[Mesh, PlanOptions], float] = lambda _, __: 0.0,
 ) -> tuple[Mesh, PlanOptions] | None:
     """Return the mesh and the options with the shortest step, or None if no step is finite.
 
-    ``least_s`` is what a step takes at least. Those that may be short are looked at first; once
+    ``least_s`` is what a step takes at least, ``closer_s`` too, but dearer to ask. Those that may be short are looked at first; once
     none that is left can be shorter than the shortest, the search ends. Of equal ones it is the
     first.
     """
@@ -104,6 +105,8 @@ def best(
     for bound_s, place, mesh, tried in sorted(plans, key=lambda plan: plan[:2]):
         if bound_s * _ROUNDING > found[0]:
             break
+        if closer_s(mesh, tried) * _ROUNDING > found[0]:
+            continue
         time_s = step_time_s(mesh, tried)
         if time_s < math.inf and (time_s, place) < found:
             found, answer = (time_s, place), (mesh, tried)

@@ -27,10 +27,9 @@ from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.program.traffic import program_nbytes
 from exec.workload import Workload, positive
-from sim.balance import calibrated
-from sim.choices import best, choices, node_counts
-from sim.costs import Costs
-from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, solved_step_s
+from sim.choices import choices, node_counts
+from sim.fastest import fastest
+from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast
 
 app = make_app(
     "python -m sim.compare", "Compare ways of sharing the work on nodes you do not have."
@@ -92,16 +91,9 @@ class Setting:
             except UsageError:
                 return None
             return Mesh(ranks), options
-
-        def cut(mesh: Mesh, tried: PlanOptions) -> PlanOptions:
-            return calibrated(Costs(self.machine, mesh, self.ranks_per_node), self.workload, tried)
-
-        def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
-            return solved_step_s(self.machine, self.workload, mesh, cut(mesh, tried), self.ranks_per_node)  # fmt: skip
-
         fitting = choices(ranks, self.workload, [options.strategy], None, None, options)
-        found = best(options, fitting.get(options.strategy, []), solved_s)
-        return None if found is None else (found[0], cut(*found))
+        meshes = fitting.get(options.strategy, [])
+        return fastest(self.machine, self.workload, options, meshes, self.ranks_per_node)
 
     def epoch_nbytes(self, answer: Forecast) -> float:
         """Return what all ranks together send in an epoch."""

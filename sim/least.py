@@ -29,6 +29,7 @@ class Least:
     costs: Costs
     workload: Workload
     _known_s: dict[tuple[int, int], float] = field(default_factory=dict)
+    _kernels_known_s: dict[tuple[int, int, int, int, bool], float] = field(default_factory=dict)
 
     def step_s(self, mesh: Mesh, options: PlanOptions) -> float:
         """Return what a step on ``mesh`` takes at least; of strategies that are no mesh nothing is known.
@@ -45,25 +46,44 @@ class Least:
             self._known_s[key] = sum(self._node_s(node, *key) for node in nodes)
         return self._known_s[key] / (1.0 - (1.0 - 1.0 / count) ** mesh.pp)
 
+    def cut_step_s(self, mesh: Mesh, options: PlanOptions) -> float:
+        """Return what :meth:`step_s` does, of the stages that ``options`` cut: closer, and dearer."""
+        if options.strategy not in SYNCHRONOUS:
+            return 0.0
+        count, network = options.num_microbatches, self.workload.network
+        rows = split_size(split_size(self.workload.global_batch, mesh.dp, 0), count, count - 1)
+        before_s = least_s = 0.0
+        for stage in range(mesh.pp):
+            layout = layout_of(network, mesh, stage, 0, options.stages)
+            stage_s = sum(
+                self._kernels_s(each.node, rows, each.num_inputs, each.num_outputs, layout.learns_before(each.node))
+                for each in layout.shards
+            )  # fmt: skip
+            least_s = max(least_s, before_s + count * stage_s)
+            before_s += stage_s
+        return least_s
+
+    def _kernels_s(self, node: int, rows: int, inputs: int, outputs: int, has_grad_input: bool) -> float:  # fmt: skip
+        key = (node, rows, inputs, outputs, has_grad_input)
+        if key not in self._kernels_known_s:
+            module = self.workload.network.nodes[node].module
+            kernels = (*forward_kernels(module), *backward_kernels(module, has_grad_input=has_grad_input))  # fmt: skip
+            shape = self.workload.shape(node, rows, inputs, outputs)
+            self._kernels_known_s[key] = sum(self.costs.kernel_s(each, shape, 0) for each in kernels)  # fmt: skip
+        return self._kernels_known_s[key]
+
     def _node_s(self, node: int, tp: int, rows: int) -> float:
         """Return the least that the first of ``tp`` ranks computes of ``node``, there and back.
 
         It has at least as many channels as any other, of the input, the output, or both.
         """
-        network, workload = self.workload.network, self.workload
+        network = self.workload.network
         each = network.nodes[node]
         inputs, outputs = network.shape(each.inputs[0])[0], each.shape[0]
         # Later stages learn from all that they are given, so no cut makes a gradient needless.
-        has_grad_input = layout_of(network, Mesh(), 0, 0).learns_before(node)
-        kernels = (*forward_kernels(each.module), *backward_kernels(each.module, has_grad_input=has_grad_input))  # fmt: skip
+        learns = layout_of(network, Mesh(), 0, 0).learns_before(node)
         own_in, own_out = -(-inputs // tp), -(-outputs // tp)
         ways = {(inputs, own_out), (own_in, outputs)}
         if not isinstance(each.module, Linear | Conv2d):
             ways = {(own_in, own_out), (inputs, outputs)}
-        return min(
-            sum(
-                self.costs.kernel_s(kernel, workload.shape(node, rows, *way), 0)
-                for kernel in kernels
-            )
-            for way in ways
-        )
+        return min(self._kernels_s(node, rows, *way, learns) for way in ways)

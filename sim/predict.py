@@ -25,11 +25,9 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.workload import Workload, positive
-from sim.balance import calibrated
-from sim.choices import Choice, best, choices, node_counts
-from sim.costs import Costs
-from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans, solved_step_s
-from sim.least import Least
+from sim.choices import Choice, choices, node_counts
+from sim.fastest import fastest
+from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
@@ -220,8 +218,8 @@ def predict(
         check_plan(workload_on(most), mesh_of(strategy or Strategy.DATA, most), replace(options, num_microbatches=microbatches or 1))  # fmt: skip
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
     if trace is not None:
-        fastest = min((row for row in rows if row.ranks <= _MAX_SIMULATED_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
-        spans = simulated_spans(found, workload_on(fastest.ranks), fastest.mesh, fastest.options, ranks_per_node)  # fmt: skip
+        shortest = min((row for row in rows if row.ranks <= _MAX_SIMULATED_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
+        spans = simulated_spans(found, workload_on(shortest.ranks), shortest.mesh, shortest.options, ranks_per_node)  # fmt: skip
         _write(trace, chrome_trace(spans))
     if plot is not None:
         from sim.plot import draw_forecast  # noqa: PLC0415  # matplotlib, only when asked for
@@ -282,18 +280,10 @@ def _answer(
 
     None if none of them fits into a node's memory.
     """
-
-    def cut(mesh: Mesh, tried: PlanOptions) -> PlanOptions:
-        return calibrated(Costs(machine, mesh, site.ranks_per_node), workload, tried)
-
-    def solved_s(mesh: Mesh, tried: PlanOptions) -> float:
-        return solved_step_s(machine, workload, mesh, cut(mesh, tried), site.ranks_per_node, site.epoch_samples)  # fmt: skip
-
-    least = Least(Costs(machine, meshes[0].mesh, site.ranks_per_node), workload)
-    found = best(options, meshes, solved_s, least.step_s)
+    found = fastest(machine, workload, options, meshes, site.ranks_per_node, site.epoch_samples)
     if found is None:
         return None
-    mesh, chosen = found[0], cut(*found)
+    mesh, chosen = found
     if engine is None:
         is_open = chosen.strategy in UNSOLVED
         engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE

@@ -138,6 +138,7 @@ class _Solver:
     has_moved: bool = False
     _arrived_s: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     _known: dict[int, _Walk] = field(default_factory=dict)  # by rank
+    _groups: dict[tuple[int, Axis], list[int]] = field(default_factory=dict)
 
     def walk(self, walk: _Walk, ops: tuple[Op, ...]) -> Iterator[None]:
         """Do ``ops``; yield wherever something is not known yet."""
@@ -242,13 +243,15 @@ class _Solver:
 
     def _group(self, walk: _Walk, axis: Axis) -> list[int]:
         """Return the ranks that stand for the roles in the group of ``walk`` along ``axis``."""
-        coordinates = dict(zip(Axis, self.program.mesh.coordinates(walk.rank), strict=True))
-        others = [other for other in Axis if other is not axis]
-        return [
-            each.rank
-            for each in self.walks
-            if all(coordinates[other] in each.role.span(other) for other in others)
-        ]
+        if (walk.rank, axis) not in self._groups:
+            coordinates = dict(zip(Axis, self.program.mesh.coordinates(walk.rank), strict=True))
+            others = [other for other in Axis if other is not axis]
+            self._groups[walk.rank, axis] = [
+                each.rank
+                for each in self.walks
+                if all(coordinates[other] in each.role.span(other) for other in others)
+            ]
+        return self._groups[walk.rank, axis]
 
     def _collective_s(self, op: Collective, held: int) -> float:
         ranks = self.program.mesh.size(op.axis)

@@ -159,9 +159,16 @@ class Layout:
 
     def learns_before(self, node: int) -> bool:
         """Say whether anything before ``node`` has a gradient."""
-        home = self.places.home
-        values = self.network.nodes[node].inputs
-        return any(home.get(value, STAGE_INPUT) in self.places.learning for value in values)
+        return node in self._learning
+
+    @cached_property
+    def _learning(self) -> frozenset[int]:
+        home, learning = self.places.home, self.places.learning
+        return frozenset(
+            node
+            for node in self.nodes
+            if any(home.get(value, STAGE_INPUT) in learning for value in self.network.nodes[node].inputs)
+        )  # fmt: skip
 
     def sums_gradient(self, home: int) -> bool:
         """Say whether the tp ranks each have a part of the gradient of ``home``: it is summed.

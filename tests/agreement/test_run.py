@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from exec.data.noise import noise_dataset
+from exec.network.network import mlp
 from exec.plan.collectives import expand
 from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
@@ -71,7 +72,7 @@ def executed(workload: Workload, mesh: Mesh, options: PlanOptions) -> list[Span]
     "mesh, options", CASES, ids=lambda value: str(value) if isinstance(value, Mesh) else ""
 )
 def test_every_rank_runs_its_ops_in_the_simulated_order(mesh: Mesh, options: PlanOptions) -> None:
-    workload = Workload(WIDTHS, 24, 8)
+    workload = Workload(mlp(*WIDTHS), 24, 8)
     program = expand(plan_epoch(workload, mesh, options, workload.global_batch)[0].program)
     spans = simulate(program, Costs(ROUND, mesh, 1), one_lane=False, keeps_spans=True).spans
     ids = {op.id for role in program.roles for op in role.ops if isinstance(op, Compute)}
@@ -92,7 +93,7 @@ def test_what_the_simulator_draws_on_the_communication_lane_is_run_in_that_order
 ) -> None:
     # A simulated message that is there already, or that is nobody's to wait for, takes no time and
     # has no span; so the simulated lane is a part of the executed one, in its order.
-    workload = Workload(WIDTHS, 24, 8)
+    workload = Workload(mlp(*WIDTHS), 24, 8)
     program = expand(plan_epoch(workload, mesh, options, workload.global_batch)[0].program)
     spans = simulate(program, Costs(ROUND, mesh, 1), one_lane=False, keeps_spans=True).spans
     names = (

@@ -162,7 +162,7 @@ def test_the_bubble_of_equal_stages_is_s_minus_1_in_m_plus_s_minus_1(
     # step; D. Narayanan et al., SC 2021, section 2.2: 1F1B has the same bubble and less memory.
     on = machine(compute=compute(kernels=_EQUAL), links=links(0.0, 0.0))
     options = PlanOptions(microbatches, schedule)
-    workload = Workload(mlp(8) * (stages + 1), microbatches, ITEMSIZE)
+    workload = Workload(mlp(*[8] * (stages + 1)), microbatches, ITEMSIZE)
     plan = Plan(workload, Mesh(pp=stages), options)
     step_s = (microbatches + stages - 1) * (FORWARD_S + BACKWARD_S)
     assert plan.solved_s(on) == pytest.approx(step_s, rel=SAME)

@@ -60,7 +60,11 @@ def test_noise_of_5_percent_predicts_to_5_percent() -> None:
     assert max(max(each) for each in found.values() if each) < 0.25
     models, _ = fit_kernels(kernel_samples(noise=0.05))
     # The stated spread is that of the samples, where these are many more than the coefficients.
-    assert all(0.03 < model.rel_sigma < 0.07 for model in models.values() if model.num_samples > 40)
+    found_well = [
+        each for each in models.values() if each.num_samples > 8 * len(each.coefficients_s)
+    ]
+    assert len(found_well) > 10
+    assert all(0.03 < model.rel_sigma < 0.07 for model in found_well)
 
 
 def test_gross_outliers_barely_move_the_fit() -> None:

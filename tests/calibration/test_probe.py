@@ -8,8 +8,15 @@ import pytest
 
 from calibration.assemble import assemble
 from calibration.disk import SIZES, probe_storage
+from calibration.ladder import ladder
 from calibration.machine import Tier, read_machine
-from calibration.probe import PASSES, probe_kernels, probe_messages, probe_neighbour
+from calibration.probe import (
+    PASSES,
+    probe_kernels,
+    probe_messages,
+    probe_neighbour,
+    time_step,
+)
 from calibration.samples import (
     KernelSample,
     MessageSample,
@@ -21,15 +28,16 @@ from calibration.samples import (
 from exec.errors import MachineError
 from exec.program.ops import Kernel
 from exec.transport.threads import run_threads
+from exec.workload import Workload
 from tests.calibration.synthetic import PROVENANCE
 from tests.conftest import run_process
 
-RUNGS, SECONDS = 2, 0.02
+RUNGS, SECONDS = 16, 0.002
 
 
 @pytest.fixture(scope="module")
 def kernels() -> list[Sample]:
-    """Return what a ladder of two rungs gives."""
+    """Return what a short ladder gives."""
     return probe_kernels(RUNGS, SECONDS, lambda _: None)
 
 
@@ -49,12 +57,21 @@ def test_every_sample_of_a_kernel_is_positive_and_says_what_was_held(kernels: li
             assert sample.working_set >= 4 * sample.m
 
 
-def test_the_sum_of_the_ops_is_the_sum_of_the_kernel_samples(kernels: list[Sample]) -> None:
-    ops_s = sum(step.ops_s for step in kernels if isinstance(step, StepSample))
-    sums = [s for s in kernels if isinstance(s, KernelSample) and s.kernel is not Kernel.ACCUMULATE]
-    assert ops_s == pytest.approx(
-        sum(sample.time_s for sample in sums), rel=1e-9
-    )  # in another order
+@pytest.mark.parametrize("workload", ladder(2), ids=["dense", "convolutional"])
+def test_the_sum_of_the_ops_is_the_sum_of_the_kernel_samples(workload: Workload) -> None:
+    *found, step = time_step(workload, SECONDS, is_neighbour_busy=False)
+    assert isinstance(step, StepSample)
+    assert (step.net, step.batch) == (workload.net, workload.global_batch)
+    times_s = [sample.time_s for sample in found if isinstance(sample, KernelSample)]
+    assert len(times_s) == len(found)
+    assert step.ops_s == pytest.approx(sum(times_s), rel=1e-9)  # in another order
+
+
+def test_what_dense_layers_cost_is_measured_among_dense_layers(kernels: list[Sample]) -> None:
+    counts = Counter(s.kernel for s in kernels if isinstance(s, KernelSample))
+    per_pass = RUNGS // 2 * PASSES
+    assert counts[Kernel.LOSS] == counts[Kernel.UPDATE] == per_pass
+    assert counts[Kernel.LOAD] == 2 * per_pass
 
 
 def test_a_neighbour_is_measured_in_whole_steps() -> None:
@@ -94,9 +111,8 @@ def test_two_ranks_of_a_node_measure_exchanges_allreduces_and_overlap(
 def test_what_is_probed_can_be_assembled(
     kernels: list[Sample], messages: tuple[int, list[list[Sample]]]
 ) -> None:
-    more = probe_kernels(6, 0.005, lambda _: None)
     found = assemble(
-        "here", PROVENANCE, [*kernels, *more, *messages[1][0]], cores_per_node=2, memory_nbytes=1
+        "here", PROVENANCE, [*kernels, *messages[1][0]], cores_per_node=2, memory_nbytes=1
     )
     assert found.compute is not None
     assert set(found.links) == {Tier.NODE}

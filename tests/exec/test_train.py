@@ -204,12 +204,20 @@ def test_trace_has_a_process_for_each_rank(tmp_path: Path) -> None:
     events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     assert {event["pid"] for event in events} == {0, 1, 2}
     names = {event["name"] for event in events if event["ph"] == "X"}
-    assert {"load.0.0", "linear.0.0", "loss.1.0", "update.0.0", "bucket0"} <= names
+    assert {
+        "load.0.0",
+        "linear.0.0",
+        "sigmoid.1.0",
+        "linear.2.0",
+        "loss.2.0",
+        "update.0.0",
+        "bucket0",
+    } <= names
 
 
 BAD = {
     "mesh": (("--ranks", 4, "--strategy", "hybrid", "--dp", 3, "--pp", 1), "dp x pp x tp must be the number of ranks, 4"),
-    "stages": (("--ranks", 3, "--strategy", "pipeline"), "pp must be at most the 2 layers of 128-100-26, got 3"),
+    "stages": (("--ranks", 3, "--strategy", "pipeline"), "pp must be at most the 2 layers of 128-100-26 at which a stage can begin, got 3 stages"),
     "small batch": (("--ranks", 4, "--batch", 3), "batch must be at least dp x microbatches = 4 x 1 = 4, got 3"),
     "large batch": (("--num-train", 20, "--batch", 21), "batch must be at most the 20 training samples"),
     "no batch": (("--batch", 0), "batch must be at least 1, got 0"),

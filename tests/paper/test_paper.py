@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration.find import find_machine
 from calibration.ladder import ladder
 from calibration.machine import read_machine
 from exec.network.parse import parse_net
@@ -19,12 +20,15 @@ from paper.results import (
     CHECK_FILE,
     LETTERS_SAMPLES,
     MACHINE_FILE,
+    MOST_NODES,
+    NETWORKS,
     SCHEMES_FILE,
     SLOW_FILE,
     numbers,
     read_records,
     scalings,
 )
+from paper.strategies import WON
 from sim.check import SERIAL_CASES
 from sim.forecast import forecast
 
@@ -41,9 +45,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_report_and_both_figures_are_made_from_committed_files(out: Path) -> None:
+def test_the_report_and_its_figures_are_made_from_committed_files(out: Path) -> None:
     assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
-    for name in ("speedup", "agreement"):
+    for name in ("speedup", "agreement", "schemes", "strategies"):
         assert "<svg" in (out / f"{name}.svg").read_text(encoding="utf-8")
 
 
@@ -54,6 +58,25 @@ def test_the_report_says_what_the_measurements_say(out: Path) -> None:
     assert errors["count"] == len(checks)
     assert errors["most"] == pytest.approx(own[-1], rel=1e-12)
     assert errors["median"] == pytest.approx(own[len(own) // 2], rel=1e-12)  # an odd number of them
+
+
+def test_the_figure_of_strategies_shows_the_forecasts_of_the_shipped_machines(out: Path) -> None:
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))["strategies"]
+    assert {(each["net"], each["batch"], each["machine"]) for each in found} == {(*won, name) for won in WON for name in NETWORKS}  # fmt: skip
+    for each in found:
+        workload = Workload(parse_net(each["net"]), each["batch"])
+        last = [row for row in each["rows"] if row["nodes"] == MOST_NODES]
+        assert each["winner"]["step_time_s"] == min(row["step_time_s"] for row in last)
+        again = forecast(find_machine(each["machine"]), workload, Mesh(MOST_NODES))
+        assert each["data"]["step_time_s"] == pytest.approx(again.step_time_s, rel=1e-9)
+        # Every rank sends 2 (p - 1) / p of the gradient, each of at most a few buckets rounded up.
+        sent = 2 * (MOST_NODES - 1) * each["weights_bytes"]
+        assert sent <= each["data"]["sent_bytes"] <= sent + MOST_NODES * 100
+        for row in each["rows"]:
+            assert row["speedup"] == pytest.approx(
+                each["serial_step_s"] / row["step_time_s"], rel=1e-9
+            )
+            assert sum(row["shares"].values()) == pytest.approx(1.0, rel=1e-9)
 
 
 def test_the_readme_quotes_the_measurements() -> None:

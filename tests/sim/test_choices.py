@@ -120,7 +120,10 @@ def test_best_is_that_of_trying_everything(on: Machine, ranks: int, schedule: Sc
             for count in choice.microbatches
         ]
         least = Least(Costs(on, meshes[0].mesh, 1), WORKLOAD)
-        plain, bounded = best(options, meshes, step_s), best(options, meshes, step_s, least.step_s)
+        plain, bounded = (
+            best(options, meshes, step_s),
+            best(options, meshes, step_s, least.step_s, least.cut_step_s),
+        )
         assert plain == bounded
         assert step_s(*bounded) == min(every)
 
@@ -134,6 +137,7 @@ def test_no_step_is_shorter_than_the_least(case: Case, on: Machine, ranks_per_no
     for tried in (options, cut):
         found_s = solved_step_s(on, case.workload, case.mesh, tried, ranks_per_node)
         assert least.step_s(case.mesh, tried) <= found_s * (1 + 1e-9)
+        assert least.cut_step_s(case.mesh, tried) <= found_s * (1 + 1e-9)
 
 
 @given(times=st.lists(st.integers(1, 50), min_size=1, max_size=6))

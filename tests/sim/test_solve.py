@@ -43,16 +43,17 @@ def num_calls(function: Callable[[], object]) -> int:
 @pytest.mark.parametrize("algorithm", [Algorithm.LIBRARY, Algorithm.RING, Algorithm.HIERARCHICAL])
 @pytest.mark.parametrize("pp, tp", [(1, 1), (2, 2)])
 def test_65536_ranks_cost_no_more_calls_than_64(algorithm: Algorithm, pp: int, tp: int) -> None:
-    options = PlanOptions(2, algorithm=algorithm, ranks_per_node=8)
+    workload, options = Workload(mlp(32, 16, 8), 1 << 17), PlanOptions(2, algorithm=algorithm, ranks_per_node=8)  # fmt: skip
 
     def solved(ranks: int) -> Callable[[], object]:
         mesh = Mesh(ranks // pp // tp, pp, tp)
         # The same batch for both, which is what a replica's share depends on.
-        return lambda: solve(plan_step(Workload(mlp(32, 16, 8), 1 << 17), mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
+        return lambda: solve(plan_step(workload, mesh, options), Costs(ROUND, mesh, 1), one_lane=False)  # fmt: skip
 
     solved(64)()  # layouts are remembered between plans, and this test is not about that
     solved(65_536)()
-    assert num_calls(solved(65_536)) == num_calls(solved(64))
+    # Chunks of more ranks may be of fewer sizes, each priced once.
+    assert num_calls(solved(65_536)) <= num_calls(solved(64))
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_cuts_are_where_all_that_follows_takes_one_value() -> None:
     assert [network.nodes[start].name for start in network.stage_starts] == ["stem", "one", "fc"]
     with pytest.raises(UsageError, match=r"in order, some of the layers .* \(one, fc\), got two"):
         stage_nodes(network, 2, (2,))
-    with pytest.raises(UsageError, match="first layers of 1 stages, of all but the first, got 2"):
+    with pytest.raises(UsageError, match="must name 1 of the layers, .* with pp 2, got 2"):
         stage_nodes(network, 2, (1, 5))
 
 

@@ -148,7 +148,7 @@ class PlainNetwork:
                 places = _windows(spread, kernel, stride, node)
                 for ((i, j), each), (_, place) in zip(windows, places, strict=True):
                     grad.weight[:, i, j] = np.einsum("nfhw,nchw->fc", g, each)
-                    place += _times(weight[:, i, j].T, g)
+                    np.add(place, _times(weight[:, i, j].T, g), out=place)
                 return [_inner(spread, a, padding)]
             case BatchNorm2d():
                 assert own is not None
@@ -163,14 +163,14 @@ class PlainNetwork:
                 windows = _windows(_padded(a, padding, -np.inf), kernel, stride, node)
                 first = np.argmax([each for _, each in windows], axis=0)
                 for number, (_, place) in enumerate(_windows(spread, kernel, stride, node)):
-                    place += g * (first == number)
+                    np.add(place, g * (first == number), out=place)
                 return [_inner(spread, a, padding)]
             case AvgPool(None):
                 return [np.broadcast_to(g, a.shape) / (a.shape[2] * a.shape[3])]
             case AvgPool(kernel, stride, padding) if kernel is not None:
                 spread = np.zeros_like(_padded(a, padding, 0.0))
                 for _, place in _windows(spread, kernel, stride, node):
-                    place += g / (kernel[0] * kernel[1])
+                    np.add(place, g / (kernel[0] * kernel[1]), out=place)
                 return [_inner(spread, a, padding)]
             case ReLU():
                 return [g * (b > 0)]

@@ -19,8 +19,8 @@ from tests.exec.runtime.graphs import (
 )
 from tests.exec.runtime.sent_bytes import program_nbytes, step_nbytes
 
-SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
-COUNT = 4
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=30)
+COUNT = 3
 
 
 def judge(case: Case) -> None:
@@ -95,4 +95,4 @@ def test_graphs_for_mpi_cover_strategies_axes_and_normalisation(ranks: int) -> N
         for case in drawn
         if any(isinstance(node.module, BatchNorm2d) for node in case.workload.network.nodes)
     ]
-    assert 0.2 < len(normalising) / len(drawn) < 0.8
+    assert 0.2 < len(normalising) / len(drawn) < 0.9
