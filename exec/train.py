@@ -106,7 +106,7 @@ def train(
     ----------
     net
         Widths of dense layers (128-100-26); cnn, svhn-cnn, resnet18 or resnet18-small, for other
-        images as cnn:1x16x8:26; or the path of a network file (TOML).
+        images as cnn:1x16x8:26; or the path of a network file (TOML; of ONNX the shapes only).
     data
         drawn (letters the project draws itself), letters, mnist, svhn (house numbers in colour),
         noise (random, any width), or the path of a label-first CSV file.
@@ -339,6 +339,8 @@ def _run(
             checkpoints.end_epoch(session, epoch, is_last=number == epochs)
             if speaks:
                 out.print(_line(epoch))
+                if epoch.loss > 1.5 * (guessed := math.log(dataset.num_classes)):
+                    out.print(f"note: the loss is far above {guessed:.2f}, that of guessing; try a smaller learning-rate")
             if files.save is not None:
                 save_model(session, files.save, dataset, epoch, wire)
     if checkpoints.first_epoch > epochs:

@@ -72,6 +72,8 @@ def stages(
     for option, value in (("pp", pp), ("dp", dp), ("tp", tp), ("microbatches", microbatches),
                           ("ranks-per-node", 1 if ranks_per_node is None else ranks_per_node)):  # fmt: skip
         positive(option, value)
+    if plain and json:
+        raise UsageError("plain and json must not both be given; each prints in its own way")
     if pp < 2:
         raise UsageError(f"pp must be at least 2: one stage has no cut, got {pp}")
     found = find_machine(machine)

@@ -206,7 +206,7 @@ def _positions(where: str, shape: Image, kernel: tuple[int, int], stride: tuple[
         if size + 2 * border < window:
             raise UsageError(
                 f"{where} must have a kernel that fits its input with padding, got kernel "
-                f"{kernel[0]}x{kernel[1]} and padding {padding[0]}x{padding[1]} for {spell_shape(shape)}"
+                f"{kernel[0]}x{kernel[1]} and padding {padding[0]}x{padding[1]} for {'x'.join(map(str, shape))}"
             )
         found.append((size + 2 * border - window) // step + 1)
     return found[0], found[1]
@@ -266,7 +266,8 @@ def _check(network: Network) -> None:
     for index, node in enumerate(network.nodes[:-1]):
         if not network.consumers[index]:
             raise UsageError(
-                f"net {network.name}: layer {node.name} must be used by another, got nobody"
+                f"net {network.name}: layer {node.name} must be used by another, got nobody; "
+                f"the output is the last layer, {network.nodes[-1].name}"
             )
     last, index = network.nodes[-1], len(network.nodes) - 1
     while index != INPUT and isinstance(network.nodes[index].module, Flatten):

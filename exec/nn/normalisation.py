@@ -25,7 +25,7 @@ class BatchNorm2d:
     others (channels,). ``count`` is the number of samples times pixels over all these ranks.
     ``saved`` is the mean and ``1 / sqrt(var + eps)`` of the last batch. The gradients of gamma
     and beta are those of the rank's own samples. ``work`` has at least ``normalisation_scratch``
-    elements.
+    elements. Unless sums are shared (``is_shared``) they are about the samples' own mean, and lose no digits.
     """
 
     gamma: Array
@@ -44,6 +44,7 @@ class BatchNorm2d:
     grad_input: Array | None = None
     adds: bool = False
     adds_input: bool = False
+    is_shared: bool = True
     _input: Array = field(init=False)
     _reference: Array = field(init=False)
 
@@ -53,9 +54,10 @@ class BatchNorm2d:
         self._reference = xp.empty_like(self.running_mean)
 
     def forward_sums(self, a: Array) -> None:
-        """Set ``sums`` to those of ``a - r`` and its square, where r is the running mean.
+        """Set ``sums`` to those of ``a - r`` and its square.
 
-        Squares are summed about the samples' own mean, then moved to r, lest they cancel.
+        If they are shared r is the running mean, which all ranks have alike: squares are summed about
+        the samples' own mean, then moved to r, lest they cancel. Else r is that mean.
         """
         self._input = a
         flat = a.reshape(len(a), -1)
@@ -72,6 +74,10 @@ class BatchNorm2d:
             centred = self._room(rows, columns)
             xp.subtract(flat[rows, columns], first[rows, None], out=centred)
             second[rows] += xp.vecdot(centred, centred)
+        if not self.is_shared:
+            self._reference[...] = first
+            first.fill(0)
+            return
         first -= self._reference
         second += own * first * first
         first *= own

@@ -219,7 +219,7 @@ class KernelBinder:
                     scale, shift, grad_scale, grad_shift,
                     *stat_pieces(layout, shard, buffers.stats),
                     views.output(), sums[:2], sums[2:], work, rows * op.shape.p, eps, momentum,
-                    grad_input, adds, adds_input,
+                    grad_input, adds, adds_input, is_shared=bool(self.shared_rows),
                 )  # fmt: skip
             case described.ReLU():
                 return ReLU(output, grad_input, adds_input)

@@ -6,8 +6,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from exec.data.dataset import Dataset
+from exec.network.text import network_digest
 from exec.plan.options import PlanOptions
+from exec.plan.stages import stage_nodes
 from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, Strategy
 from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
@@ -35,8 +39,16 @@ def _details(plan: TrainingPlan) -> str:
     options = plan.options
     every = f", averaging every {options.average_every or 'epoch'}" if options.strategy in ROUNDS else ""  # fmt: skip
     servers = f", {options.servers} of the ranks serving" if options.strategy in SERVERS else ""
+    stages = f", stages from {', '.join(stage_names(plan))}" if plan.mesh.pp > 1 else ""
     slow = "".join(f", rank {rank} {factor:g} times slower" for rank, factor in plan.slowness)
-    return every + servers + ", independent starts" * plan.has_independent_starts + slow
+    return every + servers + stages + ", independent starts" * plan.has_independent_starts + slow
+
+
+def stage_names(plan: TrainingPlan) -> list[str]:
+    """Return the first layer of each pipeline stage."""
+    network = plan.workload.network
+    stages = stage_nodes(network, plan.mesh.pp, plan.options.stages)
+    return [network.nodes[stage.start].name for stage in stages]
 
 
 def _nodes(options: PlanOptions) -> str:
@@ -70,12 +82,16 @@ def training_record(
     arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
     sent_nbytes = sum(wire.gather_objects(wire.nbytes_sent))
     step_time_s = statistics.median(times) if times else None
-    deciles = statistics.quantiles(times, n=10) if len(times) > 1 else [step_time_s] * 9
+    slow_s, fast_s = (float(np.percentile(times, each)) if times else None for each in (90, 10))
     return {
         "strategy": strategy,
         "ranks": wire.size,
         "mesh": {"dp": plan.mesh.dp, "pp": plan.mesh.pp, "tp": plan.mesh.tp},
         "net": plan.workload.net,
+        "net_digest": network_digest(plan.workload.network),
+        "learning_rate": plan.learning_rate,
+        "momentum": plan.momentum,
+        "seed": plan.seed,
         "batch": plan.workload.global_batch,
         "data": dataset.name,
         "train_samples": len(dataset.train_labels),
@@ -84,6 +100,8 @@ def training_record(
         "ranks_per_node": plan.options.ranks_per_node if is_hierarchical else None,
         "schedule": plan.options.schedule,
         "microbatches": plan.options.num_microbatches,
+        "stages": stage_names(plan) if plan.mesh.pp > 1 else None,
+        "sync_batchnorm": plan.options.sync_batchnorm,
         "overlap": plan.options.overlap,
         "average_every": plan.options.average_every if strategy in ROUNDS else None,
         "independent_starts": plan.has_independent_starts,
@@ -91,8 +109,8 @@ def training_record(
         "slow": {str(rank): factor for rank, factor in plan.slowness},
         "staleness": staleness_record(arrivals[-1]) if arrivals else None,
         "step_time_s": step_time_s,
-        "step_time_p10_s": deciles[0],
-        "step_time_p90_s": deciles[-1],
+        "step_time_p10_s": fast_s,
+        "step_time_p90_s": slow_s,
         "samples_per_s": plan.workload.global_batch / step_time_s if step_time_s else None,
         "epochs": [asdict(epoch) for epoch in epochs],
         "timed_step": asdict(parts) | {"count": timed, "one_in": TIMED_EVERY} if timed else None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from exec.errors import UsageError
 from exec.program.ops import Lane
 from exec.program.timeline import Span
 from exec.runtime.step import WAITING
@@ -83,6 +84,37 @@ def peak_nbytes() -> int:
     """Return the most memory that this process, with all its threads, has ever been in."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10  # elsewhere it is in KiB
+
+
+def available_nbytes() -> int | None:
+    """Return how much memory this computer can still give away, or None if it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as lines:
+            found = next(line for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux
+        return None
+    return int(found.split()[1]) << 10
+
+
+def check_memory(nbytes: int, transport: Transport) -> None:
+    """Raise, on every rank, unless each node has room for the ``nbytes`` of all its ranks.
+
+    Raises:
+        UsageError: a node has not; all ranks must call it together.
+    """
+    held: dict[str, int] = defaultdict(int)
+    known: dict[str, int] = {}
+    for host, available, theirs in transport.gather_objects((socket.gethostname(), available_nbytes(), nbytes)):
+        held[host] += theirs
+        if available is not None:
+            known[host] = min(available, known.get(host, available))
+    for host, available in known.items():
+        if held[host] > available:
+            raise UsageError(
+                f"the ranks on {host} must fit into its memory, of which {available / 2**30:.1f} GiB "
+                f"are free, got {held[host] / 2**30:.1f} GiB of parameters and activations; use a "
+                f"smaller batch or net, or more nodes"
+            )
 
 
 def cpu_model() -> str:

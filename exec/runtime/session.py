@@ -24,7 +24,7 @@ from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
-from exec.runtime.report import compute_and_held_s, peak_nbytes
+from exec.runtime.report import check_memory, compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
 from exec.runtime.step import Step, bind_step
 from exec.runtime.step_times import mean_step_times_s
@@ -132,6 +132,7 @@ class Session:
         self.owned = self.program.owned(transport.rank)
         self.counts_loss = self.place is not None and stage == mesh.pp - 1 and tp_rank == 0
         scratch = max(map(scratch_elements, programs))
+        check_memory(roles[0].nbytes + scratch * workload.itemsize, transport)
         self.buffers = Buffers(
             workload, layout_of(
                 workload.network, mesh, stage, tp_rank, options.stages,

@@ -128,7 +128,7 @@ BAD = {
     "stage without weights": ((*CNN, "--ranks", 2, "--strategy", "pipeline", "--stages", "pool1"), "can begin (conv2, fc), got pool1"),
     "stages out of order": ((*CNN, "--ranks", 3, "--strategy", "pipeline", "--stages", "fc,conv2"), "stages must be, in order, some of the layers at which one of cnn:1x16x8:26 can begin (conv2, fc), got fc, conv2"),
     "too many names": ((*CNN, "--ranks", 2, "--strategy", "pipeline", "--stages", "conv2,fc"), "stages must name 1 of the layers, the first of each stage but the first with pp 2, got 2"),
-    "stages of no pipeline": ((*CNN, "--ranks", 2, "--stages", "fc"), "stages must name 0 of the layers, the first of each stage but the first with pp 1, got 1"),
+    "stages of no pipeline": ((*CNN, "--ranks", 2, "--stages", "fc"), "stages need a pipeline; use --strategy pipeline or --pp"),
     "too many stages": ((*CNN, "--ranks", 4, "--strategy", "pipeline"), "pp must be at most the 3 layers of cnn:1x16x8:26 at which a stage can begin, got 4 stages"),
     "too many shards": ((*CNN, "--ranks", 17, "--strategy", "tensor"), "tp must be at most the 16 channels or units that layer conv1 of cnn:1x16x8:26 splits, got 17"),
     "krizhevsky on dense layers": (("--ranks", 2, "--strategy", "krizhevsky"), "strategy krizhevsky needs convolutions and dense layers behind them, got net 128-100-26"),
@@ -164,3 +164,35 @@ def test_sync_batchnorm_is_said_to_change_nothing_where_nothing_is_normalised(
     ended = train(*options)
     assert ended.returncode == 0, ended.stderr
     assert ("sync-batchnorm changes nothing" in ended.stdout) is idle
+
+
+def test_a_net_that_no_memory_holds_is_one_message_before_it_is_made() -> None:
+    ended = train("--net", "1000-9000000-1000", "--data", "noise", "--num-train", 32, "--num-test", 1)
+    assert_one_error(ended, "must fit into its memory")
+
+
+def test_a_training_from_a_moved_network_file_goes_on(residual: Path, tmp_path: Path) -> None:
+    moved, kept = tmp_path / "moved.toml", ("--checkpoint", tmp_path / "kept")
+    train("--net", residual, *SHORT, *kept)
+    moved.write_text(residual.read_text(encoding="utf-8"), encoding="utf-8")
+    again = train("--net", moved, *SHORT, *kept, "--resume")
+    assert again.returncode == 0, again.stderr
+    changed = moved.read_text(encoding="utf-8").replace("filters = 4", "filters = 5")
+    moved.write_text(changed, encoding="utf-8")
+    assert_one_error(train("--net", moved, *SHORT, *kept, "--resume"), "net must be")
+
+
+def test_a_loss_far_above_that_of_guessing_is_pointed_out(residual: Path) -> None:
+    wild = train("--net", residual, *SHORT, "--lr", 50)
+    assert "try a smaller learning-rate" in wild.stdout + wild.stderr
+    assert "try a smaller" not in train("--net", residual, *SHORT).stdout
+
+
+def test_the_record_says_what_was_trained_and_how(residual: Path) -> None:
+    options = ("--lr", 0.03, "--momentum", 0.5, "--seed", 7, "--ranks", 2, "--strategy", "pipeline")
+    record = record_of(train("--net", residual, *SHORT[:-2], *options, "--json"))
+    assert (record["learning_rate"], record["momentum"], record["seed"]) == (0.03, 0.5, 7)
+    assert len(record["stages"]) == 2  # type: ignore[arg-type]  # a list
+    assert len(str(record["net_digest"])) == 16
+    low_s, high_s = record["step_time_p10_s"], record["step_time_p90_s"]
+    assert 0 < low_s <= record["step_time_s"] <= high_s  # type: ignore[operator]  # numbers

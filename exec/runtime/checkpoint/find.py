@@ -111,8 +111,16 @@ def _open(folder: Path) -> Manifest | str:
 
 def _check_network(folder: Path, manifest: Manifest, workload: Workload, dtype: str) -> None:
     """Raise, on every rank, unless network, number type and optimiser are those wanted."""
+    digest = network_digest(workload.network)
+    is_same = digest == manifest.net_digest  # a file may have moved, so its name is not asked
+    if not is_same and workload.net == manifest.net:
+        raise AgreedError(
+            f"net {workload.net} must have the layers that it has in the checkpoint {folder}, "
+            f"digest {manifest.net_digest}, got others, digest {digest}; resume with those, or "
+            f"train anew in another folder"
+        )
     for name, wanted, found in (
-        ("net", workload.net, manifest.net),
+        ("net", manifest.net if is_same else workload.net, manifest.net),
         ("dtype", dtype, manifest.dtype),
         ("momentum", _spelled(workload.has_momentum), _spelled(manifest.has_momentum)),
     ):
@@ -121,13 +129,6 @@ def _check_network(folder: Path, manifest: Manifest, workload: Workload, dtype: 
                 f"{name} must be {found}, that of the checkpoint {folder}, got {wanted}; "
                 f"resume with that, or train anew in another folder"
             )
-    digest = network_digest(workload.network)
-    if digest != manifest.net_digest:
-        raise AgreedError(
-            f"net {workload.net} must have the layers that it has in the checkpoint {folder}, "
-            f"digest {manifest.net_digest}, got others, digest {digest}; resume with those, or "
-            f"train anew in another folder"
-        )
 
 
 def _spelled(has_momentum: bool) -> str:

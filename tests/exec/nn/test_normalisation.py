@@ -171,3 +171,20 @@ def test_trained_network_normalises_by_given_statistics(c: int, h: int, n: int, 
     g, b, m, v = columns
     found = normalise(a, gamma, beta, mean, var, 1e-5, np.empty_like(a))
     np.testing.assert_allclose(found, g * (a - m) / np.sqrt(v + 1e-5) + b, rtol=0, atol=1e-12)
+
+
+def test_statistics_of_ones_own_samples_lose_no_digits_far_from_the_running_mean() -> None:
+    generator = np.random.Generator(np.random.PCG64(1))
+    a = (1000.0 + generator.standard_normal((2, 4, 4, 8))).astype(np.float32)
+    errors = []
+    for is_shared in (True, False):
+        arrays = [np.zeros(2, np.float32) for _ in range(6)]
+        module = BatchNorm2d(
+            *arrays, np.empty_like(a), np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32),
+            np.empty(a.size, np.float32), a[0].size, is_shared=is_shared,
+        )  # fmt: skip
+        module.forward_sums(a)
+        module.forward(a)
+        true = 1.0 / np.sqrt(a.astype(float).reshape(2, -1).var(axis=1) + module.eps)
+        errors.append(np.abs(module.saved[1] / true - 1.0).max())
+    assert errors[1] < 1e-5 < errors[0]
