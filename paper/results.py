@@ -19,6 +19,10 @@ from sim.forecast import Forecast, forecast
 MEASUREMENTS = Path(__file__).parent / "measurements"
 MACHINE_FILE = MEASUREMENTS / "machine-2core-epyc.json"
 CHECK_FILE = MEASUREMENTS / "check-2core-epyc.jsonl"
+CONV_CHECK_FILE = MEASUREMENTS / "check-conv-2core-epyc.jsonl"
+MEMORY_FILE = MEASUREMENTS / "memory-2core-epyc.jsonl"
+PLAN_MEMORY_FILE = MEASUREMENTS / "plan-memory-2core-epyc.jsonl"
+MNIST_FILE = MEASUREMENTS / "mnist-2core-epyc.jsonl"
 TRAINER_FILE = MEASUREMENTS / "trainer-2core-epyc.jsonl"
 SCHEMES_FILE = MEASUREMENTS / "schemes-2core-epyc.jsonl"
 SLOW_FILE = MEASUREMENTS / "slow-node-2core-epyc.jsonl"
@@ -106,10 +110,7 @@ def numbers() -> Record:
     _, checks = read_records(CHECK_FILE)
     trainer_provenance, trainer = read_records(TRAINER_FILE)
     schemes_provenance, ran = read_records(SCHEMES_FILE)
-    real = [check for check in checks if not check["oversubscribed"]]
-    errors = sorted(abs(check["error"]) for check in real)
-    apart = max(abs(check["simulated_s"] / check["solved_s"] - 1.0) for check in checks)
-    inside = sum(c["solved_low_s"] <= c["measured_s"] <= c["solved_high_s"] for c in real)
+    _, conv_checks = read_records(CONV_CHECK_FILE)
     letters = json.loads(LETTERS_FILE.read_text(encoding="utf-8"))
     return {
         "provenance": machine.provenance,
@@ -128,14 +129,12 @@ def numbers() -> Record:
             "overlap_share": machine.overlap_share,
         },
         "checks": checks,
-        "errors": {
-            "count": len(errors),
-            "median": statistics.median(errors),
-            "least": errors[0],
-            "most": errors[-1],
-            "inside": inside,
-            "engines_apart": apart,
-        },
+        "errors": _errors(checks),
+        "conv_checks": conv_checks,
+        "conv_errors": _errors(conv_checks),
+        "memory": read_records(MEMORY_FILE)[1],
+        "plan_memory": read_records(PLAN_MEMORY_FILE)[1],
+        "mnist": read_records(MNIST_FILE)[1],
         "trainer": {"provenance": trainer_provenance, "rows": trainer},
         "letters": {
             "accuracy": letters["epochs"][-1]["test_accuracy"],
@@ -148,6 +147,20 @@ def numbers() -> Record:
         "schemes": {"provenance": schemes_provenance, "rows": ran},
         "comparisons": [_comparison(*each) for each in COMPARED],
         "scalings": [_scaling_numbers(each) for each in scalings(checks)],
+    }
+
+
+def _errors(checks: list[Record]) -> Record:
+    """Return how far the forecasts of ``checks`` missed, where ranks had cores of their own."""
+    real = [check for check in checks if not check["oversubscribed"]]
+    errors = sorted(abs(check["error"]) for check in real)
+    return {
+        "count": len(errors),
+        "median": statistics.median(errors),
+        "least": errors[0],
+        "most": errors[-1],
+        "inside": sum(c["solved_low_s"] <= c["measured_s"] <= c["solved_high_s"] for c in real),
+        "engines_apart": max(abs(c["simulated_s"] / c["solved_s"] - 1.0) for c in checks),
     }
 
 
