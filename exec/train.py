@@ -340,7 +340,9 @@ def _run(
             if speaks:
                 out.print(_line(epoch))
                 if epoch.loss > 1.5 * (guessed := math.log(dataset.num_classes)):
-                    out.print(f"note: the loss is far above {guessed:.2f}, that of guessing; try a smaller learning-rate")
+                    out.print(
+                        f"note: the loss is far above {guessed:.2f}, that of guessing; try a smaller learning-rate"
+                    )
             if files.save is not None:
                 save_model(session, files.save, dataset, epoch, wire)
     if checkpoints.first_epoch > epochs:

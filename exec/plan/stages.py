@@ -63,7 +63,9 @@ def check_stages(network: Network, num_stages: int, cuts: tuple[int, ...]) -> No
     if not cuts:
         return
     if num_stages == 1:
-        raise UsageError("stages need a pipeline; use --strategy pipeline or --pp, or leave them out")
+        raise UsageError(
+            "stages need a pipeline; use --strategy pipeline or --pp, or leave them out"
+        )
     if len(cuts) != num_stages - 1:
         raise UsageError(
             f"stages must name {num_stages - 1} of the layers, the first of each stage but the "

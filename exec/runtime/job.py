@@ -40,7 +40,9 @@ def together(transport: Transport, body: Callable[[], Result]) -> Result:
     except StepcastError as error:
         message = str(error)
     except MemoryError as error:
-        message = f"not enough memory: {error or 'none is left'}; use a smaller net, batch or data set"
+        message = (
+            f"not enough memory: {error or 'none is left'}; use a smaller net, batch or data set"
+        )
     messages = transport.gather_objects(message)
     failed = [rank for rank, each in enumerate(messages) if each]
     if failed:

@@ -82,16 +82,24 @@ def num_cores() -> int:
 
 def peak_nbytes() -> int:
     """Return the most memory that this process, with all its threads, has ever been in."""
+    # A process that another has started begins with that one's peak in its usage, but not in its status.
+    if (peak := _said_in("/proc/self/status", "VmHWM")) is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10  # elsewhere it is in KiB
 
 
 def available_nbytes() -> int | None:
     """Return how much memory this computer can still give away, or None if it does not say."""
+    return _said_in("/proc/meminfo", "MemAvailable")
+
+
+def _said_in(path: str, name: str) -> int | None:
+    """Return the bytes that Linux says in the line ``name`` of ``path``; elsewhere None."""
     try:
-        with open("/proc/meminfo", encoding="utf-8") as lines:
-            found = next(line for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux
+        with open(path, encoding="utf-8") as lines:
+            found = next(line for line in lines if line.startswith(name))
+    except (OSError, StopIteration):
         return None
     return int(found.split()[1]) << 10
 
@@ -104,7 +112,9 @@ def check_memory(nbytes: int, transport: Transport) -> None:
     """
     held: dict[str, int] = defaultdict(int)
     known: dict[str, int] = {}
-    for host, available, theirs in transport.gather_objects((socket.gethostname(), available_nbytes(), nbytes)):
+    for host, available, theirs in transport.gather_objects(
+        (socket.gethostname(), available_nbytes(), nbytes)
+    ):
         held[host] += theirs
         if available is not None:
             known[host] = min(available, known.get(host, available))
