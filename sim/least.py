@@ -8,16 +8,24 @@ they end with one backward pass after it, so
     T >= max_s (sum_{j < s} L_j + m L_s) >= W / (1 - (1 - 1 / m)^pp)
 
 The last holds for any shares L_s: they are all equal to T at best, so L_s = T / m (1 - 1 / m)^s.
+
+What ranks of a tp group say to each other counts as computing: nothing else goes on then. Some rank
+of a stage has at least its share of all parameters, and all-reduces their gradient in the end.
 """
 
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
-from exec.network.modules import Conv2d, Linear
+from calibration.machine import Tier
+from exec.network.modules import Conv2d, Flatten, Linear
+from exec.network.network import INPUT, Network
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import SYNCHRONOUS
-from exec.program.mesh import Mesh
-from exec.program.peers import split_size
+from exec.program.mesh import Axis, Mesh
+from exec.program.ops import Algorithm, Collective, CollectiveKind
+from exec.program.peers import Part, split_size
 from exec.workload import Workload, backward_kernels, forward_kernels
 from sim.costs import Costs
 
@@ -28,7 +36,8 @@ class Least:
 
     costs: Costs
     workload: Workload
-    _known_s: dict[tuple[int, int], float] = field(default_factory=dict)
+    _known_s: dict[tuple[Mesh, int, bool], float] = field(default_factory=dict)
+    _known_takers: Counter[int] = field(default_factory=Counter)
     _kernels_known_s: dict[tuple[int, int, int, int, bool], float] = field(default_factory=dict)
 
     def step_s(self, mesh: Mesh, options: PlanOptions) -> float:
@@ -40,11 +49,31 @@ class Least:
             return 0.0
         count = options.num_microbatches
         rows = split_size(split_size(self.workload.global_batch, mesh.dp, 0), count, count - 1)
-        key = (mesh.tp, rows)
+        says = options.algorithm is Algorithm.LIBRARY
+        key = (mesh, rows, says)
         if key not in self._known_s:
             nodes = range(len(self.workload.network.nodes))
-            self._known_s[key] = sum(self._node_s(node, *key) for node in nodes)
-        return self._known_s[key] / (1.0 - (1.0 - 1.0 / count) ** mesh.pp)
+            on = replace(self.costs, mesh=mesh) if says and mesh.tp > 1 else None
+            self._known_s[key] = sum(self._node_s(node, mesh.tp, rows, on) for node in nodes)
+        least_s = self._known_s[key] / (1.0 - (1.0 - 1.0 / count) ** mesh.pp)
+        if not says or options.overlap or mesh.dp == 1:
+            return least_s
+        reduced_s = self._reduced_s(mesh)
+        return least_s + reduced_s if mesh.pp == 1 else max(least_s, reduced_s)
+
+    def _reduced_s(self, mesh: Mesh) -> float:
+        """Return what the all-reduces of gradients take at least, in however many buckets."""
+        nbytes = self.workload.num_parameters * self.workload.itemsize / (mesh.pp * mesh.tp)
+        on_node, nodes, sharers = replace(self.costs, mesh=mesh).fabric.group_nodes(Axis.DP)
+        total_s = 0.0
+        for tier, ranks, groups in ((Tier.NODE, on_node, 1), (Tier.NETWORK, nodes, sharers)):
+            if ranks > 1:
+                segments = self.costs.link(tier).allreduce.segments
+                alpha_s = min(each.alpha_s for each in segments)
+                beta_s = min(each.beta_s_per_byte for each in segments)
+                traffic = 2.0 * (ranks - 1) / ranks * nbytes * groups
+                total_s += math.ceil(math.log2(ranks)) * alpha_s + traffic * beta_s
+        return total_s
 
     def cut_step_s(self, mesh: Mesh, options: PlanOptions) -> float:
         """Return what :meth:`step_s` does, of the stages that ``options`` cut: closer, and dearer."""
@@ -72,10 +101,11 @@ class Least:
             self._kernels_known_s[key] = sum(self.costs.kernel_s(each, shape, 0) for each in kernels)  # fmt: skip
         return self._kernels_known_s[key]
 
-    def _node_s(self, node: int, tp: int, rows: int) -> float:
+    def _node_s(self, node: int, tp: int, rows: int, on: Costs | None) -> float:
         """Return the least that the first of ``tp`` ranks computes of ``node``, there and back.
 
-        It has at least as many channels as any other, of the input, the output, or both.
+        It has at least as many channels as any other, of the input, the output, or both. With ``on``
+        it also sums the output, or the gradient of the input, over the group.
         """
         network = self.workload.network
         each = network.nodes[node]
@@ -83,7 +113,39 @@ class Least:
         # Later stages learn from all that they are given, so no cut makes a gradient needless.
         learns = layout_of(network, Mesh(), 0, 0).learns_before(node)
         own_in, own_out = -(-inputs // tp), -(-outputs // tp)
-        ways = {(inputs, own_out), (own_in, outputs)}
         if not isinstance(each.module, Linear | Conv2d):
             ways = {(own_in, own_out), (inputs, outputs)}
-        return min(self._kernels_s(node, rows, *way, learns) for way in ways)
+            return min(self._kernels_s(node, rows, *way, learns) for way in ways)
+        by_columns_s = self._kernels_s(node, rows, inputs, own_out, learns)
+        by_rows_s = self._kernels_s(node, rows, own_in, outputs, learns)
+        if on is not None:
+            # Of several layers that take one value, the gradients are summed together.
+            sharers = self._takers()[_behind_flattens(network, each.inputs[0])]
+            by_columns_s += (
+                self._summed_s(on, network.width(each.inputs[0]) * rows) * learns / sharers
+            )
+            by_rows_s += self._summed_s(on, network.width(node) * rows)
+        return min(by_columns_s, by_rows_s)
+
+    def _takers(self) -> Counter[int]:
+        """Return how many nodes with weights take each value."""
+        network = self.workload.network
+        if not self._known_takers:
+            self._known_takers.update(
+                _behind_flattens(network, each.inputs[0])
+                for each in network.nodes
+                if isinstance(each.module, Linear | Conv2d)
+            )
+        return self._known_takers
+
+    def _summed_s(self, on: Costs, elements: int) -> float:
+        """Return the time of an all-reduce over a tp group."""
+        op = Collective("", CollectiveKind.ALLREDUCE, Part("", 0, elements), Axis.TP)
+        return on.library_s(op, self.workload.itemsize)
+
+
+def _behind_flattens(network: Network, value: int) -> int:
+    """Return the value that ``value`` looks at in another way, or itself."""
+    while value != INPUT and isinstance(network.nodes[value].module, Flatten):
+        value = network.nodes[value].inputs[0]
+    return value

@@ -189,3 +189,24 @@ def test_the_readme_says_how_many_kills_the_search_has_survived() -> None:
         f"{summary['lost']}, {summary['repeated']}, {other_bits} |"
     )
     assert row in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_quotes_the_convolutional_networks() -> None:
+    readme, quoted = (ROOT / "README.md").read_text(encoding="utf-8"), numbers()
+    errors, conv = quoted["conv_errors"], [row for row in quoted["trainer"]["rows"] if row["time_over_products"] is None]  # fmt: skip
+    memory = {(row["net"], row["batch"]): row["memory_over_pytorch"]["median"] for row in quoted["memory"]}  # fmt: skip
+    grown = sorted(each["growth_bytes"] / each["planned_bytes"] for row in quoted["plan_memory"] for each in row["ranks"])  # fmt: skip
+    cnns, nets = quoted["mnist"][:2], quoted["mnist"][2:]
+    seconds = [statistics.fmean(epoch["time_s"] for epoch in run["epochs"]) for run in quoted["mnist"]]  # fmt: skip
+    faster = [f"{row['speed_over_pytorch']['median']:.2f}" for row in conv]
+    held = [f"{memory[row['net'], row['batch']]:.2f}" for row in conv]
+    right = [100 * run["test_accuracy"] for run in (*cnns, *nets)]
+    for text in (
+        f"median {100 * errors['median']:.1f} %, {100 * errors['least']:.1f} to {100 * errors['most']:.1f} %; {errors['inside']} of {errors['count']} inside",
+        f"| {', '.join(faster)} times |",
+        f"| {', '.join(held)} |",
+        f"median {statistics.median(grown):.2f}, {grown[0]:.2f} to {grown[-1]:.2f} (",
+        f"| {right[0]:.2f} %, {right[1]:.2f} %; {seconds[0]:.1f} s and {seconds[1]:.1f} s",
+        f"| {right[2]:.1f} %, {right[3]:.1f} %; {seconds[2]:.0f} s, {seconds[3]:.0f} s |",
+    ):
+        assert text in readme, text
