@@ -187,7 +187,7 @@ def test_a_training_from_a_moved_network_file_goes_on(residual: Path, tmp_path: 
 def test_a_loss_far_above_that_of_guessing_is_pointed_out(residual: Path) -> None:
     wild = train("--net", residual, *SHORT[:-2], "--lr", 50)
     assert "try a smaller learning-rate" in wild.stdout + wild.stderr
-    calm = train("--net", residual, *SHORT[:-2], "--lr", 0.005)
+    calm = train(*CNN)
     assert calm.returncode == 0
     assert "try a smaller" not in calm.stdout
 

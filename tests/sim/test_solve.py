@@ -53,7 +53,9 @@ def test_65536_ranks_cost_no_more_calls_than_64(algorithm: Algorithm, pp: int, t
     solved(64)()  # layouts are remembered between plans, and this test is not about that
     solved(65_536)()
     # Chunks of more ranks may be of fewer sizes, each priced once.
-    assert num_calls(solved(65_536)) <= num_calls(solved(64))
+    # A collection of garbage may call something amid a count, so the least of three is taken.
+    many, few = (min(num_calls(solved(ranks)) for _ in range(3)) for ranks in (65_536, 64))
+    assert many <= few
 
 
 @pytest.mark.parametrize(
