@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 
 from exec.network.modules import (
     Add,
@@ -68,7 +69,7 @@ class PlainNetwork:
             inputs = [blur(self.values[each]) for each in node.inputs]
             self.values[index] = blur(self._forward(index, node, inputs, learnt.get(index)))
         logits = self.values[len(network.nodes) - 1].reshape(len(labels), -1)
-        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        p = softmax(logits, axis=1)
         rows = np.arange(len(labels))
         loss = -np.log(p[rows, labels]).sum()
         p[rows, labels] -= 1
@@ -119,7 +120,7 @@ class PlainNetwork:
             case ReLU():
                 return np.maximum(a, 0)
             case Sigmoid():
-                return 1 / (1 + np.exp(-a))
+                return expit(a)
             case Flatten():
                 return a.reshape(*a.shape[:1], -1, 1, 1)
             case Add():
