@@ -94,7 +94,7 @@ def node_times_s(costs: Costs, workload: Workload, options: PlanOptions) -> list
         if role.tp.start > 0:  # the first has at least as much as any other
             continue
         stage = role.pp.start
-        layout = layout_of(workload.network, alone, stage, 0, options.stages)
+        layout = layout_of(workload.network, alone, stage, 0, options)
         slots = num_slots(options.schedule, stage, mesh.pp, count)
         held = held_elements(layout, workload, slots, rows) * workload.itemsize
         for op in role.ops:

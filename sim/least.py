@@ -83,7 +83,7 @@ class Least:
         rows = split_size(split_size(self.workload.global_batch, mesh.dp, 0), count, count - 1)
         before_s = least_s = 0.0
         for stage in range(mesh.pp):
-            layout = layout_of(network, mesh, stage, 0, options.stages)
+            layout = layout_of(network, mesh, stage, 0, options)
             stage_s = sum(
                 self._kernels_s(each.node, rows, each.num_inputs, each.num_outputs, layout.learns_before(each.node))
                 for each in layout.shards

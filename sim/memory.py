@@ -94,7 +94,6 @@ def _elements(
     if not rows:
         return {}, {}
     layout = layout_of(
-        workload.network, program.mesh, role.pp.start, role.tp.start, options.stages,
-        is_exchanged=options.is_exchanged,
+        workload.network, program.mesh, role.pp.start, role.tp.start, options
     )  # fmt: skip
     return layout.slot_elements(rows), layout.shared_elements(rows)

@@ -260,11 +260,11 @@ def held_elements(layout: Layout, workload: Workload, slots: int, rows: int) -> 
 
 
 def layout_of(
-    network: Network, mesh: Mesh, stage: int, tp_rank: int, cuts: tuple[int, ...] = (), *,
-    is_exchanged: bool = False,
-) -> Layout:  # fmt: skip
+    network: Network, mesh: Mesh, stage: int, tp_rank: int, options: PlanOptions = PlanOptions()
+) -> Layout:
     """Return what the ranks at ``stage`` and ``tp_rank`` of ``mesh`` hold of ``network``."""
-    return _layout(network, mesh.pp, mesh.tp, stage, tp_rank, cuts, is_exchanged and mesh.tp > 1)
+    is_exchanged = options.is_exchanged and mesh.tp > 1
+    return _layout(network, mesh.pp, mesh.tp, stage, tp_rank, options.stages, is_exchanged)
 
 
 @lru_cache(maxsize=65536)
@@ -299,9 +299,7 @@ def check_mesh(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
         exchange_node(network)
     if mesh.tp > 1:
         for stage in range(mesh.pp):
-            for shard in layout_of(
-                network, mesh, stage, 0, options.stages, is_exchanged=options.is_exchanged
-            ).shards:
+            for shard in layout_of(network, mesh, stage, 0, options).shards:
                 width = network.shape(shard.node)[0]
                 if shard.split is Split.COLUMN and shard.is_weighted and width < mesh.tp:
                     raise UsageError(

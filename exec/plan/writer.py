@@ -103,18 +103,9 @@ def trainer_roles(
             dp_span = range(trainers.start + places.start, trainers.start + places.stop)
             replica_rows = split_size(workload.global_batch, len(trainers), places.start)
             rows = tuple(split_size(replica_rows, count, i) for i in range(count))
-            common = layout_of(
-                workload.network, mesh, stage, 0, options.stages, is_exchanged=options.is_exchanged
-            )
+            common = layout_of(workload.network, mesh, stage, 0, options)
             for tp_span in tensor_classes(common, mesh.tp, rows):
-                layout = layout_of(
-                    workload.network,
-                    mesh,
-                    stage,
-                    tp_span.start,
-                    options.stages,
-                    is_exchanged=options.is_exchanged,
-                )
+                layout = layout_of(workload.network, mesh, stage, tp_span.start, options)
                 size = layout.num_parameters
                 flat = ["param", "grad"] + ["velocity"] * workload.has_momentum + ["scratch"] * scratch  # fmt: skip
                 holds = [Part(name, 0, size) for name in flat]

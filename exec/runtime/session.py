@@ -135,8 +135,7 @@ class Session:
         check_memory(roles[0].nbytes + scratch * workload.itemsize, transport)
         self.buffers = Buffers(
             workload, layout_of(
-                workload.network, mesh, stage, tp_rank, options.stages,
-                is_exchanged=options.is_exchanged,
+                workload.network, mesh, stage, tp_rank, options
             ), roles[0],
             max(map(_most_rows, roles)), scratch, plan.dtype, transport.rank,
             share_windows(self.program, roles[0], plan.dtype, transport),

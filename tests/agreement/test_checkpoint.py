@@ -74,8 +74,8 @@ def test_what_the_ranks_save_is_the_whole_network(
                 saved.setdefault((stage, tp_rank), set()).update(range(op.part.start, op.part.stop))
     for stage in range(mesh.pp):
         for tp_rank in range(mesh.tp):
-            is_exchanged = strategy is Strategy.KRIZHEVSKY
-            layout = layout_of(network_of(strategy), mesh, stage, tp_rank, is_exchanged=is_exchanged)  # fmt: skip
+            options = PlanOptions(strategy=strategy)
+            layout = layout_of(network_of(strategy), mesh, stage, tp_rank, options)
             size = layout.num_parameters
             assert saved[stage, tp_rank] == set(range(size))
 

@@ -137,8 +137,7 @@ def check_coverage(manifest: Manifest, workload: Workload) -> None:
 def _places(manifest: Manifest, workload: Workload) -> Iterator[tuple[Layout, list[int]]]:
     """Yield the layout of each (stage, tp_rank), and the ranks that were there."""
     plan, mesh, network = manifest.plan, manifest.plan.mesh, workload.network
-    strategy = Strategy.KRIZHEVSKY if _is_exchanged(plan) else Strategy.HYBRID
-    check_mesh(Workload(network, mesh.dp), mesh, PlanOptions(strategy=strategy, stages=plan.stages))
+    check_mesh(Workload(network, mesh.dp), mesh, _options(plan))
     for stage, tp_rank in product(range(mesh.pp), range(mesh.tp)):
         ranks = [
             rank
@@ -149,13 +148,13 @@ def _places(manifest: Manifest, workload: Workload) -> Iterator[tuple[Layout, li
 
 
 def _layout(network: Network, plan: PlanRecord, stage: int, tp_rank: int) -> Layout:
-    return layout_of(
-        network, plan.mesh, stage, tp_rank, plan.stages, is_exchanged=_is_exchanged(plan)
-    )
+    return layout_of(network, plan.mesh, stage, tp_rank, _options(plan))
 
 
-def _is_exchanged(plan: PlanRecord) -> bool:
-    return plan.strategy == Strategy.KRIZHEVSKY
+def _options(plan: PlanRecord) -> PlanOptions:
+    """Return all that a layout asks of options: where stages begin, and whether the batch is exchanged."""
+    strategy = Strategy.KRIZHEVSKY if plan.strategy == Strategy.KRIZHEVSKY else Strategy.HYBRID
+    return PlanOptions(strategy=strategy, stages=plan.stages)
 
 
 def _counts(record: ShardRecord) -> bool:

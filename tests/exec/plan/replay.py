@@ -105,7 +105,7 @@ class Replay:
         self.ranks = []
         for rank in range(mesh.world_size):
             dp, stage, tp_rank = mesh.coordinates(rank)
-            layout = layout_of(self.network, mesh, stage, tp_rank, options.stages, is_exchanged=options.is_exchanged)  # fmt: skip
+            layout = layout_of(self.network, mesh, stage, tp_rank, options)  # fmt: skip
             own = split_size(self.case.workload.global_batch, mesh.dp, dp)
             count = options.num_microbatches
             rows = tuple(split_size(own, count, i) for i in range(count))

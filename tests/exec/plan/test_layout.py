@@ -36,7 +36,7 @@ def layouts(case: Case) -> list[Layout]:
     """Return the layouts of all ranks of a replica, stage by stage."""
     mesh, options = case.mesh, case.options
     return [
-        layout_of(case.workload.network, mesh, stage, tp_rank, options.stages, is_exchanged=options.is_exchanged)
+        layout_of(case.workload.network, mesh, stage, tp_rank, options)
         for stage in range(mesh.pp)
         for tp_rank in range(mesh.tp)
     ]  # fmt: skip

@@ -41,14 +41,14 @@ def flops(program: Program) -> Counter[tuple[Kernel, int]]:
 def rank_layout(case: Case, rank: int) -> Layout:
     """Return the layout of ``rank``."""
     _, stage, tp_rank = case.mesh.coordinates(rank)
-    return layout_of(case.workload.network, case.mesh, stage, tp_rank, is_exchanged=case.options.is_exchanged)  # fmt: skip
+    return layout_of(case.workload.network, case.mesh, stage, tp_rank, case.options)  # fmt: skip
 
 
 def layouts(case: Case) -> dict[int, Layout]:
     """Return, for each node, the layout of a first rank that holds it."""
     mesh, options = case.mesh, case.options
     found = [
-        layout_of(case.workload.network, mesh, stage, 0, options.stages, is_exchanged=options.is_exchanged)
+        layout_of(case.workload.network, mesh, stage, 0, options)
         for stage in range(mesh.pp)
     ]  # fmt: skip
     return {shard.node: layout for layout in found for shard in layout.shards}

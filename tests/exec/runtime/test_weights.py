@@ -47,7 +47,7 @@ def gathered(
 
     def body(wire: ThreadTransport) -> Weights:
         dp_rank, stage, tp_rank = mesh.coordinates(wire.rank)
-        layout = layout_of(network, mesh, stage, tp_rank, is_exchanged=options.is_exchanged)
+        layout = layout_of(network, mesh, stage, tp_rank, options)
         buffers = Buffers(workload, layout, program.role_of(wire.rank), 1, 0, "float64")
         scatter_weights(buffers, weights)
         buffers.stats[...] += drift * (dp_rank if mesh.dp > 1 else tp_rank)

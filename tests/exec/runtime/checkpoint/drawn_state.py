@@ -74,8 +74,8 @@ class Training:
     def buffers(self, rank: int, step: int | None = None) -> Buffers:
         """Return what ``rank`` holds after ``step``, or zeros."""
         network, place = self.workload.network, self.mesh.coordinates(rank)[1:]
-        layout = layout_of(network, self.mesh, *place, self.cuts)
         options = PlanOptions(stages=self.cuts)
+        layout = layout_of(network, self.mesh, *place, options)
         role = plan_step(self.workload, self.mesh, options).role_of(rank)
         buffers = Buffers(self.workload, layout, role, 1, 0, self.dtype)
         if step is not None:
