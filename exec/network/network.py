@@ -99,6 +99,30 @@ class Network:
                 found[value].append(index)
         return tuple(map(tuple, found))
 
+    @cached_property
+    def takes_rows(self) -> bool:
+        """Whether only dense layers take the images, which can then stay as they come."""
+        values = [INPUT]
+        for value in values:
+            for node in self.consumers[value]:
+                module = self.nodes[node].module
+                if isinstance(module, Flatten):
+                    values.append(node)
+                elif not isinstance(module, Linear):
+                    return False
+        return True
+
+    def is_image(self, value: int) -> bool:
+        """Say whether ``value`` is an image, if perhaps flattened, and not what dense layers give."""
+        while value != INPUT:
+            node = self.nodes[value]
+            if isinstance(node.module, Linear):
+                return False
+            if isinstance(node.module, Conv2d | BatchNorm2d | MaxPool | AvgPool):
+                return True
+            value = node.inputs[0]
+        return not self.takes_rows
+
     def parameters(self, node: int) -> int:
         """Return how many parameters ``node`` has."""
         module, (channels, *_) = self.nodes[node].module, self.shape(self.nodes[node].inputs[0])
