@@ -31,9 +31,10 @@ from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
+from exec.runtime.opening import open_backend
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
-from exec.runtime.record import headline, summary, training_record
+from exec.runtime.record import device_line, headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
     is_oversubscribed,
@@ -306,9 +307,10 @@ def _run(
 ) -> None:  # fmt: skip
     workload = plan.workload
     checkpoints = open_checkpoints(files.checkpoint, plan, wire)
+    backend = open_backend(plan.device, wire, is_tf32=plan.is_tf32)
     dataset = together(wire, lambda: source.load_for(workload))
     checkpoints.check_data(dataset)
-    session = together(wire, lambda: Session(plan, dataset, wire, checkpoints.start))
+    session = together(wire, lambda: Session(plan, dataset, wire, checkpoints.start, backend))
     if plan.replayed:
         workers = session.program.trainers
         together(wire, lambda: check_arrivals(plan.replayed, workers, session.tickets, epochs))
@@ -321,6 +323,8 @@ def _run(
     out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
     if speaks:
         out.print(headline(plan, dataset, strategy, wire.size))
+        if line := device_line(plan, session.backend.description()):
+            out.print(line)
         for idle in idle_options(plan.workload, plan.mesh, plan.options):
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if note:
