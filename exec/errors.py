@@ -41,6 +41,10 @@ class TransportError(StepcastError):
     """The wire cannot be set up as asked, or another rank has failed."""
 
 
+class DeviceError(StepcastError):
+    """An accelerator that is absent, or that lacks what it needs."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return the message for a ``name`` that is none of the ``known`` ones, with a suggestion.
 

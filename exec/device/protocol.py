@@ -7,12 +7,15 @@ that enqueues, allocates nothing and can be captured in a graph.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from exec.device.array import DeviceArray
+
+if TYPE_CHECKING:
+    from exec.device.convolutions import Convolutions
 
 Call = Callable[[], object]
 Argument = DeviceArray | int | float | None
@@ -125,6 +128,11 @@ class Device(Protocol):
     @property
     def software(self) -> dict[str, str]:
         """The versions on which times depend: driver, libraries."""
+        ...
+
+    @property
+    def convolutions(self) -> "Convolutions | None":
+        """A library's convolutions; None where there is none."""
         ...
 
     def memory(self) -> tuple[int, int]:
