@@ -241,7 +241,9 @@ class Products:
             )  # fmt: skip
         finally:
             lt.matmul_preference_destroy(preference)
-        usable = [each["algo"].tobytes() for each in proposed[: int(found[0])] if each["state"] == 0]
+        usable = [
+            each["algo"].tobytes() for each in proposed[: int(found[0])] if each["state"] == 0
+        ]
         if not usable:
             raise RuntimeError(f"cuBLASLt must know how to multiply, got nothing for {gemm}")
         return usable

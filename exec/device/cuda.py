@@ -155,7 +155,9 @@ class CudaDevice:
             **self.products.software,
             "cudnn": "none" if self._convolutions is None else self._convolutions.version,
         }
-        module = Path("/proc/driver/nvidia/version")  # NVIDIA driver's README, The /proc file system
+        module = Path(
+            "/proc/driver/nvidia/version"
+        )  # NVIDIA driver's README, The /proc file system
         if module.exists():
             words = module.read_text("utf-8").splitlines()[0].split()
             numbers = [word for word in words if word[:1].isdigit() and "." in word]

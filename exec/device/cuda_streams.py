@@ -134,7 +134,12 @@ class CudaStream:
         if array.nbytes == 0:
             return do_nothing
         if value == 0:
-            fill, pointer, nbytes, stream = self._runtime.memsetAsync, array.pointer, array.nbytes, self.address
+            fill, pointer, nbytes, stream = (
+                self._runtime.memsetAsync,
+                array.pointer,
+                array.nbytes,
+                self.address,
+            )
 
             def call(_kept: object = array) -> None:
                 fill(pointer, 0, nbytes, stream)
@@ -142,7 +147,9 @@ class CudaStream:
             return call
         grid, block = (min(-(-array.size // 256), 65535),), (256,)
         if array.dtype == np.int32:
-            return self.bind_kernel("fill_int", np.float32, grid, block, array, array.size, int(value))
+            return self.bind_kernel(
+                "fill_int", np.float32, grid, block, array, array.size, int(value)
+            )
         return self.bind_kernel("fill", array.dtype, grid, block, array, array.size, float(value))
 
     def capture(self, body: Call) -> Graph:

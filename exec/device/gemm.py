@@ -45,7 +45,12 @@ def gemm_of(
     Raises:
         ValueError: they do not fit, ``c`` has columns, or the type is neither float32 nor float64.
     """
-    if a.ndim != 2 or b.ndim != 2 or c.shape != (a.shape[0], b.shape[1]) or a.shape[1] != b.shape[0]:
+    if (
+        a.ndim != 2
+        or b.ndim != 2
+        or c.shape != (a.shape[0], b.shape[1])
+        or a.shape[1] != b.shape[0]
+    ):
         raise ValueError(
             f"a, b and c must be matrices that fit, got {a.shape}, {b.shape}, {c.shape}"
         )

@@ -16,6 +16,7 @@ from exec.device.array import DeviceArray
 
 if TYPE_CHECKING:
     from exec.device.convolutions import Convolutions
+    from exec.device.group import Group
 
 Call = Callable[[], object]
 Argument = DeviceArray | int | float | None
@@ -169,6 +170,24 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Return when all streams are done."""
+        ...
+
+    def new_group_id(self) -> bytes:
+        """Return what names a new group of ranks: one rank makes it and tells the others.
+
+        Raises:
+            DeviceError: the library that groups need is missing.
+        """
+        ...
+
+    def join_group(self, id: bytes, rank: int, size: int) -> "Group":
+        """Return the group ``id``, of ``size`` ranks on as many devices, of which this is ``rank``.
+
+        Returns when all have called it.
+
+        Raises:
+            DeviceError: the library that groups need is missing, or refuses.
+        """
         ...
 
     def close(self) -> None:
