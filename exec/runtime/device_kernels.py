@@ -1,12 +1,20 @@
 """Kernels on a device: each compute op of a program bound to what a stream is to be given."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from exec.device.array import DeviceArray
 from exec.device.protocol import Call, Stream
-from exec.gpu import activation, addition, convolution, linear, loading, optimiser, pooling, transposed  # fmt: skip
+from exec.gpu import (  # fmt: skip
+    activation,
+    addition,
+    convolution,
+    linear,
+    loading,
+    optimiser,
+    pooling,
+    transposed,
+)
 from exec.gpu.calls import in_turn
 from exec.gpu.feed import DeviceFeed
 from exec.gpu.images import Images, Order
@@ -118,8 +126,11 @@ class DeviceKernelBinder:
                 product = linear.forward(stream, self._weight(op.layer), a, output)
                 return in_turn(before, product, self._add_bias(op, output))
             case described.Conv2d(stride=stride, padding=padding):
-                a, b = self._images(op.layer, views.input(0)), self._images(op.layer, output)
-                product = convolution.forward(stream, a, self._weight(op.layer), b, stride, padding, work)  # fmt: skip
+                images, given = (
+                    self._images(op.layer, views.input(0)),
+                    self._images(op.layer, output),
+                )
+                product = convolution.forward(stream, images, self._weight(op.layer), given, stride, padding, work)  # fmt: skip
                 return in_turn(product, self._add_bias(op, output))
             case described.ReLU() | described.Sigmoid() as module:
                 apply = activation.relu if isinstance(module, described.ReLU) else activation.sigmoid  # fmt: skip
@@ -277,7 +288,8 @@ class DeviceKernelBinder:
     def _images(self, node: int, array: Numbers) -> Images:
         """Return what ``node`` takes or gives; views shape it (channels, height, width, samples)."""
         order = Order.CHANNELS_LAST if self._is_channels_last(node) else Order.SAMPLES_LAST
-        return Images(_flat(array), *array.shape, order)
+        channels, height, width, samples = array.shape
+        return Images(_flat(array), channels, height, width, samples, order)
 
     def _inner(self, node: int, array: Numbers) -> int:
         """Return how many elements of one channel of the output of ``node`` lie side by side."""
@@ -285,17 +297,19 @@ class DeviceKernelBinder:
 
     def _weight(self, node: int) -> DeviceArray:
         layout = self.buffers.layout
-        found: DeviceArray = pieces(layout, layout.shard(node), self.buffers.flat("param"))[0]  # type: ignore[assignment]  # on a device
+        found: DeviceArray = pieces(layout, layout.shard(node), self.buffers.flat("param"))[0]
         return found
 
     def _bias(self, node: int) -> DeviceArray | None:
         layout = self.buffers.layout
-        found: DeviceArray | None = pieces(layout, layout.shard(node), self.buffers.flat("param"))[1]  # type: ignore[assignment]  # fmt: skip  # on a device
+        found: DeviceArray | None = pieces(layout, layout.shard(node), self.buffers.flat("param"))[
+            1
+        ]
         return found
 
     def _grads(self, node: int) -> tuple[DeviceArray, DeviceArray | None]:
         layout = self.buffers.layout
-        return pieces(layout, layout.shard(node), self.buffers.flat("grad"))  # type: ignore[return-value]  # on a device
+        return pieces(layout, layout.shard(node), self.buffers.flat("grad"))
 
     def _add_bias(self, op: Compute, output: Numbers) -> Call:
         """Return the call that adds the bias of a node, unless whoever reads the output does."""
