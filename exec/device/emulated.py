@@ -8,6 +8,7 @@ import psutil
 from numpy.typing import DTypeLike
 
 from exec.device.array import DeviceArray
+from exec.device.convolutions import Convolutions
 from exec.device.emulated_batch import Part
 from exec.device.emulated_group import EmulatedGroup, join_group, new_group_id
 from exec.device.emulated_items import EmulatedEvent, check_not_capturing
@@ -72,6 +73,11 @@ class EmulatedDevice:
     def software(self) -> dict[str, str]:
         """The compiler."""
         return {"compiler": find_compiler()[1]}
+
+    @property
+    def convolutions(self) -> Convolutions | None:
+        """None: columns and a matrix product do them."""
+        return None
 
     def draw_seed(self) -> int:
         """Return the order of the next kernel's threads; 0 is ascending."""

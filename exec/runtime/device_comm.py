@@ -72,6 +72,7 @@ class DeviceComm:
         transport = self.wire.transport
         match op:
             case Send(id, part, peer, tag):
+                assert isinstance(peer, Rank | Sender)
                 return partial(self._send, id, self.buffers.part(part), peer, tag)
             case Receive(id, part, AnyRank(), tag):
                 return partial(self._receive_any, id, self.buffers.part(part), tag)

@@ -139,7 +139,8 @@ def bind_device_step(
 def _ordered(
     rank: int, ops: Sequence[Op], comm: DeviceComm, binder: DeviceKernelBinder, locks: dict[str, Lock]
 ) -> tuple[list[_Entry], CommLane]:  # fmt: skip
-    """Return the calls that enqueue ``ops``, in the order of the program."""
+    """Return the calls that enqueue ``ops``, in the order of the program; nothing is locked."""
+    assert not locks
     streams = {Lane.COMPUTE: binder.stream, Lane.COMM: comm.stream}
     computed = compute_positions(ops)
     awaited = {(op.lane, op.id) for op in ops if isinstance(op, Wait)}
@@ -170,20 +171,19 @@ def _ordered(
             case _ if lane is Lane.COMPUTE or (isinstance(op, Receive) and isinstance(op.peer, AnyRank)):  # fmt: skip
                 raise ValueError(f"{op} must be carried by the host")
             case _:
-                call = comm.local(op) or partial(_start, comm.start(op), comm.stream, isinstance(op, Send))  # fmt: skip
-                entries.append(_Entry(lane, _name(op), call))
+                entries.append(_Entry(lane, _name(op), _whole(op, comm)))
                 id = getattr(op, "id", "")
                 if (Lane.COMPUTE, id) in awaited and id not in sent and id not in computed:
                     entries.append(_Entry(lane, "", partial(record, id, comm.stream)))
-    del locks
     return entries, CommLane(rank, [])
 
 
-def _start(start: Callable[[], object], stream: Stream, is_posted: bool) -> None:
-    """Start an op; unless it is posted, the stream goes on when it is done."""
-    request = start()
-    if not is_posted:
-        request.hold(stream)  # type: ignore[attr-defined]  # a DeviceRequest
+def _whole(op: Op, comm: DeviceComm) -> Call:
+    """Return the call that does ``op``; unless it is posted, the stream goes on when it is done."""
+    if (local := comm.local(op)) is not None:
+        return local
+    start = comm.start(op)
+    return start if isinstance(op, Send) else lambda: start().hold(comm.stream)
 
 
 def _driven(
@@ -239,21 +239,19 @@ def _step(op: Op, comm: DeviceComm, gates: dict[str, int]) -> CommStep:
             def wait() -> None:
                 comm.stream.wait(comm.passed[id])
 
-            return CommStep("", wait, wait, gate=gates[id])  # type: ignore[arg-type]  # done at once
+            return CommStep("", wait, wait, gate=gates[id])
         case Wait(_, id):
 
             def hold() -> None:
                 for request in comm.sent(id):
                     request.hold(comm.stream)
 
-            return CommStep("", hold, hold)  # type: ignore[arg-type]  # done at once
+            return CommStep("", hold, hold)
         case _:
-            if (call := comm.local(op)) is not None:
-                return CommStep(_name(op), lambda: _none(call), call)
-            start = comm.start(op)
-            if isinstance(op, Send):
-                return CommStep(_name(op), lambda: _none(start), start)
-            return CommStep(_name(op), start, lambda: start().hold(comm.stream))
+            whole = _whole(op, comm)
+            if isinstance(op, Send) or comm.local(op) is not None:
+                return CommStep(_name(op), lambda: _none(whole), whole)
+            return CommStep(_name(op), comm.start(op), whole)
 
 
 def _none(call: Call) -> None:
