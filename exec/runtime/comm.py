@@ -25,13 +25,12 @@ from exec.program.ops import (
     Send,
     Wait,
 )
-from exec.program.peers import AnyRank, Part, Rank, Sender, split_size
+from exec.program.peers import AnyRank, Rank, Sender, split_size
 from exec.program.program import Program
 from exec.runtime.buffers import Buffers
 from exec.runtime.lane import CommStep
 from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Transport
-
 
 AnyTransport = TypeVar("AnyTransport", Transport, DeviceTransport)
 

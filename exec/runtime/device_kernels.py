@@ -1,12 +1,20 @@
 """Kernels on a device: each compute op of a program bound to what a stream is to be given."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from exec.device.array import DeviceArray
 from exec.device.protocol import Call, Stream
-from exec.gpu import activation, addition, convolution, linear, loading, optimiser, pooling, transposed  # fmt: skip
+from exec.gpu import (  # fmt: skip
+    activation,
+    addition,
+    convolution,
+    linear,
+    loading,
+    optimiser,
+    pooling,
+    transposed,
+)
 from exec.gpu.calls import in_turn
 from exec.gpu.feed import DeviceFeed
 from exec.gpu.images import Images, Order

@@ -116,7 +116,7 @@ class _DeviceLane(CommLane):
 
     def run_through(self, last: int) -> None:
         """Return when step ``last``, and all before it, need nothing but their stream any more."""
-        super(_DeviceLane, self).run_through(last)  # noqa: UP008  # slots make another class
+        super(_DeviceLane, self).run_through(last)  # slots make another class
         assert self.compute is not None
         assert self.comm is not None
         self.compute.wait(self.comm.record())
