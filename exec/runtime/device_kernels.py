@@ -70,14 +70,17 @@ class DeviceKernelBinder:
                 return self._forward(op) if is_forward else self._backward(op)
 
     def _update(self, op: Compute) -> Call:
-        buffers = self.buffers
-        if op.part is None:
-            arrays = [buffers.flat(name) for name in ("param", "grad")]
-            velocity = buffers.flat("velocity") if buffers.has_velocity else None
-        else:
-            arrays = [buffers.part(op.part), buffers.part(replace(op.part, buffer="grad"))]
-            velocity = buffers.part(replace(op.part, buffer="velocity")) if buffers.has_velocity else None  # fmt: skip
-        return optimiser.sgd(self.stream, *arrays, velocity, self.learning_rate, self.momentum)
+        buffers, part = self.buffers, op.part
+
+        def own(name: str) -> DeviceArray:
+            found: DeviceArray = buffers.flat(name) if part is None else buffers.part(replace(part, buffer=name))  # fmt: skip
+            return found
+
+        parameters = own("param") if part is None else buffers.part(part)
+        velocity = own("velocity") if buffers.has_velocity else None
+        return optimiser.sgd(
+            self.stream, parameters, own("grad"), velocity, self.learning_rate, self.momentum
+        )
 
     def _load(self, op: Compute) -> Call:
         feed, buffers, n, features = self.feed, self.buffers, op.shape.n, op.shape.k
@@ -269,6 +272,8 @@ class DeviceKernelBinder:
         grad_scale, grad_shift = pieces(layout, views.shard, buffers.flat("grad"))
         mean, variance = stat_pieces(layout, views.shard, buffers.flat("stat"))
         found, adds = views.grad_input(0) or (None, False)
+        assert shift is not None
+        assert grad_shift is not None
         return BatchNorm2d(
             self.stream, scale, shift, grad_scale, grad_shift, mean, variance,
             self._images(op.layer, views.input(0)), self._images(op.layer, views.output()),
