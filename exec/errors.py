@@ -42,7 +42,7 @@ class TransportError(StepcastError):
 
 
 class DeviceError(StepcastError):
-    """An accelerator that is absent, or that lacks what it needs."""
+    """An accelerator, or a library for it, that is absent or has failed."""
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:

@@ -33,9 +33,10 @@ class DeviceArray:
         offset = start * math.prod(self.shape[1:]) * self.itemsize
         return replace(self, pointer=self.pointer + offset, shape=(rows, *self.shape[1:]))
 
-    def reshape(self, *shape: int) -> "DeviceArray":
+    def reshape(self, *lengths: int | tuple[int, ...]) -> "DeviceArray":
         """Return the same numbers in another shape; one length may be -1."""
         self._check_rows()
+        shape = tuple(each for given in lengths for each in (given if isinstance(given, tuple) else (given,)))  # fmt: skip
         if -1 in shape:
             known = -math.prod(shape)
             shape = tuple(self.size // known if each == -1 else each for each in shape)

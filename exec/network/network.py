@@ -99,6 +99,32 @@ class Network:
                 found[value].append(index)
         return tuple(map(tuple, found))
 
+    @cached_property
+    def takes_rows(self) -> bool:
+        """Whether only dense layers take the images, which can then stay as they come."""
+        values = [INPUT]
+        for value in values:
+            for node in self.consumers[value]:
+                module = self.nodes[node].module
+                if isinstance(module, Flatten):
+                    values.append(node)
+                elif not isinstance(module, Linear):
+                    return False
+        return True
+
+    def is_image(self, value: int) -> bool:
+        """Say whether ``value`` is made of images, if perhaps flattened, and not by dense layers."""
+        while value != INPUT:
+            if isinstance(self.nodes[value].module, Linear):
+                return False
+            value = self.nodes[value].inputs[0]
+        return not self.takes_rows
+
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether some sum is of an image and of what dense layers give."""
+        return any(len({*map(self.is_image, node.inputs)}) > 1 for node in self.nodes)
+
     def parameters(self, node: int) -> int:
         """Return how many parameters ``node`` has."""
         module, (channels, *_) = self.nodes[node].module, self.shape(self.nodes[node].inputs[0])

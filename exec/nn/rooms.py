@@ -6,7 +6,7 @@ done in place is.
 
 from dataclasses import dataclass, field
 
-from exec.network.modules import Add, BatchNorm2d, Flatten, Linear, ReLU, Sigmoid
+from exec.network.modules import Add, BatchNorm2d, Flatten, ReLU, Sigmoid
 from exec.network.network import INPUT, Network
 
 AS_THEY_COME = -1
@@ -29,7 +29,7 @@ def rooms_of(network: Network) -> Rooms:
     (100, 50)
     """
     house, of = _House(), dict[int, int]()
-    of[INPUT] = AS_THEY_COME if _takes_rows(network) else house.take(network.num_features)
+    of[INPUT] = AS_THEY_COME if network.takes_rows else house.take(network.num_features)
     house.unread[of[INPUT]] += len(network.consumers[INPUT])
     for index, node in enumerate(network.nodes):
         read = [of[value] for value in node.inputs]
@@ -72,16 +72,3 @@ class _House:
         self.unread[room] -= 1
         if not self.unread[room] and room != AS_THEY_COME:
             self.free.append(room)
-
-
-def _takes_rows(network: Network) -> bool:
-    """Say whether only dense layers take the images, which can then stay as they come."""
-    values = [INPUT]
-    for value in values:
-        for node in network.consumers[value]:
-            module = network.nodes[node].module
-            if isinstance(module, Flatten):
-                values.append(node)
-            elif not isinstance(module, Linear):
-                return False
-    return True

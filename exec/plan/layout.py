@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from exec.errors import UsageError
-from exec.network.modules import Flatten, Linear
+from exec.network.gpu_scratch import gpu_scratch_elements
 from exec.network.network import INPUT, Network
 from exec.network.scratch import scratch_elements
 from exec.plan.options import PlanOptions
@@ -37,6 +37,7 @@ class Layout:
     shards: tuple[NodeShard, ...]
     tp: int = 1
     exchange: int | None = None
+    is_on_gpu: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -91,16 +92,19 @@ class Layout:
         first = self.shards[0].node
         return INPUT if self.is_first else first - 1
 
-    @cached_property
+    @property
     def has_rows(self) -> bool:
         """Whether the images are needed as they come, samples first: only dense layers take them."""
-        network, values, takers = self.network, [INPUT], []
-        while values:
-            for node in network.consumers[values.pop()]:
-                takers.append(node)
-                if isinstance(network.nodes[node].module, Flatten):
-                    values.append(node)
-        return self.is_first and all(isinstance(network.nodes[each].module, Linear | Flatten) for each in takers)  # fmt: skip
+        return self.is_first and self.network.takes_rows
+
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether images have their channels innermost, and not their samples.
+
+        Where tp ranks share channels each one's must be a contiguous block; and what dense layers
+        give, whose samples are innermost, can only be added to its like.
+        """
+        return self.is_on_gpu and self.tp == 1 and not self.network.mixes
 
     @cached_property
     def places(self) -> Places:
@@ -219,9 +223,9 @@ class Layout:
         sizes |= {
             f"s{shard.node}": 4 * shard.num_outputs for shard in self.shards if shard.num_stats
         }
-        if self.is_last:
+        if self.is_last and not self.is_on_gpu:  # there the loss looks up the labels themselves
             sizes["t"] = network.num_classes * rows
-        else:
+        if not self.is_last:
             sizes["gy"] = network.width(self.shards[-1].node) * rows
         if not self.is_first:
             sizes["gx"] = network.width(self.input) * rows
@@ -235,20 +239,21 @@ class Layout:
                 sizes[f"g{number}"], self._held[home] * self.rows_at(home, rows)
             )
         sizes["work"] = max(
-            scratch_elements(
-                self.network,
-                each.node,
-                each.num_inputs,
-                each.num_outputs,
-                self.rows_at(each.node, rows),
-            )
-            for each in self.shards
+            self._scratch(each, self.rows_at(each.node, rows)) for each in self.shards
         )
-        if self.is_first and not self.has_rows:  # to turn images, which come samples first
+        is_turned = self.is_first and not self.has_rows and not self.is_on_gpu
+        if is_turned:  # images come samples first
             sizes["work"] = max(
                 sizes["work"], self.network.num_features * self.rows_at(STAGE_INPUT, rows)
             )
         return sizes
+
+    def _scratch(self, shard: NodeShard, rows: int) -> int:
+        """Return the elements of scratch that a node needs."""
+        size = shard.node, shard.num_inputs, shard.num_outputs, rows
+        if self.is_on_gpu:
+            return gpu_scratch_elements(self.network, *size, is_channels_last=self.is_channels_last)
+        return scratch_elements(self.network, *size)
 
 
 def held_elements(layout: Layout, workload: Workload, slots: int, rows: int) -> int:
@@ -264,15 +269,19 @@ def layout_of(
 ) -> Layout:
     """Return what the ranks at ``stage`` and ``tp_rank`` of ``mesh`` hold of ``network``."""
     is_exchanged = options.is_exchanged and mesh.tp > 1
-    return _layout(network, mesh.pp, mesh.tp, stage, tp_rank, options.stages, is_exchanged)
+    return _layout(
+        network, mesh.pp, mesh.tp, stage, tp_rank, options.stages, is_exchanged, options.device.has_streams
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=65536)
-def _layout(network: Network, pp: int, tp: int, stage: int, tp_rank: int, cuts: tuple[int, ...], is_exchanged: bool) -> Layout:  # fmt: skip
+def _layout(
+    network: Network, pp: int, tp: int, stage: int, tp_rank: int, cuts: tuple[int, ...], is_exchanged: bool, is_on_gpu: bool
+) -> Layout:  # fmt: skip
     nodes = stage_nodes(network, pp, cuts)[stage]
     exchange = exchange_node(network) if is_exchanged else None
     shards = shards_of(network, nodes, tp, tp_rank, exchange or 0)
-    return Layout(network, stage, pp, tp_rank, tuple(shards), tp, exchange)
+    return Layout(network, stage, pp, tp_rank, tuple(shards), tp, exchange, is_on_gpu)
 
 
 def tensor_classes(layout: Layout, tp: int, rows: Sequence[int] = ()) -> list[range]:

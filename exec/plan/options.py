@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exec.device.kind import DeviceKind
 from exec.errors import UsageError
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy
@@ -21,7 +22,8 @@ class PlanOptions:
     every ``pause_every`` batches' worth of them, 0 for once an epoch: a checkpoint needs a moment
     when no gradient is under way. ``stages`` are the first nodes of all pipeline stages but the
     first; without any, stages are balanced by flops. With ``sync_batchnorm`` replicas share the
-    statistics of each batch, else each normalises by its own.
+    statistics of each batch, else each normalises by its own. ``device`` says where a rank's arrays
+    are, and so how they are laid out.
     """
 
     num_microbatches: int = 1
@@ -36,6 +38,7 @@ class PlanOptions:
     pause_every: int = 0
     stages: tuple[int, ...] = ()
     sync_batchnorm: bool = False
+    device: DeviceKind = DeviceKind.CPU
 
     @property
     def is_exchanged(self) -> bool:
