@@ -20,7 +20,7 @@ def replay_records(kind: DeviceKind, *, rounds: int, is_quick: bool) -> Iterator
     """Yield for each network the time of a step by every route, as a graph and enqueued."""
     for net, batch in QUICK_REPLAYED if is_quick else REPLAYED:
         workload = Workload(parse_net(net), batch)
-        dataset = noise_for(workload)
+        dataset = noise_for(workload, kind)
         ways = {
             f"{route or kind}, {'op by op' if is_enqueued else 'graph'}": Ours.open(
                 kind, workload, dataset, RATE, is_tf32=False, route=route, is_enqueued=is_enqueued

@@ -35,10 +35,12 @@ MOVE_TOLERANCE, TF32_TOLERANCE, OWN_TOLERANCE = 1e-3, 0.05, 3.0
 OURS, EPOCH = "stepcast", "epoch"
 
 
-def noise_for(workload: Workload) -> Dataset:
+def noise_for(workload: Workload, kind: DeviceKind) -> Dataset:
     """Return random samples for ``workload``: whole batches, two of them at least."""
     network, batch = workload.network, workload.global_batch
     most = min(NUM_SAMPLES, MOST_NUMBERS // network.num_features)
+    if kind is DeviceKind.EMULATED:
+        most = MIN_STEPS * batch
     return noise_dataset(
         network.image, network.num_classes, max(2, most // batch) * batch, 1, seed=0
     )
@@ -61,7 +63,7 @@ def step_record(
 ) -> Record:
     """Return the times of ``case``, or why it could not be measured."""
     named: Record = {"net": case.net, "batch": case.batch, "is_tf32": is_tf32}
-    dataset = noise_for(case.workload)
+    dataset = noise_for(case.workload, kind)
     try:
         ours = Ours.open(kind, case.workload, dataset, RATE, is_tf32=is_tf32)
     except (DeviceError, UsageError) as error:  # no room for it; that there is a GPU is known
