@@ -11,7 +11,7 @@ from exec.gpu.inference import chunk_rows, num_correct
 from exec.network.named import named_network
 from exec.network.network import Network, mlp
 from exec.nn.weights import Weights
-from tests.exec.gpu.arrays import Host, numbers_of
+from tests.exec.gpu.device_images import Host, numbers_of
 from tests.exec.nn.plain_evaluation import plain_logits, random_weights
 from tests.exec.random_networks import small_networks
 
