@@ -35,7 +35,9 @@ def backward_weight(
     of = _shape(a, grad_weight, gb, stride, padding)
     if not of.samples:
         return in_turn() if adds else stream.bind_fill(grad_weight, 0.0)
-    return ColumnConvolution(stream, of, a.order, work).backward_weight(a, gb, grad_weight, adds=adds)
+    return ColumnConvolution(stream, of, a.order, work).backward_weight(
+        a, gb, grad_weight, adds=adds
+    )
 
 
 def backward_input(
@@ -79,5 +81,9 @@ def _shape(
         before.samples, channels, before.height, before.width, filters, (kernel[0], kernel[1]),
         stride, padding,
     )  # fmt: skip
-    assert (filters, of.output_height, of.output_width) == (after.channels, after.height, after.width)
+    assert (filters, of.output_height, of.output_width) == (
+        after.channels,
+        after.height,
+        after.width,
+    )
     return of

@@ -11,8 +11,8 @@ TILE = 32
 
 TILE_BLOCK = (TILE, 8)
 
-MAX_GRID_Y = 65535
-"""More blocks a GPU does not take along y; kernels loop over the rest."""
+MAX_GRID_Y = 1024
+"""More blocks along y keep no GPU busier: kernels loop over the rest."""
 
 _WAVES = 32
 

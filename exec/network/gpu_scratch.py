@@ -133,7 +133,10 @@ def gpu_convolution_scratch(of: Convolution, *, is_channels_last: bool) -> int:
     if not of.samples:
         return 0
     pixels = of.output_height * of.output_width
-    before, after = of.channels * of.height * of.width * of.samples, of.filters * pixels * of.samples
+    before, after = (
+        of.channels * of.height * of.width * of.samples,
+        of.filters * pixels * of.samples,
+    )
     weights = of.filters * of.kernel[0] * of.kernel[1] * of.channels
     library = max(before, weights) if is_channels_last else before + after + weights
     sums = ChannelSums(of.filters, pixels * of.samples, is_channels_last)

@@ -30,9 +30,7 @@ def on_cpu(
     filters, kh, kw, _ = weight.shape
     of = Convolution(samples, channels, height, width, filters, (kh, kw), stride, padding)
     shape = filters, of.output_height, of.output_width, samples
-    size = convolution_scratch(
-        samples, channels, height, width, filters, (kh, kw), stride, padding
-    )
+    size = convolution_scratch(samples, channels, height, width, filters, (kh, kw), stride, padding)
     grad_weight, grad_bias, grad_input = (np.full(s, 0.5) for s in (weight.shape, filters, a.shape))
     module = Conv2d(
         weight, np.zeros(filters), grad_weight, grad_bias, np.empty(shape), np.empty(size),
@@ -50,11 +48,11 @@ def on_device(
     """Return the output and the gradients of weight, bias and input, which start at 0.5 or unset."""
     start = 0.5 if adds else np.nan
     filters, kh, kw, channels = weight.shape
-    of = Convolution(a.shape[3], channels, a.shape[1], a.shape[2], filters, (kh, kw), stride, padding)
-    stream = device.stream()
-    work = room(
-        device, gpu_convolution_scratch(of, is_channels_last=order is Order.CHANNELS_LAST)
+    of = Convolution(
+        a.shape[3], channels, a.shape[1], a.shape[2], filters, (kh, kw), stride, padding
     )
+    stream = device.stream()
+    work = room(device, gpu_convolution_scratch(of, is_channels_last=order is Order.CHANNELS_LAST))
     inputs, gradient = images_of(device, a, order), images_of(device, gb, order)
     output = images_of(device, np.full(gb.shape, np.nan), order)
     grad_input = images_of(device, np.full(a.shape, start), order)
@@ -107,5 +105,7 @@ def test_bias_gradients_sum_many_positions(device: Device, order: Order, channel
     sums = gpu_scratch.ChannelSums(channels, 25 * 20 * 30, order is Order.CHANNELS_LAST)
     assert sums.parts > 1
     work, found = room(device, gpu_scratch.gpu_bias_scratch(sums)), room(device, channels)
-    convolution.backward_bias(device.stream(), images_of(device, gb, order), found, work, adds=False)()
+    convolution.backward_bias(
+        device.stream(), images_of(device, gb, order), found, work, adds=False
+    )()
     np.testing.assert_allclose(device.read(found), gb.sum((1, 2, 3)), rtol=0, atol=ROUNDING)
