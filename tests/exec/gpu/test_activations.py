@@ -75,7 +75,14 @@ def test_activations_of_large_and_of_no_numbers(device: Device, dtype: type) -> 
 @DTYPES
 @ADDS
 @SETTINGS
-@given(KINDS, st.integers(1, 40), st.integers(0, 300), OFFSETS, st.booleans(), SEEDS)
+@given(
+    KINDS,
+    st.integers(1, 40),
+    st.integers(0, 300) | st.sampled_from([4, 64, 1200]),
+    OFFSETS,
+    st.booleans(),
+    SEEDS,
+)
 def test_gradients_are_the_definition(
     device: Device, dtype: type, adds: bool, kind: str, units: int, samples: int, offset: int,
     adds_bias: bool, seed: int,
