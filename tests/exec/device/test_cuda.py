@@ -153,13 +153,10 @@ def test_cudnn_convolves(opening: Open) -> None:
     gradient = numbers(*output.shape)
     by_weight = np.einsum("nhwckl,nhwf->fklc", seen, gradient)
     by_padded = np.zeros_like(padded)
-    for k in range(3):
-        for l in range(3):
-            rows, columns = (
-                slice(k, k + 2 * output.shape[1], 2),
-                slice(l, l + 2 * output.shape[2], 2),
-            )
-            by_padded[:, rows, columns] += gradient @ weight[:, k, l].astype(float)
+    _, height, width, _ = output.shape
+    for row, column in np.ndindex(3, 3):
+        place = by_padded[:, row : row + 2 * height : 2, column : column + 2 * width : 2]
+        place += gradient @ weight[:, row, column].astype(float)
     stream = device.stream()
     on_image, on_weight, on_gradient = map(device.upload, (image, weight, gradient))
     found = [device.upload(np.zeros_like(each)) for each in (gradient, weight, image)]
