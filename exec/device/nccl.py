@@ -40,6 +40,19 @@ def _load_nccl() -> Any:
     return nccl
 
 
+def nccl_version() -> str:
+    """Return NCCL's version; none where it is not installed."""
+    try:
+        return _version(_load_nccl())
+    except DeviceError:
+        return "none"
+
+
+def _version(nccl: Any) -> str:
+    number = int(nccl.get_version())
+    return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
+
+
 def new_group_id() -> bytes:
     """Return what names a new group of ranks: 128 bytes, with the address of this process.
 
@@ -100,8 +113,7 @@ class NcclGroup:
     @property
     def library(self) -> str:
         """The name and version of NCCL."""
-        number = int(self._nccl.get_version())
-        return f"NCCL {number // 10000}.{number % 10000 // 100}.{number % 100}"
+        return f"NCCL {_version(self._nccl)}"
 
     def allreduce(self, array: DeviceArray, stream: Stream) -> None:
         """Enqueue: set ``array`` on all ranks to the sum of all ranks'."""
