@@ -138,6 +138,22 @@ def test_the_device_s_own_library_equals_columns(device: Device, order: Order) -
 
 
 @pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("channels, filters, samples", [(0, 2, 3), (2, 0, 3), (2, 3, 0), (0, 0, 0)])
+@pytest.mark.parametrize("adds", [False, True])
+def test_of_nothing_the_sums_are_zero(
+    device: Device, order: Order, channels: int, filters: int, samples: int, adds: bool
+) -> None:
+    shapes = (channels, 4, 4, samples), (filters, 2, 2, samples), (filters, 3, 3, channels)
+    a, gb, weight = (normal(0, *shape) for shape in shapes)
+    output, *gradients = on_device(device, order, a, gb, weight, (1, 1), (0, 0), adds=adds)
+    grad_weight, grad_bias, grad_input = gradients
+    expected = np.full(filters, 0.5 * adds) + gb.sum((1, 2, 3))
+    np.testing.assert_allclose(grad_bias, expected, rtol=0, atol=ROUNDING)
+    for found, start in ((output, 0.0), (grad_weight, 0.5 * adds), (grad_input, 0.5 * adds)):
+        np.testing.assert_array_equal(found, start)
+
+
+@pytest.mark.parametrize("order", Order)
 def test_the_same_passes_give_the_same_bits(device: Device, order: Order) -> None:
     a, weight = normal(0, 3, 9, 8, 70), normal(1, 40, 3, 3, 3)
     gb = normal(2, 40, 5, 4, 70)
