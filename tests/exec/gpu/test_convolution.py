@@ -171,7 +171,10 @@ def test_bias_gradients_sum_many_positions(device: Device, order: Order, channel
     sums = gpu_scratch.ChannelSums(channels, 25 * 20 * 30, order is Order.CHANNELS_LAST)
     assert sums.parts > 1
     work, found = room(device, gpu_scratch.gpu_bias_scratch(sums)), room(device, channels)
-    convolution.backward_bias(
+    call = convolution.backward_bias(
         device.stream(), images_of(device, gb, order), found, work, adds=False
-    )()
-    np.testing.assert_allclose(device.read(found), gb.sum((1, 2, 3)), rtol=0, atol=ROUNDING)
+    )
+    for _ in range(2):  # what a launch leaves behind, the next can work with
+        call()
+        np.testing.assert_allclose(device.read(found), gb.sum((1, 2, 3)), rtol=0, atol=ROUNDING)
+        device.write(found, np.full(channels, np.nan))
