@@ -80,10 +80,7 @@ def _reported(nccl: Any, what: str, call: Callable[[], Result]) -> Result:
     try:
         return call()
     except nccl.NcclError as error:
-        raise DeviceError(f"NCCL {what}: {error}; NCCL_DEBUG=WARN makes it say more") from error
-    except KeyError as error:  # CuPy 14 has no names for NCCL's results above 5
-        cause = "another rank was lost" if error.args == (6,) else f"result {error}"
-        raise DeviceError(f"NCCL {what}: {cause}; NCCL_DEBUG=WARN makes it say more") from error
+        raise DeviceError(f"NCCL {what}: {error}") from error
 
 
 class NcclGroup:

@@ -85,6 +85,7 @@ class NcclTransport:
         self, host: Transport, device: Device, stream: Stream | None = None,
         family: _Family | None = None,
     ) -> None:  # fmt: skip
+        self._is_part = family is not None
         if family is None:
             token = device.upload(np.zeros(1, np.float32))
             family = _Family(device, stream or device.stream(), token)
@@ -217,7 +218,7 @@ class NcclTransport:
         return NcclTransport(self.host.split(color), self.device, family=self._family)
 
     def close(self) -> None:
-        """Give back this group and its channels."""
+        """Give back this group and its channels, and the part of the host's transport it is on."""
         for source, dest in sorted(self._prepared):
             if self.rank == source:
                 self._family.leave(self._out.pop(dest).group)
@@ -225,7 +226,8 @@ class NcclTransport:
                 self._family.leave(self._in.pop(source))
         self._prepared.clear()
         self._family.leave(self._group)
-        self.host.close()
+        if self._is_part:
+            self.host.close()
 
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""
