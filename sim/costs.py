@@ -89,11 +89,14 @@ class Costs:
         return alone * self._slowdown
 
     def _price(self, kernel: Kernel, shape: Shape) -> "_Price":
-        model = self.machine.kernel_model(kernel)
-        always, never = 0, 1  # caches that miss all, and nothing, of a working set of a byte
-        cached_s = model.time_s(kernel, shape, 1, (never, never))
-        inner_s = model.time_s(kernel, shape, 1, (always, never)) - cached_s
-        outer_s = model.time_s(kernel, shape, 1, (never, always)) - cached_s
+        model, compute = self.machine.kernel_model(kernel), self._compute
+
+        def time_s(inner: float, outer: float) -> float:
+            shares = inner, outer
+            return model.time_missing_s(kernel, shape, shares, compute.cache_nbytes, compute.processor)
+
+        cached_s = time_s(0.0, 0.0)
+        inner_s, outer_s = time_s(1.0, 0.0) - cached_s, time_s(0.0, 1.0) - cached_s
         found = _Price(cached_s, inner_s, outer_s, model.is_within(shape))
         self._prices[kernel, shape] = found
         return found
