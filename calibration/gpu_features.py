@@ -22,7 +22,7 @@ Product = tuple[int, int, int]
 
 TILES = ((128, 1.0), (64, 1.2), (32, 1.6))
 """Sides of tiles, and by how much more a multiply-add costs in them, for smaller ones read their
-factors more often; assumed, for a fit finds the rest."""
+factors more often. Assumed: how small a library's are, and so what they cost, a fit finds."""
 _SHORTEST_SUM = 256  # below it libraries do not divide a sum among blocks
 _MOST_PARTS = 32
 _ITEMSIZE = 4
@@ -79,28 +79,32 @@ def _moved(kernel: Kernel, shape: Shape) -> int:
 
 
 def _products(products: list[Product], num_multiprocessors: int) -> dict[str, float]:
-    tilings = [tiling(*product, num_multiprocessors) for product in products]
-    return {
-        "flops": sum(2 * math.prod(product) for product in products),
-        "wave_flops": sum(flops for flops, _ in tilings),
-        "depth": sum(depth for _, depth in tilings),
-    }
+    found: dict[str, float] = {"flops": sum(2 * math.prod(product) for product in products)}
+    for least, _ in TILES:
+        tilings = [tiling(*product, least, num_multiprocessors) for product in products]
+        found[f"wave_flops_{least}"] = sum(flops for flops, _ in tilings)
+    return found | {"depth": sum(depth for _, depth in tilings)}
 
 
 @lru_cache(maxsize=65536)
-def tiling(rows: int, columns: int, length: int, num_multiprocessors: int) -> tuple[float, float]:
+def tiling(
+    rows: int, columns: int, length: int, least: int, num_multiprocessors: int
+) -> tuple[float, float]:
     """Return the flops of a product in whole waves of whole tiles, and how many steps a block sums.
 
-    A library is taken to choose the tiles, and the parts that long sums are divided into, that end
-    first. The flops are those that all multiprocessors could do meanwhile.
+    A library is taken to choose the tiles, of sides of ``least`` or more, and the parts that long
+    sums are divided into, that end first. The flops are those that all multiprocessors could do
+    meanwhile.
 
-    >>> tiling(128 * 12, 128 * 11, 100, 132) == (2 * 128 * 12 * 128 * 11 * 100, 100)
+    >>> tiling(128 * 12, 128 * 11, 100, 32, 132) == (2 * 128 * 12 * 128 * 11 * 100, 100)
     True
-    >>> tiling(128 * 12, 128 * 11 + 1, 100, 132)[0] > 1.2 * 2 * 128 * 12 * 128 * 11 * 100
+    >>> tiling(128 * 12, 128 * 11 + 1, 100, 32, 132)[0] > 1.2 * 2 * 128 * 12 * 128 * 11 * 100
     True
     """
     best = math.inf, 0.0
     for side, cost in TILES:
+        if side < least:
+            break
         tiles = -(-rows // side) * -(-columns // side)
         parts = 1
         while parts == 1 or (parts <= _MOST_PARTS and length >= parts * _SHORTEST_SUM):

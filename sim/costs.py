@@ -93,7 +93,9 @@ class Costs:
 
         def time_s(inner: float, outer: float) -> float:
             shares = inner, outer
-            return model.time_missing_s(kernel, shape, shares, compute.cache_nbytes, compute.processor)
+            return model.time_missing_s(
+                kernel, shape, shares, compute.cache_nbytes, compute.processor
+            )
 
         cached_s = time_s(0.0, 0.0)
         inner_s, outer_s = time_s(1.0, 0.0) - cached_s, time_s(0.0, 1.0) - cached_s
