@@ -41,6 +41,10 @@ class TransportError(StepcastError):
     """The wire cannot be set up as asked, or another rank has failed."""
 
 
+class DeviceError(StepcastError):
+    """An accelerator, or a library for it, that is absent or has failed."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return the message for a ``name`` that is none of the ``known`` ones, with a suggestion.
 

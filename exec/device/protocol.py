@@ -7,12 +7,15 @@ that enqueues, allocates nothing and can be captured in a graph.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from exec.device.array import DeviceArray
+
+if TYPE_CHECKING:
+    from exec.device.group import Group
 
 Call = Callable[[], object]
 Argument = DeviceArray | int | float | None
@@ -161,6 +164,24 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Return when all streams are done."""
+        ...
+
+    def new_group_id(self) -> bytes:
+        """Return what names a new group of ranks: one rank makes it and tells the others.
+
+        Raises:
+            DeviceError: the library that groups need is missing.
+        """
+        ...
+
+    def join_group(self, id: bytes, rank: int, size: int) -> "Group":
+        """Return the group ``id``, of ``size`` ranks on as many devices, of which this is ``rank``.
+
+        Returns when all have called it.
+
+        Raises:
+            DeviceError: the library that groups need is missing, or refuses.
+        """
         ...
 
     def close(self) -> None:

@@ -113,15 +113,17 @@ class Network:
         return True
 
     def is_image(self, value: int) -> bool:
-        """Say whether ``value`` is an image, if perhaps flattened, and not what dense layers give."""
+        """Say whether ``value`` is made of images, if perhaps flattened, and not by dense layers."""
         while value != INPUT:
-            node = self.nodes[value]
-            if isinstance(node.module, Linear):
+            if isinstance(self.nodes[value].module, Linear):
                 return False
-            if isinstance(node.module, Conv2d | BatchNorm2d | MaxPool | AvgPool):
-                return True
-            value = node.inputs[0]
+            value = self.nodes[value].inputs[0]
         return not self.takes_rows
+
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether some sum is of an image and of what dense layers give."""
+        return any(len({*map(self.is_image, node.inputs)}) > 1 for node in self.nodes)
 
     def parameters(self, node: int) -> int:
         """Return how many parameters ``node`` has."""

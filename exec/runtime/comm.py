@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Generic, TypeVar
 
 from exec.nn.backend import xp
 from exec.program.mesh import Axis
@@ -24,23 +25,26 @@ from exec.program.ops import (
     Send,
     Wait,
 )
-from exec.program.peers import AnyRank, Part, Rank, Sender, split_size
+from exec.program.peers import AnyRank, Rank, Sender, split_size
 from exec.program.program import Program
 from exec.runtime.buffers import Buffers
 from exec.runtime.lane import CommStep
+from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Transport
+
+AnyTransport = TypeVar("AnyTransport", Transport, DeviceTransport)
 
 
 @dataclass(slots=True)
-class Wire:
+class Wire(Generic[AnyTransport]):
     """The transport, the groups along each axis and the locks, for the rank's ops."""
 
-    transport: Transport
-    groups: dict[Axis, Transport] = field(default_factory=dict)
+    transport: AnyTransport
+    groups: dict[Axis, AnyTransport] = field(default_factory=dict)
     locks: dict[str, Lock] = field(default_factory=dict)
 
     @classmethod
-    def connect(cls, transport: Transport, programs: Sequence[Program]) -> "Wire":
+    def connect(cls, transport: AnyTransport, programs: Sequence[Program]) -> "Wire[AnyTransport]":
         """Make the groups that ``programs`` need; all ranks must call it together."""
         mesh = programs[0].mesh
         ops = [op for program in programs for role in program.roles for op in role.ops]
@@ -82,7 +86,7 @@ class CommBinder:
     Collectives in ``awaited_at_once`` are done in the blocking form, on every rank.
     """
 
-    wire: Wire
+    wire: Wire[Transport]
     buffers: Buffers
     gates: dict[str, int]
     awaited_at_once: set[str]
@@ -159,7 +163,7 @@ class CommBinder:
     def _collective(self, op: Collective) -> CommStep:
         group = self.wire.groups[op.axis]
         array = self.buffers.part(op.part)
-        counts = _shares(op.part, group.size) if op.kind in _SHARED else []
+        counts = shares_of(op, group.size)
         arguments = (op.kind, array, counts, op.root)
         start = partial(group.start_collective, *arguments)
         if op.id in self.awaited_at_once:
@@ -170,7 +174,11 @@ class CommBinder:
 _SHARED = (CollectiveKind.ALLGATHER, CollectiveKind.REDUCE_SCATTER)
 
 
-def _shares(part: Part, size: int) -> list[int]:
+def shares_of(op: Collective, size: int) -> list[int]:
+    """Return how many elements of the part each of ``size`` ranks has, if they share it at all."""
+    if op.kind not in _SHARED:
+        return []
+    part = op.part
     units = (part.stop - part.start) // part.unit
     return [split_size(units, size, rank) * part.unit for rank in range(size)]
 

@@ -37,6 +37,18 @@ class Feed:
     images: Array
     labels: Indices
     indices: Indices
+    _order: Indices = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._order = self.indices
+
+    def begin(self, order: Indices) -> None:
+        """Let the steps to come take samples in ``order``."""
+        self._order = order
+
+    def take(self, start: int, stop: int) -> None:
+        """Let the next step take those from place ``start`` of the order to ``stop``."""
+        self.indices = self._order[start:stop]
 
 
 @dataclass(slots=True)
@@ -77,9 +89,9 @@ class KernelBinder:
 
     def _update(self, op: Compute) -> Sgd:
         buffers = self.buffers
-        velocity = buffers.velocity
         if op.part is None:
-            flat = buffers.parameters, buffers.arrays["grad"], velocity
+            velocity = buffers.flat("velocity") if buffers.has_velocity else None
+            flat = buffers.flat("param"), buffers.flat("grad"), velocity
         else:
             gradient, moved = (buffers.part(replace(op.part, buffer=name)) if name in buffers.arrays else None
                                for name in ("grad", "velocity"))  # fmt: skip
@@ -192,8 +204,8 @@ class KernelBinder:
         output = None if views.is_in_place else views.output()
         match layout.network.nodes[op.layer].module:
             case described.Linear():
-                weight, bias = pieces(layout, shard, buffers.parameters)
-                grad_weight, grad_bias = pieces(layout, shard, buffers.arrays["grad"])
+                weight, bias = pieces(layout, shard, buffers.flat("param"))
+                grad_weight, grad_bias = pieces(layout, shard, buffers.flat("grad"))
                 n = op.shape.n
                 is_copied = views.has_rows and n * op.shape.k * op.shape.m <= SMALL_PRODUCT
                 return Linear(
@@ -204,20 +216,20 @@ class KernelBinder:
                 )  # fmt: skip
             case described.Conv2d(stride=stride, padding=padding):
                 return Conv2d(
-                    *pieces(layout, shard, buffers.parameters),
-                    *pieces(layout, shard, buffers.arrays["grad"]),
+                    *pieces(layout, shard, buffers.flat("param")),
+                    *pieces(layout, shard, buffers.flat("grad")),
                     views.output(), work, stride, padding, grad_input, adds, adds_input,
                 )  # fmt: skip
             case described.BatchNorm2d(eps, momentum):
                 sums = buffers.matrix(views.slot(f"s{op.layer}"), 4, shard.num_outputs)
                 rows = self.shared_rows[op.microbatch] if self.shared_rows else op.shape.n
-                scale, shift = pieces(layout, shard, buffers.parameters)
-                grad_scale, grad_shift = pieces(layout, shard, buffers.arrays["grad"])
+                scale, shift = pieces(layout, shard, buffers.flat("param"))
+                grad_scale, grad_shift = pieces(layout, shard, buffers.flat("grad"))
                 assert shift is not None
                 assert grad_shift is not None
                 return BatchNorm2d(
                     scale, shift, grad_scale, grad_shift,
-                    *stat_pieces(layout, shard, buffers.stats),
+                    *stat_pieces(layout, shard, buffers.flat("stat")),
                     views.output(), sums[:2], sums[2:], work, rows * op.shape.p, eps, momentum,
                     grad_input, adds, adds_input, is_shared=bool(self.shared_rows),
                 )  # fmt: skip

@@ -80,7 +80,7 @@ def training_record(
     memory = wire.gather_objects((session.buffers.nbytes, session.peak_growth_nbytes))
     allocated, growths = zip(*memory, strict=True)
     arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
-    sent_nbytes = sum(wire.gather_objects(wire.nbytes_sent))
+    sent_nbytes = sum(wire.gather_objects(session.nbytes_sent))
     step_time_s = statistics.median(times) if times else None
     slow_s, fast_s = (float(np.percentile(times, each)) if times else None for each in (90, 10))
     return {

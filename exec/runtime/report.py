@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from exec.device.protocol import Device
 from exec.errors import UsageError
 from exec.program.ops import Lane
 from exec.program.timeline import Span
@@ -104,17 +105,20 @@ def _said_in(path: str, name: str) -> int | None:
     return int(found.split()[1]) << 10
 
 
-def check_memory(nbytes: int, transport: Transport) -> None:
+def check_memory(nbytes: int, transport: Transport, device: Device | None = None) -> None:
     """Raise, on every rank, unless each node has room for the ``nbytes`` of all its ranks.
+
+    With a ``device``, unless each of them has.
 
     Raises:
         UsageError: a node has not; all ranks must call it together.
     """
     held: dict[str, int] = defaultdict(int)
     known: dict[str, int] = {}
-    for host, available, theirs in transport.gather_objects(
-        (socket.gethostname(), available_nbytes(), nbytes)
-    ):
+    place, free = socket.gethostname(), available_nbytes()
+    if device is not None:
+        place, free = f"{device.name} {device.address} of {place}", device.memory()[0]
+    for host, available, theirs in transport.gather_objects((place, free, nbytes)):
         held[host] += theirs
         if available is not None:
             known[host] = min(available, known.get(host, available))

@@ -1,14 +1,14 @@
 """A training session of one rank: the programs of a full and of the last batch, and the epochs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 
 from exec.data.dataset import Dataset
+from exec.device.kind import DeviceKind
 from exec.nn.backend import DTYPES, Indices
-from exec.nn.inference import num_correct
 from exec.nn.weights import Weights
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import plan_epoch, plan_rest
@@ -21,12 +21,12 @@ from exec.program.ops import Compute, Kernel
 from exec.program.peers import split_start
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
+from exec.runtime.backend import AnyLoss, AnyStep, Backend, Turn
 from exec.runtime.buffers import Buffers
-from exec.runtime.comm import Queue, Wire
-from exec.runtime.kernels import Feed, KernelBinder
+from exec.runtime.comm import Queue
+from exec.runtime.opening import open_backend
 from exec.runtime.report import check_memory, compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
-from exec.runtime.step import Step, bind_step
 from exec.runtime.step_times import mean_step_times_s
 from exec.runtime.weights import gather_weights
 from exec.runtime.windows import share_windows
@@ -44,7 +44,8 @@ class TrainingPlan:
 
     With ``has_independent_starts`` every replica draws weights of its own. ``slowness`` is by how
     much each rank named in it is slowed down. ``replayed`` are the arrivals of an earlier run, by
-    server, that this one is to take its messages in.
+    server, that this one is to take its messages in. With ``is_tf32`` a GPU may round the factors
+    of float32 products.
     """
 
     workload: Workload
@@ -57,6 +58,12 @@ class TrainingPlan:
     has_independent_starts: bool = False
     slowness: tuple[tuple[int, float], ...] = ()
     replayed: tuple[tuple[int, ...], ...] = ()
+    is_tf32: bool = False
+
+    @property
+    def device(self) -> DeviceKind:
+        """Where the arrays are."""
+        return self.options.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ class Epoch:
 
 @dataclass(slots=True)
 class _Bound:
-    """One program bound; ``binder`` holds its losses, ``times_s`` those of runs not timed inside.
+    """One program bound, with its ``losses``; ``times_s`` are those of runs not timed inside.
 
     Of its ``turns``, one in ``TIMED_EVERY`` of an epoch is timed inside, beginning with
     ``first_timed``; ``computed_s`` and ``held_s`` are the sums over those.
@@ -84,8 +91,8 @@ class _Bound:
 
     program: Program
     role: Role
-    step: Step
-    binder: KernelBinder
+    step: AnyStep
+    losses: Sequence[AnyLoss]
     queue: Queue
     first_timed: int = FIRST_TIMED
     times_s: list[float] = field(default_factory=list)
@@ -100,14 +107,17 @@ class Session:
 
     ``spans`` are those of the ``num_timed`` turns that were done with a clock around every op.
     With a ``start`` the first epoch can begin there; ``last_program`` is that of the last turn.
+    ``backend`` is where the arrays are; unless given it is opened as the plan says.
     ``peak_growth_nbytes`` is by how much the process has outgrown the most that it was in before,
     when the first epoch was trained and not yet tested.
     """
 
     def __init__(
-        self, plan: TrainingPlan, dataset: Dataset, transport: Transport, start: Start = Start()
-    ) -> None:
+        self, plan: TrainingPlan, dataset: Dataset, transport: Transport, start: Start = Start(),
+        backend: Backend | None = None,
+    ) -> None:  # fmt: skip
         self.plan, self.dataset, self.transport = plan, dataset, transport
+        self.backend = backend or open_backend(plan.device, transport, is_tf32=plan.is_tf32)
         self._peak_before = peak_nbytes()
         self.peak_growth_nbytes: int | None = None
         workload, mesh, options = plan.workload, plan.mesh, plan.options
@@ -132,24 +142,24 @@ class Session:
         self.owned = self.program.owned(transport.rank)
         self.counts_loss = self.place is not None and stage == mesh.pp - 1 and tp_rank == 0
         scratch = max(map(scratch_elements, programs))
-        check_memory(roles[0].nbytes + scratch * workload.itemsize, transport)
+        check_memory(roles[0].nbytes + scratch * workload.itemsize, transport, self.backend.device)
         self.buffers = Buffers(
             workload, layout_of(
                 workload.network, mesh, stage, tp_rank, options
             ), roles[0],
             max(map(_most_rows, roles)), scratch, plan.dtype, transport.rank,
-            share_windows(self.program, roles[0], plan.dtype, transport),
+            share_windows(self.program, roles[0], plan.dtype, transport.rank, self.backend.share),
+            self.backend.device,
         )  # fmt: skip
         self.buffers.initialise(plan.seed, dp_rank if plan.has_independent_starts else 0)
         if self.program.is_shared:  # nobody may train what another has still to initialise
             transport.gather_objects(None)
-        self._feed = Feed(
-            dataset.train_images.astype(DTYPES[plan.dtype], copy=False),
-            dataset.train_labels,
-            np.arange(0),
+        self._num_samples = num_samples
+        self._feed = self.backend.feed(
+            dataset.train_images.astype(DTYPES[plan.dtype], copy=False), dataset.train_labels
         )
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
-        self._wire = Wire.connect(transport, programs)
+        self.backend.connect(programs)
         self.arrivals: list[int] = []
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
@@ -168,8 +178,7 @@ class Session:
 
     def close(self) -> None:
         """Give back the groups of ranks; needed only where sessions follow one another."""
-        for group in self._wire.groups.values():
-            group.close()
+        self.backend.close()
 
     def _bind(self, program: Program, samples: int, replayed: Iterator[int] | None) -> _Bound:
         plan, rank = self.plan, self.transport.rank
@@ -183,12 +192,21 @@ class Session:
                 tp_rank = plan.mesh.coordinates(rank)[2]
                 images = image_starts(*shared, self.place, plan.mesh.tp, tp_rank)
         together = shared_rows(*shared) if plan.options.sync_batchnorm else ()
-        binder = KernelBinder(self.buffers, self._feed, plan.learning_rate, plan.momentum,
-                              role.samples, starts, images, together)  # fmt: skip
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
-        slowness = dict(plan.slowness).get(rank, 1.0)
-        step = bind_step(program, self._wire, self.buffers, binder, queue, slowness)
-        return _Bound(program, role, step, binder, queue)
+        turn = Turn(
+            role.samples, samples // max(program.tickets, 1), starts, images, together, queue,
+            plan.learning_rate, plan.momentum, dict(plan.slowness).get(rank, 1.0),
+        )  # fmt: skip
+        return _Bound(program, role, *self.backend.bind(program, self.buffers, turn), queue)
+
+    def synchronize(self) -> None:
+        """Return when all steps that were begun are done; on the host they are."""
+        self.backend.synchronize()
+
+    @property
+    def nbytes_sent(self) -> int:
+        """The bytes this rank has handed to the wire."""
+        return self.backend.nbytes_sent
 
     @property
     def tickets(self) -> tuple[int, ...]:
@@ -198,7 +216,7 @@ class Session:
     def _order(self, epoch: int) -> Indices:
         """Return the order in which ``epoch`` takes the samples: every sample once."""
         seeds = np.random.SeedSequence([self.plan.seed, 1 << 32, epoch])
-        return np.random.Generator(np.random.PCG64(seeds)).permutation(len(self._feed.labels))
+        return np.random.Generator(np.random.PCG64(seeds)).permutation(self._num_samples)
 
     def batches(self, epoch: int) -> Iterator[Indices]:
         """Yield the sample indices of each global batch of ``epoch``."""
@@ -209,7 +227,8 @@ class Session:
     def do_step(self, indices: Indices, *, is_timed: bool = False) -> None:
         """Train on the samples ``indices``, the full batch of an epoch's first program."""
         bound = self._bound[0]
-        self._feed.indices = indices
+        self._feed.begin(indices)
+        self._feed.take(0, len(indices))
         if is_timed:
             self._time(bound)
         else:
@@ -227,40 +246,39 @@ class Session:
         if not resumes:
             self.planned_from = 0
         self._set_losses(start)
-        order = self._order(epoch)
+        self._feed.begin(self._order(epoch))
         position, steps, num_runs = start.samples, start.steps, 0
-        sent_before = self.transport.nbytes_sent
-        before_s = perf_counter()
-        self._began_s = before_s - start.time_s
+        sent_before, clock = self.nbytes_sent, self.backend.clock()
+        self._began_s = perf_counter() - start.time_s
         for segment, bound in segments:
             self.last_program = segment.program
             for _ in range(segment.times):
                 self.transport.check()
-                self._feed.indices = order[position : position + segment.samples]
                 num_timed = bound.num_timed
                 if bound.program.tickets:
-                    self._serve_tickets(bound, progress)
+                    self._serve_tickets(bound, position, segment.samples, progress)
                 else:
+                    self._feed.take(position, position + segment.samples)
                     self._turn(bound)
                 is_timed = bound.num_timed > num_timed and not bound.program.tickets
                 position += segment.samples
                 steps += segment.steps
-                now_s = perf_counter()
-                if not is_timed:
-                    bound.times_s.append(now_s - before_s)
+                clock.end_turn(None if is_timed else bound.times_s)
                 if num_runs % TIMED_EVERY == 0:
                     progress(position)
                 num_runs += 1
-                held_up_s = between(steps, position)
-                self._began_s += held_up_s
-                before_s = now_s + held_up_s
+                if held_up_s := between(steps, position):
+                    self._began_s += held_up_s
+                    clock.start()
+        clock.settle()
+        self.backend.synchronize()
         self.epoch_steps, time_s = steps, self.epoch_time_s()
         if self.peak_growth_nbytes is None:
             self.peak_growth_nbytes = peak_nbytes() - self._peak_before
-        sent = self.transport.nbytes_sent - sent_before
+        sent = self.nbytes_sent - sent_before
         totals = self.transport.gather_objects((self.loss_sum(), sent, time_s))
         losses, sents, times_s = zip(*totals, strict=True)
-        loss = (self.carried_loss + sum(losses)) / len(self._feed.labels)
+        loss = (self.carried_loss + sum(losses)) / self._num_samples
         return Epoch(epoch, loss, self.test_accuracy(), max(times_s), sum(sents))
 
     def epoch_time_s(self) -> float:
@@ -269,38 +287,41 @@ class Session:
 
     def losses(self) -> list[list[float]]:
         """Return the sums of each loss of this rank's programs in the epoch so far."""
-        return [[loss.total for loss in bound.binder.losses] for bound in self._bound]
+        return [[loss.total for loss in bound.losses] for bound in self._bound]
 
     def loss_sum(self) -> float:
         """Return what this rank adds to the epoch's loss, summed over samples."""
         if not self.counts_loss:
             return 0.0
         return sum(
-            bound.role.samples * loss.total for bound in self._bound for loss in bound.binder.losses
+            bound.role.samples * loss.total for bound in self._bound for loss in bound.losses
         )
 
     def _set_losses(self, start: Start) -> None:
         self.carried_loss = start.carried_loss
         for i, bound in enumerate(self._bound):
-            for j, loss in enumerate(bound.binder.losses):
+            for j, loss in enumerate(bound.losses):
                 loss.total = start.losses[i][j] if start.losses else 0.0
 
-    def _serve_tickets(self, bound: _Bound, progress: Callable[[int], None]) -> None:
+    def _serve_tickets(
+        self, bound: _Bound, position: int, samples: int, progress: Callable[[int], None]
+    ) -> None:
         """Do the turns of a program with tickets: a server's, or as many as this worker gets."""
         program, role, bound.queue.num_granted = bound.program, bound.role, 0
         if not role.until:
             for turn in range(role.times):
                 self._turn(bound)
                 if turn % TIMED_EVERY == 0:
-                    progress(turn * len(self._feed.indices) // role.times)
+                    progress(turn * samples // role.times)
             return
         assert self.place is not None
-        samples, granted = self._feed.indices, self.buffers.arrays["param"][-1:]
-        rows, ticket, turn = len(samples) // program.tickets, self.place, 0
+        granted = self.buffers.arrays["param"][-1:]
+        rows, ticket, turn = samples // program.tickets, self.place, 0
         while 0 <= ticket < program.tickets:
-            self._feed.indices = samples[ticket * rows : (ticket + 1) * rows]
+            start = position + ticket * rows
+            self._feed.take(start, start + rows)
             self._turn(bound)
-            ticket, turn = int(granted[0]), turn + 1
+            ticket, turn = int(self.buffers.look(granted)[0]), turn + 1
 
     def _turn(self, bound: _Bound) -> None:
         bound.turns += 1
@@ -351,7 +372,7 @@ class Session:
         """Return the share of test samples classified rightly; every rank tests some of them."""
         rank, size, total = self.transport.rank, self.transport.size, len(self._test_images)
         start, stop = split_start(total, size, rank), split_start(total, size, rank + 1)
-        correct = num_correct(
+        correct = self.backend.num_correct(
             self.weights(), self._test_images[start:stop], self.dataset.test_labels[start:stop]
         )
         return sum(self.transport.gather_objects(correct)) / total

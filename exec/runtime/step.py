@@ -1,5 +1,6 @@
 """One training step of one rank: its program bound to arrays and a transport, then just done."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -22,7 +23,8 @@ from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import CommBinder, Queue, Wire
 from exec.runtime.kernels import Call, KernelBinder
-from exec.runtime.lane import CommLane, CommStep
+from exec.runtime.lane import CommLane
+from exec.transport.protocol import Lock, Transport
 
 WAITING = "wait "
 
@@ -62,7 +64,7 @@ class Step:
 
 
 def bind_step(
-    program: Program, wire: Wire, buffers: Buffers, binder: KernelBinder, queue: Queue, slowness: float = 1.0
+    program: Program, wire: Wire[Transport], buffers: Buffers, binder: KernelBinder, queue: Queue, slowness: float = 1.0
 ) -> Step:  # fmt: skip
     """Return what this rank does of ``program`` in one turn, bound to its arrays.
 
@@ -70,30 +72,41 @@ def bind_step(
     """
     rank = wire.transport.rank
     ops = list(program.ops(rank))
-    gates = _compute_positions(ops)
-    comm = CommBinder(wire, buffers, gates, _awaited_at_once(program), queue)
-    steps: list[CommStep] = []
+    comm = CommBinder(wire, buffers, compute_positions(ops), awaited_at_once(program), queue)
+    lane = CommLane(rank, [comm.bind(op) for op in ops if lane_of(op) is Lane.COMM])
+    calls, names = bind_lanes(
+        ops, lane, wire.locks, lambda op: _slowed(binder.bind(op), slowness), comm.wait_sent
+    )
+    return Step(calls, names, lane)
+
+
+def bind_lanes(
+    ops: Sequence[Op], lane: CommLane, locks: Mapping[str, Lock], compute: Callable[[Compute], Call],
+    wait_sent: Callable[[str], object],
+) -> tuple[list[Call], list[str]]:  # fmt: skip
+    """Return what the compute lane does of ``ops``, in order, and what each is called.
+
+    ``lane`` has those of the other lane, and is looked at where it could have something to do.
+    """
     calls: list[Call] = []
     names: list[str] = []
-    lane = CommLane(rank, steps)
-    last_of = _last_positions(ops)
+    steps, last_of = lane.steps, _last_positions(ops)
     num_computed = 0
     num_ended = 0  # steps of the lane that are certainly done at this point
     lane_ops = [op for op in ops if lane_of(op) is Lane.COMM]
-    steps += [comm.bind(op) for op in lane_ops]
     for op in ops:
         if isinstance(op, Compute):
             if num_ended < len(steps) and steps[num_ended].gate <= num_computed:
                 calls.append(partial(lane.poll, num_computed))
                 names.append("poll")
-            calls.append(_slowed(binder.bind(op), slowness))
+            calls.append(compute(op))
             names.append(op.id)
             num_computed += 1
         elif isinstance(op, Acquire):
-            calls.append(wire.locks[op.name].acquire)
+            calls.append(locks[op.name].acquire)
             names.append(WAITING + op.name)
         elif isinstance(op, Release):
-            calls.append(wire.locks[op.name].release)
+            calls.append(locks[op.name].release)
             names.append("release")
         elif isinstance(op, Wait) and op.lane is Lane.COMPUTE:
             target = last_of[op.id]
@@ -102,12 +115,12 @@ def bind_step(
                 names.append(WAITING + op.id)
                 num_ended = target + 1
             if isinstance(lane_ops[target], Send):
-                calls.append(partial(comm.wait_sent, op.id))
+                calls.append(partial(wait_sent, op.id))
                 names.append(WAITING + op.id)
     if num_ended < len(steps):
         calls.append(partial(lane.run_through, len(steps) - 1))
         names.append(WAITING + "end")
-    return Step(calls, names, lane)
+    return calls, names
 
 
 def _slowed(call: Call, slowness: float) -> Call:
@@ -126,13 +139,13 @@ def _slowed(call: Call, slowness: float) -> Call:
     return slow
 
 
-def _compute_positions(ops: list[Op]) -> dict[str, int]:
+def compute_positions(ops: Sequence[Op]) -> dict[str, int]:
     """Return how many compute ops are behind when each is done."""
     computed = [op.id for op in ops if isinstance(op, Compute)]
     return {id: i + 1 for i, id in enumerate(computed)}
 
 
-def _last_positions(ops: list[Op]) -> dict[str, int]:
+def _last_positions(ops: Sequence[Op]) -> dict[str, int]:
     """Return where in the communication lane each id is done, or if a send, posted."""
     lane_ops = [op for op in ops if lane_of(op) is Lane.COMM]
     return {
@@ -142,7 +155,7 @@ def _last_positions(ops: list[Op]) -> dict[str, int]:
     }
 
 
-def _awaited_at_once(program: Program) -> set[str]:
+def awaited_at_once(program: Program) -> set[str]:
     """Return the collectives that no rank can begin while polling.
 
     That is so if the lane may begin it only after the last compute op before it, and the compute
@@ -154,7 +167,7 @@ def _awaited_at_once(program: Program) -> set[str]:
     known: set[str] = set()
     for role in program.roles:
         num_computed, gate = 0, 0
-        positions = _compute_positions(list(role.ops))
+        positions = compute_positions(list(role.ops))
         pending: set[str] = set()
         for op in role.ops:
             match op:

@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 
 from exec.network.modules import Linear
 from exec.network.network import Image
-from exec.nn.backend import Array
 from exec.plan.layout import Layout
 from exec.plan.places import EXCHANGED, STAGE_INPUT
 from exec.plan.shards import NodeShard, Split
 from exec.program.ops import Compute
-from exec.runtime.buffers import Buffers
+from exec.runtime.buffers import Buffers, Numbers
 
 
 @dataclass(slots=True)
@@ -50,15 +49,15 @@ class Views:
             return EXCHANGED
         return self.layout.places.home.get(value, STAGE_INPUT)
 
-    def output(self) -> Array:
+    def output(self) -> Numbers:
         """Return where this rank's share of the output is."""
         return self._own(self.op.layer, self.layout.buffer(self._home(self.op.layer)))
 
-    def grad_output(self) -> Array:
+    def grad_output(self) -> Numbers:
         """Return the gradient of this rank's share of the output."""
         return self._own(self.op.layer, self.layout.gradient(self._home(self.op.layer)))
 
-    def input(self, place: int) -> Array:
+    def input(self, place: int) -> Numbers:
         """Return what this rank takes of an input."""
         value = self._values[place]
         name = self.layout.buffer(self._home(value))
@@ -66,14 +65,14 @@ class Views:
             return self.buffers.matrix(self.slot(name), self.op.shape.n, self.op.shape.k).T
         return self._taken(value, name)
 
-    def grad_input(self, place: int) -> tuple[Array, bool] | None:
+    def grad_input(self, place: int) -> tuple[Numbers, bool] | None:
         """Return where the gradient of an input goes, and whether it is added to what is there.
 
         None if nobody needs it, or if it is where the gradient of the output is.
         """
         return None if self._is_dropped(place) else self._destination(place)
 
-    def dropped(self) -> list[tuple[Array, bool]]:
+    def dropped(self) -> list[tuple[Numbers, bool]]:
         """Return the gradients of inputs, as above, that another rank of the tp group brings."""
         places = filter(self._is_dropped, range(self.num_inputs))
         return [found for found in map(self._destination, places) if found is not None]
@@ -84,7 +83,7 @@ class Views:
         home = self._home(self._values[place])
         return self.layout.tp_rank > 0 and is_alike and self.layout.sums_gradient(home)
 
-    def _destination(self, place: int) -> tuple[Array, bool] | None:
+    def _destination(self, place: int) -> tuple[Numbers, bool] | None:
         layout, value = self.layout, self._values[place]
         home = self._home(value)
         if home not in layout.places.learning or (place == 0 and self.is_in_place):
@@ -95,7 +94,7 @@ class Views:
             return self.buffers.matrix(self.slot("ge"), self.op.shape.n, self.op.shape.k), False
         return self._taken(value, layout.gradient(home)), adds
 
-    def _taken(self, value: int, name: str) -> Array:
+    def _taken(self, value: int, name: str) -> Numbers:
         """Return what the node takes of ``value``: its share, or the whole."""
         if self._home(value) != STAGE_INPUT and value in self.layout.nodes:
             maker = self.layout.shard(value)
@@ -103,14 +102,14 @@ class Views:
                 return self._own(value, name)
         return self._view(name, 0, self.layout.network.shape(value))
 
-    def _own(self, node: int, name: str) -> Array:
+    def _own(self, node: int, name: str) -> Numbers:
         """Return this rank's channels of the output of ``node``, in buffer ``name``."""
         maker, (_, *image) = self.layout.shard(node), self.layout.network.shape(node)
         first = maker.out_start if self.layout.is_whole(self._home(node)) else 0
         pixels = self.layout.network.pixels(node)
         return self._view(name, first * pixels, (maker.num_outputs, image[0], image[1]))
 
-    def _view(self, name: str, start: int, shape: Image) -> Array:
+    def _view(self, name: str, start: int, shape: Image) -> Numbers:
         n = self.op.shape.n
         size = shape[0] * shape[1] * shape[2]
         flat = self.buffers.arrays[self.slot(name)][start * n : (start + size) * n]

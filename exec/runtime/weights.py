@@ -37,8 +37,7 @@ def scatter_weights(buffers: Buffers, weights: Weights) -> None:
     """Set this rank's parameters and running statistics to its share of ``weights``."""
     flat, stats = share_of(buffers.layout, weights)
     buffers.set_parameters(flat)
-    if buffers.stats.size:
-        buffers.stats[...] = stats
+    buffers.set_stats(stats)
 
 
 def _gathered_stats(buffers: Buffers, transport: Transport, size: int) -> Array:

@@ -16,7 +16,6 @@ from typing import Any
 
 from exec.data.dataset import Dataset
 from exec.errors import UsageError
-from exec.nn.backend import Array
 from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.stages import stage_nodes
 from exec.plan.strategy import Strategy
@@ -116,12 +115,14 @@ class Checkpoints:
         if found is None or self.store is None:
             return
         workload, record, rank = self.plan.workload, self.store.plan, self.transport.rank
-        held = self._saved(session, self._ops(session))
-        if held.role is Role.NONE and not session.program.is_shared:
-            held = Held(session.buffers.parameters, session.buffers.velocity, stats=held.stats)
+        buffers, part = session.buffers, _saved_part(self._ops(session))
+        holds_all = part is None and not session.program.is_shared
+        held = _held(buffers, part, holds_all=holds_all)
         # Where ranks share memory, all must have set its first weights before one sets these.
         self.transport.gather_objects(None)
         together(self.transport, lambda: restore(found.folder, found.manifest, workload, record, rank, held))  # fmt: skip
+        if buffers.device is not None:  # what was filled are copies
+            _put_back(buffers, part, held)
 
     def between(self, session: Session, epoch: int) -> Between:
         """Return what ``session`` is to call between two turns of ``epoch``."""
@@ -177,13 +178,17 @@ class Checkpoints:
         ops = self._ops(session)
         for op in ops:
             if isinstance(op, Collective) and op.kind is CollectiveKind.BROADCAST:
-                self.transport.run_collective(op.kind, session.buffers.part(op.part), [], op.root)
+                array = session.buffers.part(op.part)
+                known = session.buffers.look(array)
+                self.transport.run_collective(op.kind, known, [], op.root)
+                if session.buffers.device is not None:
+                    session.buffers.put(array, known)
         progress = Progress(
             num_steps=num_steps, epoch=epoch, epoch_step=steps, epoch_samples=samples,
             planned_from=session.planned_from if samples else 0, data=self.data,
             seed=self.plan.seed, epochs=[asdict(each) for each in self.epochs],
         )  # fmt: skip
-        held = self._saved(session, ops)
+        held = _held(session.buffers, _saved_part(ops))
         self.store.write(progress, held, state)
         end_s = perf_counter()
         self.spans.append(Span(self.transport.rank, Lane.COMPUTE, "save", start_s, end_s))
@@ -197,17 +202,6 @@ class Checkpoints:
     def _ops(self, session: Session) -> list[Op]:
         program = plan_checkpoint(session.last_program, self.plan.options.strategy)
         return list(program.ops(self.transport.rank))
-
-    def _saved(self, session: Session, ops: Iterable[Op]) -> Held:
-        """Return what this rank saves by ``ops``."""
-        buffers = session.buffers
-        # Replicas that save no weights, as the first holds the same, have statistics of their own.
-        stats = buffers.stats if buffers.stats.size else None
-        for op in ops:
-            if isinstance(op, Save):
-                velocity = _velocity(buffers, op.part)
-                return Held(buffers.part(op.part), velocity, start=op.part.start, stats=stats)
-        return Held(buffers.parameters[:0], None, Role.NONE, stats=stats)
 
 
 def open_checkpoints(
@@ -279,5 +273,32 @@ def _has_finished(directory: Path) -> bool:
     return directory.is_dir() and bool(finished(directory))
 
 
-def _velocity(buffers: Buffers, part: Part) -> Array | None:
-    return None if buffers.velocity is None else buffers.part(replace(part, buffer="velocity"))
+def _saved_part(ops: Iterable[Op]) -> Part | None:
+    """Return the parameters that ``ops`` save, None if they save none."""
+    return next((op.part for op in ops if isinstance(op, Save)), None)
+
+
+def _held(buffers: Buffers, part: Part | None, *, holds_all: bool = False) -> Held:
+    """Return what a rank has of the parameters ``part``, or of all, or of none of them.
+
+    Replicas that save no weights, as the first holds the same, have statistics of their own.
+    """
+    stats = buffers.stats if buffers.flat("stat").size else None
+    if holds_all:
+        return Held(buffers.parameters, buffers.velocity, stats=stats)
+    if part is None:
+        return Held(buffers.parameters[:0], None, Role.NONE, stats=stats)
+    velocity = buffers.look(buffers.part(replace(part, buffer="velocity"))) if buffers.has_velocity else None  # fmt: skip
+    return Held(buffers.look(buffers.part(part)), velocity, start=part.start, stats=stats)
+
+
+def _put_back(buffers: Buffers, part: Part | None, held: Held) -> None:
+    """Set what is on a device to what ``held`` has of it."""
+    own = buffers.flat("param") if part is None else buffers.part(part)
+    if held.parameters.size:
+        buffers.put(own, held.parameters)
+    if held.velocity is not None:
+        own = buffers.flat("velocity") if part is None else buffers.part(replace(part, buffer="velocity"))  # fmt: skip
+        buffers.put(own, held.velocity)
+    if held.stats is not None:
+        buffers.set_stats(held.stats)

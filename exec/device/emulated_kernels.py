@@ -1,0 +1,119 @@
+"""The GPU's kernels on the CPU: a C++ compiler makes a shared object of each source.
+
+A compiled source is kept in the cache, by the hash of all it was made from.
+"""
+
+import ctypes
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exec.cache import cache_root
+from exec.errors import DeviceError
+
+KERNELS = Path(__file__).parents[1] / "gpu" / "kernels"
+"""The package's sources, and the headers that make them run on the CPU."""
+
+FLAGS = (
+    *("-x", "c++", "-std=c++17", "-O2", "-fPIC", "-shared", "-DEMULATED"),
+    "-U_FORTIFY_SOURCE",  # fibers change by longjmp, which the fortified one forbids
+)
+REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+DEFINITION = re.compile(r"^\s*(?:SYNC_)?KERNEL\(\s*(\w+)", re.MULTILINE)
+
+KernelFunction = Callable[..., bytes | None]
+
+
+def sources_of(sources: Path | Sequence[Path]) -> tuple[Path, ...]:
+    """Return the .cu files of a folder, or those given."""
+    return tuple(sorted(sources.glob("*.cu"))) if isinstance(sources, Path) else tuple(sources)
+
+
+def kernels_of(sources: Sequence[Path]) -> dict[str, Path]:
+    """Return which file defines each kernel.
+
+    Raises:
+        ValueError: two define the same.
+    """
+    found: dict[str, Path] = {}
+    for source in sources:
+        for name in DEFINITION.findall(source.read_text("utf-8")):
+            if name in found:
+                raise ValueError(
+                    f"kernel {name} must be in one file, got {found[name]} and {source}"
+                )
+            found[name] = source
+    return found
+
+
+@cache
+def find_compiler() -> tuple[tuple[str, ...], str]:
+    """Return the command of a C++ compiler, and its version.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    named = os.environ.get("CXX")
+    candidates = [named] if named else ["c++", "g++", "clang++"]
+    for candidate in candidates:
+        command = tuple(shlex.split(candidate))
+        if not command or shutil.which(command[0]) is None:
+            continue
+        asked = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            return command, asked.stdout.splitlines()[0]
+    raise DeviceError(
+        f"device emulated must have a C++ compiler, found none of {', '.join(candidates)}; "
+        "install g++ or clang++, or set CXX"
+    )
+
+
+@cache
+def load_kernels(source: Path, dtype: "np.dtype[Any]") -> ctypes.CDLL:
+    """Return the kernels of ``source``, with ``real`` being ``dtype``; compile what is not cached.
+
+    Raises:
+        DeviceError: there is no compiler, or it refuses the source.
+    """
+    command, version = find_compiler()
+    flags = (*FLAGS, f"-DREAL={REALS[dtype]}", f"-I{KERNELS}")
+    headers = sorted({*source.parent.glob("*.cuh"), *KERNELS.glob("*.cuh")})
+    made_from = hashlib.sha256(repr((command, version, flags)).encode())
+    for file in (*headers, source):
+        made_from.update(file.read_bytes())
+    folder = cache_root() / "emulated"
+    library = folder / f"{source.stem}-{made_from.hexdigest()[:32]}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Many ranks may do this at once: each makes its own, and the last one stays.
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            made = Path(own) / library.name
+            asked = subprocess.run(
+                [*command, *flags, str(source), "-o", str(made)],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if asked.returncode != 0:
+                raise DeviceError(
+                    f"{source.name} must be compiled by {command[0]}:\n{asked.stderr}"
+                )
+            made.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+def find_kernel(source: Path, name: str, dtype: "np.dtype[Any]") -> tuple[KernelFunction, str]:
+    """Return the function that runs the kernel ``name``, and the codes of its parameters."""
+    library = load_kernels(source, dtype)
+    function, signature = library[f"kernel_{name}"], library[f"signature_{name}"]
+    function.restype = signature.restype = ctypes.c_char_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
+    return function, signature().decode()

@@ -1,0 +1,83 @@
+"""Two-dimensional convolution (cross-correlation): by the device's library, or by columns.
+
+``b[f] = sum over c, kh, kw of weight[f, kh, kw, c] a[c]``, shifted. Weights and their gradients are
+(filters, kernel height, kernel width, channels). The images of one pass are in the same order.
+``work`` has at least ``gpu_convolution_scratch`` elements.
+"""
+
+from exec.device.array import DeviceArray
+from exec.device.protocol import Call, Stream
+from exec.gpu.calls import in_turn
+from exec.gpu.column_convolution import ColumnConvolution
+from exec.gpu.grids import channel_sums, check_work, parts, strides, totals
+from exec.gpu.images import Images
+from exec.network.gpu_scratch import gpu_bias_scratch
+from exec.network.modules import Pair
+from exec.network.scratch import Convolution
+
+
+def forward(
+    stream: Stream, a: Images, weight: DeviceArray, output: Images, stride: Pair, padding: Pair,
+    work: DeviceArray,
+) -> Call:  # fmt: skip
+    """Return a call that sets ``output``, without a bias."""
+    of = _shape(a, weight, output, stride, padding)
+    if not of.samples:
+        return in_turn()
+    return ColumnConvolution(stream, of, a.order, work).forward(a, weight, output)
+
+
+def backward_weight(
+    stream: Stream, a: Images, gb: Images, grad_weight: DeviceArray, stride: Pair, padding: Pair,
+    work: DeviceArray, *, adds: bool,
+) -> Call:  # fmt: skip
+    """Return a call that sets ``grad_weight``, or ``adds`` to it."""
+    of = _shape(a, grad_weight, gb, stride, padding)
+    if not of.samples:
+        return in_turn() if adds else stream.bind_fill(grad_weight, 0.0)
+    return ColumnConvolution(stream, of, a.order, work).backward_weight(a, gb, grad_weight, adds=adds)
+
+
+def backward_input(
+    stream: Stream, weight: DeviceArray, gb: Images, grad_input: Images, stride: Pair, padding: Pair,
+    work: DeviceArray, *, adds: bool,
+) -> Call:  # fmt: skip
+    """Return a call that sets ``grad_input``, or ``adds`` to it."""
+    of = _shape(grad_input, weight, gb, stride, padding)
+    if not of.samples:
+        return in_turn()
+    columns = ColumnConvolution(stream, of, gb.order, work)
+    return columns.backward_input(weight, gb, grad_input, adds=adds)
+
+
+def backward_bias(
+    stream: Stream, gb: Images, grad_bias: DeviceArray, work: DeviceArray, *, adds: bool
+) -> Call:
+    """Return a call that sets ``grad_bias`` to the sums over each channel, or ``adds`` them."""
+    sums, dtype = channel_sums(gb), gb.array.dtype
+    check_work(work, gpu_bias_scratch(sums))
+    return in_turn(
+        stream.bind_kernel(
+            "channel_partials", dtype, *parts(sums), gb.array, work, sums.channels, sums.positions,
+            sums.length, *strides(gb),
+        ),
+        stream.bind_kernel(
+            "channel_totals", dtype, *totals(sums), work, grad_bias, sums.channels, sums.parts,
+            int(adds),
+        ),
+    )  # fmt: skip
+
+
+def _shape(
+    before: Images, weight: DeviceArray, after: Images, stride: Pair, padding: Pair
+) -> Convolution:
+    """Return the shape of a convolution of ``before`` to ``after``."""
+    filters, *kernel, channels = weight.shape
+    assert before.order is after.order
+    assert (before.channels, before.samples) == (channels, after.samples)
+    of = Convolution(
+        before.samples, channels, before.height, before.width, filters, (kernel[0], kernel[1]),
+        stride, padding,
+    )  # fmt: skip
+    assert (filters, of.output_height, of.output_width) == (after.channels, after.height, after.width)
+    return of

@@ -1,0 +1,64 @@
+"""Grids of blocks of threads for the kernels that work on images."""
+
+from exec.device.array import DeviceArray
+from exec.gpu.images import Images, Order
+from exec.network.gpu_scratch import ChannelSums
+
+Grid = tuple[int, int]
+Launch = tuple[Grid, Grid]
+
+_THREADS = 256
+_WARP = 32
+_MOST_ROWS = 65535  # of a grid
+_LANE_POSITIONS = 4  # of a thread that only reads and writes
+
+
+def plane(lines: int, line: int) -> Launch:
+    """Return the grid and the block for ``lines`` of ``line`` elements, along y and x."""
+    width = min(_THREADS, -(-max(line, 1) // _WARP) * _WARP)
+    height = _THREADS // width
+    return (-(-line // width), min(-(-lines // height), _MOST_ROWS)), (width, height)
+
+
+def planes(images: Images) -> tuple[int, int, int, int]:
+    """Return ``images`` as (outer, height, width, inner): what is behind and before the pixels."""
+    outer, inner = images.channels, images.samples
+    if images.order is Order.CHANNELS_LAST:
+        outer, inner = inner, outer
+    return outer, images.height, images.width, inner
+
+
+def channel_sums(images: Images) -> ChannelSums:
+    """Return how blocks share sums over the channels of ``images``."""
+    positions = images.pixels * images.samples
+    return ChannelSums(images.channels, positions, images.order is Order.CHANNELS_LAST)
+
+
+def strides(images: Images) -> tuple[int, int]:
+    """Return the distances between the channels, and between the elements of one."""
+    if images.order is Order.CHANNELS_LAST:
+        return 1, images.channels
+    return images.pixels * images.samples, 1
+
+
+def parts(sums: ChannelSums) -> Launch:
+    """Return the grid and the block for one sum of each channel and part."""
+    return (sums.tiles, sums.parts), (sums.width, sums.lanes)
+
+
+def totals(sums: ChannelSums) -> Launch:
+    """Return the grid and the block for the sums of all parts."""
+    width = min(sums.channels, 16)
+    lanes = 1 << (_THREADS // width).bit_length() - 1
+    return (-(-sums.channels // width), 1), (width, min(lanes, 16))
+
+
+def elements(sums: ChannelSums) -> Launch:
+    """Return the grid and the block for all elements, channel by channel."""
+    rows = -(-sums.positions // (sums.lanes * _LANE_POSITIONS))
+    return (sums.tiles, min(rows, _MOST_ROWS)), (sums.width, sums.lanes)
+
+
+def check_work(work: DeviceArray, needed: int) -> None:
+    """Assert that ``work`` has room for ``needed`` elements."""
+    assert work.size >= needed, f"work must have {needed} elements, got {work.size}"

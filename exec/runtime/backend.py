@@ -1,0 +1,245 @@
+"""What a session needs of the place where arrays are: the host's memory, or a device's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from exec.device.protocol import Device, Stream
+from exec.gpu import inference
+from exec.gpu.feed import DeviceFeed
+from exec.gpu.loading import advance
+from exec.nn.backend import Array, Indices
+from exec.nn.inference import num_correct
+from exec.nn.weights import Weights
+from exec.program.program import Program
+from exec.program.timeline import Span
+from exec.runtime.buffers import Buffers, Numbers
+from exec.runtime.comm import Queue, Wire
+from exec.runtime.device_kernels import DeviceKernelBinder
+from exec.runtime.device_step import bind_device_step
+from exec.runtime.kernels import Feed, KernelBinder
+from exec.runtime.step import bind_step
+from exec.runtime.turns import DeviceClock, HostClock, TurnClock
+from exec.transport.device_transport import DeviceTransport
+from exec.transport.protocol import Transport
+
+_SAMPLES_SHARE = 0.5
+"""Of the memory that is free on a device, how much samples may take; others come batch by batch."""
+
+
+class AnyStep(Protocol):
+    """A bound program."""
+
+    def run(self) -> None:
+        """Do the step, or enqueue it."""
+        ...
+
+    def run_timed(self, spans: list[Span]) -> None:
+        """Do the step, and append a span for each op."""
+        ...
+
+
+class AnyLoss(Protocol):
+    """The sum of a loss."""
+
+    total: float
+
+
+class AnyFeed(Protocol):
+    """Where batches come from."""
+
+    def begin(self, order: Indices) -> None:
+        """Let the steps to come take samples in ``order``."""
+        ...
+
+    def take(self, start: int, stop: int) -> None:
+        """Let the next step take those from place ``start`` of the order to ``stop``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a program is bound: see :class:`~exec.runtime.kernels.KernelBinder` for the fields.
+
+    ``rows`` are the places of the order that a turn moves on by.
+    """
+
+    samples: int
+    rows: int
+    sample_starts: tuple[int, ...]
+    image_starts: tuple[int, ...]
+    shared_rows: tuple[int, ...]
+    queue: Queue
+    learning_rate: float
+    momentum: float
+    slowness: float = 1.0
+
+
+class Backend(Protocol):
+    """Where a session's arrays are, and what computes with them."""
+
+    @property
+    def device(self) -> Device | None:
+        """The device, None for the host."""
+        ...
+
+    def share(self, size: int, dtype: Any) -> list[Numbers]:
+        """Return every rank's array of memory that all can use."""
+        ...
+
+    def connect(self, programs: Sequence[Program]) -> None:
+        """Make the groups that ``programs`` need; all ranks call it together."""
+        ...
+
+    def feed(self, images: Array, labels: Indices) -> AnyFeed:
+        """Return where batches come from."""
+        ...
+
+    def bind(
+        self, program: Program, buffers: Buffers, turn: Turn
+    ) -> tuple[AnyStep, Sequence[AnyLoss]]:
+        """Return what this rank does of ``program``, and its losses."""
+        ...
+
+    def clock(self) -> TurnClock:
+        """Return what times turns."""
+        ...
+
+    def num_correct(self, weights: Weights, images: Array, labels: Indices) -> int:
+        """Return for how many of ``images`` the likeliest class is the label."""
+        ...
+
+    def synchronize(self) -> None:
+        """Return when all that was enqueued is done."""
+        ...
+
+    @property
+    def nbytes_sent(self) -> int:
+        """The bytes this rank has handed to the wire."""
+        ...
+
+    def close(self) -> None:
+        """Give back the groups of ranks."""
+        ...
+
+
+@dataclass(slots=True)
+class OnHost:
+    """NumPy arrays, and messages between them."""
+
+    transport: Transport
+    device: None = None
+    _wire: Wire[Transport] = field(init=False)
+    _feed: Feed = field(init=False)
+
+    def share(self, size: int, dtype: Any) -> list[Numbers]:
+        """Return every rank's array of memory that all can use."""
+        return list(self.transport.share(size, dtype))
+
+    def connect(self, programs: Sequence[Program]) -> None:
+        """Make the groups that ``programs`` need."""
+        self._wire = Wire.connect(self.transport, programs)
+
+    def feed(self, images: Array, labels: Indices) -> Feed:
+        """Return where batches come from."""
+        self._feed = Feed(images, labels, np.arange(0))
+        return self._feed
+
+    def bind(
+        self, program: Program, buffers: Buffers, turn: Turn
+    ) -> tuple[AnyStep, Sequence[AnyLoss]]:
+        """Return what this rank does of ``program``, and its losses."""
+        binder = KernelBinder(
+            buffers, self._feed, turn.learning_rate, turn.momentum, turn.samples,
+            turn.sample_starts, turn.image_starts, turn.shared_rows,
+        )  # fmt: skip
+        step = bind_step(program, self._wire, buffers, binder, turn.queue, turn.slowness)
+        return step, binder.losses
+
+    def clock(self) -> TurnClock:
+        """Return the host's clock."""
+        return HostClock()
+
+    def num_correct(self, weights: Weights, images: Array, labels: Indices) -> int:
+        """Return for how many of ``images`` the likeliest class is the label."""
+        return num_correct(weights, images, labels)
+
+    def synchronize(self) -> None:
+        """Do nothing: what was called is done."""
+
+    @property
+    def nbytes_sent(self) -> int:
+        """The bytes this rank has handed to the wire."""
+        return self.transport.nbytes_sent
+
+    def close(self) -> None:
+        """Give back the groups of ranks."""
+        for group in self._wire.groups.values():
+            group.close()
+
+
+@dataclass(slots=True)
+class OnDevice:
+    """Arrays of a device, what a stream of it does with them, and messages between devices."""
+
+    device: Device
+    transport: DeviceTransport
+    _stream: Stream = field(init=False)
+    _wire: Wire[DeviceTransport] = field(init=False)
+    _feed: DeviceFeed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stream = self.device.stream()
+
+    def share(self, size: int, dtype: Any) -> list[Numbers]:
+        """Return every rank's array of memory that all can use."""
+        return list(self.transport.share(size, dtype))
+
+    def connect(self, programs: Sequence[Program]) -> None:
+        """Make the groups that ``programs`` need."""
+        self._wire = Wire.connect(self.transport, programs)
+
+    def feed(self, images: Array, labels: Indices) -> DeviceFeed:
+        """Return where batches come from: the device, if the samples leave it room."""
+        room = int(_SAMPLES_SHARE * self.device.memory()[0])
+        self._feed = DeviceFeed(self.device, self._stream, images, labels, room)
+        return self._feed
+
+    def bind(
+        self, program: Program, buffers: Buffers, turn: Turn
+    ) -> tuple[AnyStep, Sequence[AnyLoss]]:
+        """Return what this rank does of ``program``, and its losses."""
+        binder = DeviceKernelBinder(
+            self._stream, buffers, self._feed, turn.learning_rate, turn.momentum, turn.samples,
+            turn.sample_starts, turn.image_starts, turn.shared_rows,
+        )  # fmt: skip
+        forward = advance(self._stream, self._feed.position, turn.rows)
+        step = bind_device_step(program, self._wire, binder, turn.queue, forward)
+        return step, binder.losses
+
+    def clock(self) -> TurnClock:
+        """Return the clock of the stream."""
+        return DeviceClock(self._stream)
+
+    def num_correct(self, weights: Weights, images: Array, labels: Indices) -> int:
+        """Return for how many of ``images`` the likeliest class is the label."""
+        return inference.num_correct(
+            self._stream, weights.network, weights.parameters, weights.stats, images, labels,
+            weights.parameters.dtype,
+        )  # fmt: skip
+
+    def synchronize(self) -> None:
+        """Return when all that was enqueued is done."""
+        self.device.synchronize()
+
+    @property
+    def nbytes_sent(self) -> int:
+        """The bytes this rank has handed to the wire."""
+        return self.transport.nbytes_sent
+
+    def close(self) -> None:
+        """Give back the groups of ranks."""
+        for group in self._wire.groups.values():
+            group.close()
