@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from calibration.assemble import assemble
 from calibration.disk import SIZES, probe_storage
 from calibration.find import local_profile
+from calibration.importing import import_measurements
 from calibration.machine import Machine, read_machine, write_machine
 from calibration.probe import PASSES, idle, probe_kernels, probe_messages, probe_neighbour
 from calibration.samples import Sample, read_samples, write_samples
@@ -28,6 +29,7 @@ from exec.runtime.report import cpu_model, num_cores, software
 from exec.transport.protocol import Transport
 
 app = make_app("python -m calibration", "Measure what compute and messages cost on this machine.")
+app.command(import_measurements, name="import")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _FULL, _QUICK = (192, 0.25, 9), (56, 0.12, 3)  # rungs, seconds on each, passes over the disk
