@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from threadpoolctl import threadpool_limits
 
 from exec.cli import console, make_app, run_app
+from exec.device.kind import DeviceKind
 from exec.errors import ModelFileError, UsageError
 from exec.launch import launched_ranks
 from exec.network.parse import parse_net
@@ -30,9 +31,10 @@ from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
 from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
 from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
+from exec.runtime.opening import open_backend
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
-from exec.runtime.record import headline, summary, training_record
+from exec.runtime.record import device_line, headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
     is_oversubscribed,
@@ -86,6 +88,8 @@ def train(
     learning_rate: Annotated[float, Parameter(name=("--learning-rate", "--lr"))] = 0.5,
     momentum: float = 0.0,
     dtype: str = "float32",
+    device: DeviceKind = DeviceKind.CPU,
+    tf32: Flag = False,
     seed: int = 0,
     transport: TransportName = TransportName.AUTO,
     blas_threads: int = 1,
@@ -176,10 +180,16 @@ def train(
         The momentum of SGD.
     dtype
         float32 or float64.
+    device
+        cpu, gpu (CuPy; a GPU a rank with NCCL, or shared by several), or emulated: the GPU's kernels
+        and streams on the CPU, to try programs where there is none.
+    tf32
+        Let a GPU round the factors of float32 products to TF32, for speed.
     seed
         The seed of weights, order of samples and drawn letters.
     transport
-        mpi or threads; auto is MPI under a launcher.
+        mpi or threads; auto is MPI under a launcher. Between GPUs nccl; auto is NCCL where every
+        rank has a GPU of its own, and mpi or threads stage messages through the host.
     blas_threads
         Threads of each rank's matrix products.
     load
@@ -243,6 +253,10 @@ def train(
         raise UsageError(
             "checkpoint must name a folder if checkpoint-every, keep or resume is given"
         )
+    if tf32 and device is DeviceKind.CPU:
+        raise UsageError("tf32 needs --device gpu, got cpu")
+    if slow and device is not DeviceKind.CPU:
+        raise UsageError(f"slow needs --device cpu, got {device}: only the host can be slowed down")
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
@@ -252,7 +266,8 @@ def train(
     options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
                           parse_every(average_every), servers,
                           pause_every=checkpoints.pause_every(strategy) if checkpoints else 0,
-                          stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
+                          stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm,
+                          device=device)  # fmt: skip
     check_plan(workload, mesh, options)
     if ranks_per_node is not None and algorithm is Algorithm.HIERARCHICAL:
         check_nodes(mesh, ranks_per_node)
@@ -268,7 +283,7 @@ def train(
         raise UsageError("resume and arrivals must not both be given; the order would lack its beginning")  # fmt: skip
     replayed = () if replay is None else read_arrivals(replay, options.servers, mesh.world_size)
     plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed,
-                        independent_starts, parse_slow(slow, world_size), replayed)  # fmt: skip
+                        independent_starts, parse_slow(slow, world_size), replayed, tf32)  # fmt: skip
     source = Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     files = Files(
@@ -292,9 +307,10 @@ def _run(
 ) -> None:  # fmt: skip
     workload = plan.workload
     checkpoints = open_checkpoints(files.checkpoint, plan, wire)
+    backend = open_backend(plan.device, wire, is_tf32=plan.is_tf32)
     dataset = together(wire, lambda: source.load_for(workload))
     checkpoints.check_data(dataset)
-    session = together(wire, lambda: Session(plan, dataset, wire, checkpoints.start))
+    session = together(wire, lambda: Session(plan, dataset, wire, checkpoints.start, backend))
     if plan.replayed:
         workers = session.program.trainers
         together(wire, lambda: check_arrivals(plan.replayed, workers, session.tickets, epochs))
@@ -307,6 +323,8 @@ def _run(
     out = Console(stderr=True, highlight=False, soft_wrap=True) if is_json else console()
     if speaks:
         out.print(headline(plan, dataset, strategy, wire.size))
+        if line := device_line(plan, session.backend.description()):
+            out.print(line)
         for idle in idle_options(plan.workload, plan.mesh, plan.options):
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if note:

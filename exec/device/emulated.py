@@ -9,6 +9,7 @@ import psutil
 from numpy.typing import DTypeLike
 
 from exec.device.array import DeviceArray
+from exec.device.convolutions import Convolutions
 from exec.device.emulated_kernels import find_compiler, kernels_of, sources_of
 from exec.device.emulated_memory import allocate, allocate_pinned, view
 from exec.device.emulated_work import Work, copy_work, fill_work, kernel_work, product_work
@@ -155,6 +156,11 @@ class EmulatedDevice:
     def software(self) -> dict[str, str]:
         """The compiler."""
         return {"compiler": find_compiler()[1]}
+
+    @property
+    def convolutions(self) -> Convolutions | None:
+        """None: columns and a matrix product do them."""
+        return None
 
     def draw_seed(self) -> int:
         """Return the order of the next kernel's threads; 0 is ascending."""

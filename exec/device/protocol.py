@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from exec.device.array import DeviceArray
 
 if TYPE_CHECKING:
+    from exec.device.convolutions import Convolutions
     from exec.device.group import Group
 
 Call = Callable[[], object]
@@ -128,6 +129,11 @@ class Device(Protocol):
     @property
     def software(self) -> dict[str, str]:
         """The versions on which times depend: driver, libraries."""
+        ...
+
+    @property
+    def convolutions(self) -> "Convolutions | None":
+        """A library's convolutions; None where there is none."""
         ...
 
     def memory(self) -> tuple[int, int]:

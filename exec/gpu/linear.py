@@ -53,9 +53,7 @@ def add_bias(stream: Stream, a: DeviceArray, bias: DeviceArray, inner: int) -> C
     )  # fmt: skip
 
 
-def _product(
-    stream: Stream, a: DeviceArray, b: DeviceArray, c: DeviceArray, *, adds: bool
-) -> Call:
+def _product(stream: Stream, a: DeviceArray, b: DeviceArray, c: DeviceArray, *, adds: bool) -> Call:
     """Return the call of ``c = a b``, or of its addition; there may be nothing to multiply."""
     if a.size and b.size:
         return stream.bind_product(a, b, c, beta=1.0 if adds else 0.0)

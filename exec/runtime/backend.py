@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from exec.device.kind import DeviceKind
 from exec.device.protocol import Device, Stream
 from exec.gpu import inference
 from exec.gpu.feed import DeviceFeed
@@ -85,6 +86,10 @@ class Backend(Protocol):
         """The device, None for the host."""
         ...
 
+    def description(self) -> dict[str, Any]:
+        """Return what computes and what carries messages, for the record."""
+        ...
+
     def share(self, size: int, dtype: Any) -> list[Numbers]:
         """Return every rank's array of memory that all can use."""
         ...
@@ -133,6 +138,10 @@ class OnHost:
     device: None = None
     _wire: Wire[Transport] = field(init=False)
     _feed: Feed = field(init=False)
+
+    def description(self) -> dict[str, Any]:
+        """Return what computes and what carries messages."""
+        return {"kind": DeviceKind.CPU, "wire": self.transport.library}
 
     def share(self, size: int, dtype: Any) -> list[Numbers]:
         """Return every rank's array of memory that all can use."""
@@ -184,6 +193,7 @@ class OnHost:
 class OnDevice:
     """Arrays of a device, what a stream of it does with them, and messages between devices."""
 
+    kind: DeviceKind
     device: Device
     transport: DeviceTransport
     _stream: Stream = field(init=False)
@@ -192,6 +202,14 @@ class OnDevice:
 
     def __post_init__(self) -> None:
         self._stream = self.device.stream()
+
+    def description(self) -> dict[str, Any]:
+        """Return what computes and what carries messages."""
+        return {
+            "kind": self.kind, "name": self.device.name, "address": self.device.address,
+            "is_tf32": self.device.is_tf32, "software": self.device.software,
+            "wire": self.transport.library,
+        }  # fmt: skip
 
     def share(self, size: int, dtype: Any) -> list[Numbers]:
         """Return every rank's array of memory that all can use."""

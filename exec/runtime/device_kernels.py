@@ -70,14 +70,17 @@ class DeviceKernelBinder:
                 return self._forward(op) if is_forward else self._backward(op)
 
     def _update(self, op: Compute) -> Call:
-        buffers = self.buffers
-        if op.part is None:
-            arrays = [buffers.flat(name) for name in ("param", "grad")]
-            velocity = buffers.flat("velocity") if buffers.has_velocity else None
-        else:
-            arrays = [buffers.part(op.part), buffers.part(replace(op.part, buffer="grad"))]
-            velocity = buffers.part(replace(op.part, buffer="velocity")) if buffers.has_velocity else None  # fmt: skip
-        return optimiser.sgd(self.stream, *arrays, velocity, self.learning_rate, self.momentum)
+        buffers, part = self.buffers, op.part
+
+        def own(name: str) -> DeviceArray:
+            found: DeviceArray = buffers.flat(name) if part is None else buffers.part(replace(part, buffer=name))  # fmt: skip
+            return found
+
+        parameters = own("param") if part is None else buffers.part(part)
+        velocity = own("velocity") if buffers.has_velocity else None
+        return optimiser.sgd(
+            self.stream, parameters, own("grad"), velocity, self.learning_rate, self.momentum
+        )
 
     def _load(self, op: Compute) -> Call:
         feed, buffers, n, features = self.feed, self.buffers, op.shape.n, op.shape.k
@@ -126,8 +129,11 @@ class DeviceKernelBinder:
                 product = linear.forward(stream, self._weight(op.layer), a, output)
                 return in_turn(before, product, self._add_bias(op, output))
             case described.Conv2d(stride=stride, padding=padding):
-                a, b = self._images(op.layer, views.input(0)), self._images(op.layer, output)
-                product = convolution.forward(stream, a, self._weight(op.layer), b, stride, padding, work)  # fmt: skip
+                images, given = (
+                    self._images(op.layer, views.input(0)),
+                    self._images(op.layer, output),
+                )
+                product = convolution.forward(stream, images, self._weight(op.layer), given, stride, padding, work)  # fmt: skip
                 return in_turn(product, self._add_bias(op, output))
             case described.ReLU() | described.Sigmoid() as module:
                 apply = activation.relu if isinstance(module, described.ReLU) else activation.sigmoid  # fmt: skip
@@ -266,6 +272,8 @@ class DeviceKernelBinder:
         grad_scale, grad_shift = pieces(layout, views.shard, buffers.flat("grad"))
         mean, variance = stat_pieces(layout, views.shard, buffers.flat("stat"))
         found, adds = views.grad_input(0) or (None, False)
+        assert shift is not None
+        assert grad_shift is not None
         return BatchNorm2d(
             self.stream, scale, shift, grad_scale, grad_shift, mean, variance,
             self._images(op.layer, views.input(0)), self._images(op.layer, views.output()),
@@ -285,7 +293,8 @@ class DeviceKernelBinder:
     def _images(self, node: int, array: Numbers) -> Images:
         """Return what ``node`` takes or gives; views shape it (channels, height, width, samples)."""
         order = Order.CHANNELS_LAST if self._is_channels_last(node) else Order.SAMPLES_LAST
-        return Images(_flat(array), *array.shape, order)
+        channels, height, width, samples = array.shape
+        return Images(_flat(array), channels, height, width, samples, order)
 
     def _inner(self, node: int, array: Numbers) -> int:
         """Return how many elements of one channel of the output of ``node`` lie side by side."""
@@ -293,17 +302,19 @@ class DeviceKernelBinder:
 
     def _weight(self, node: int) -> DeviceArray:
         layout = self.buffers.layout
-        found: DeviceArray = pieces(layout, layout.shard(node), self.buffers.flat("param"))[0]  # type: ignore[assignment]  # on a device
+        found: DeviceArray = pieces(layout, layout.shard(node), self.buffers.flat("param"))[0]
         return found
 
     def _bias(self, node: int) -> DeviceArray | None:
         layout = self.buffers.layout
-        found: DeviceArray | None = pieces(layout, layout.shard(node), self.buffers.flat("param"))[1]  # type: ignore[assignment]  # fmt: skip  # on a device
+        found: DeviceArray | None = pieces(layout, layout.shard(node), self.buffers.flat("param"))[
+            1
+        ]
         return found
 
     def _grads(self, node: int) -> tuple[DeviceArray, DeviceArray | None]:
         layout = self.buffers.layout
-        return pieces(layout, layout.shard(node), self.buffers.flat("grad"))  # type: ignore[return-value]  # on a device
+        return pieces(layout, layout.shard(node), self.buffers.flat("grad"))
 
     def _add_bias(self, op: Compute, output: Numbers) -> Call:
         """Return the call that adds the bias of a node, unless whoever reads the output does."""

@@ -12,4 +12,4 @@ def open_backend(kind: DeviceKind, transport: Transport, *, is_tf32: bool = Fals
     if kind is DeviceKind.CPU:
         return OnHost(transport)
     device = open_device(kind, 0, is_tf32=is_tf32)
-    return OnDevice(device, StagedTransport(transport, device))
+    return OnDevice(kind, device, StagedTransport(transport, device))

@@ -4,9 +4,11 @@ And which part of the whole network's arrays they are.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from exec.device.array import DeviceArray
 from exec.network.modules import Conv2d, Linear
 from exec.nn.backend import DTYPES, Array, Indices
 from exec.nn.initial import initial_node
@@ -16,9 +18,10 @@ from exec.plan.shards import NodeShard
 from exec.program.mesh import Mesh
 
 Pairs = Iterator[tuple[NodeShard, Array, Array]]
+Flat = TypeVar("Flat", Array, DeviceArray)
 
 
-def pieces(layout: Layout, shard: NodeShard, flat: Array) -> tuple[Array, Array | None]:
+def pieces(layout: Layout, shard: NodeShard, flat: Flat) -> tuple[Flat, Flat | None]:
     """Return the weights of ``shard`` in ``flat`` (parameters or gradient), and its biases.
 
     Weights are (units, inputs), (filters, kernel height, kernel width, channels) or, of a
@@ -30,7 +33,7 @@ def pieces(layout: Layout, shard: NodeShard, flat: Array) -> tuple[Array, Array 
     return weight, flat[middle : middle + shard.num_biases] if shard.num_biases else None
 
 
-def stat_pieces(layout: Layout, shard: NodeShard, flat: Array) -> tuple[Array, Array]:
+def stat_pieces(layout: Layout, shard: NodeShard, flat: Flat) -> tuple[Flat, Flat]:
     """Return the running means and variances of ``shard``, a normalisation, in ``flat``."""
     start = layout.stat_offsets[shard.node]
     middle = start + shard.num_outputs

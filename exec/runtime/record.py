@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from exec.data.dataset import Dataset
+from exec.device.kind import DeviceKind
+from exec.device.protocol import Device
 from exec.network.text import network_digest
 from exec.plan.options import PlanOptions
 from exec.plan.stages import stage_nodes
@@ -20,6 +22,15 @@ from exec.runtime.report import breakdown, cpu_model, num_cores, software
 from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
 from exec.runtime.utilisation import utilisation_line, utilisation_record
 from exec.transport.threads import THREADS
+
+
+def device_line(plan: TrainingPlan, description: dict[str, Any]) -> str:
+    """Return what computes and what carries messages, if that is not the host alone."""
+    if plan.device is DeviceKind.CPU:
+        return ""
+    is_rounded = plan.dtype == "float32" and description["is_tf32"]
+    rounding = f", TF32 {'on' if is_rounded else 'off'}" if plan.dtype == "float32" else ""
+    return f"on {description['name']}{rounding}; messages by {description['wire']}"
 
 
 def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: int) -> str:
@@ -96,6 +107,7 @@ def training_record(
         "data": dataset.name,
         "train_samples": len(dataset.train_labels),
         "dtype": plan.dtype,
+        "device": session.backend.description(),
         "algorithm": plan.options.algorithm,
         "ranks_per_node": plan.options.ranks_per_node if is_hierarchical else None,
         "schedule": plan.options.schedule,
@@ -130,10 +142,16 @@ def training_record(
             "cpu": cpu_model(),
             "cores": num_cores(),
             **software(),
+            **_gpu(session.backend.device),
             "transport": wire.library,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
+
+
+def _gpu(device: Device | None) -> dict[str, Any]:
+    """Return the provenance of times on ``device``."""
+    return {} if device is None else {"gpu": device.name, "is_tf32": device.is_tf32, **device.software}  # fmt: skip
 
 
 def summary(record: dict[str, Any]) -> str:

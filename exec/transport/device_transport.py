@@ -8,7 +8,7 @@ host. Otherwise the host must drive a request (``Test``, ``Wait``, ``hold``) bef
 stream what follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn, Protocol
 
 from numpy.typing import DTypeLike
@@ -89,6 +89,13 @@ class DeviceTransport(Protocol):
     @property
     def is_ordered(self) -> bool:
         """Whether all is done in the order of streams and the host never needs to wait."""
+        ...
+
+    def prepare(self, pairs: Collection[tuple[int, int]]) -> None:
+        """Make ready for messages from the first to the second rank of each of ``pairs``.
+
+        All ranks call it together, with the same pairs, before the first message of each.
+        """
         ...
 
     def send(self, array: DeviceArray, dest: int, tag: int) -> DeviceRequest:

@@ -10,7 +10,7 @@ since another rank may wait for it before it sends what this one waits for.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -144,6 +144,9 @@ class StagedTransport:
     def nbytes_sent(self) -> int:
         """The bytes that the host's transport was given."""
         return self.host.nbytes_sent
+
+    def prepare(self, pairs: Collection[tuple[int, int]]) -> None:
+        """Do nothing: the host's transport is always ready."""
 
     def send(self, array: DeviceArray, dest: int, tag: int) -> DeviceRequest:
         """Start to copy ``array`` to the host, which then sends it."""

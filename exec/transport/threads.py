@@ -5,7 +5,6 @@ arrive, which adds the arrays in the order of ranks, so results do not depend on
 """
 
 import threading
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -15,16 +14,13 @@ from numpy.typing import DTypeLike
 
 from exec.errors import TransportError
 from exec.program.ops import CollectiveKind
+from exec.transport.mailbox import Key, Mailbox, PeerFailedError, Pending, Sent
 from exec.transport.meter import Meter
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
 Result = TypeVar("Result")
 THREADS = "threads"
 _LOOK_S = 0.2  # how long a rank waits for a lock before it looks whether another has failed
-
-
-class _PeerFailedError(TransportError):
-    """Raised in the ranks that did not fail, when another did."""
 
 
 @dataclass(slots=True)
@@ -38,60 +34,10 @@ class _Meeting:
 
 
 @dataclass(slots=True)
-class _World:
+class _World(Mailbox):
     """What the ranks of one job share; ``changed`` guards all of it."""
 
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    mail: dict[tuple[object, ...], deque[tuple[int, Buffer]]] = field(
-        default_factory=lambda: defaultdict(deque)
-    )
-    meetings: dict[tuple[object, ...], _Meeting] = field(default_factory=dict)
-    failure: str = ""
-
-    def wait_until(self, predicate: Callable[[], bool]) -> None:
-        """Return when ``predicate`` holds; raise if a rank has failed. The lock must be held."""
-        while not predicate():
-            if self.failure:
-                raise _PeerFailedError(self.failure)
-            self.changed.wait()
-
-    def fail(self, message: str) -> None:
-        with self.changed:
-            self.failure = self.failure or message
-            self.changed.notify_all()
-
-
-class _Sent:
-    """A message that has been copied: done at once."""
-
-    def Test(self) -> bool:  # noqa: N802  # the protocol's name
-        return True
-
-    def Wait(self) -> None:  # noqa: N802  # the protocol's name
-        return
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A receive or a collective: ``finish`` does it if it can be done, and says so."""
-
-    world: _World
-    finish: Callable[[], bool]
-    is_done: bool = False
-    source: int = -1
-
-    def Test(self) -> bool:  # noqa: N802  # the protocol's name
-        with self.world.changed:
-            if self.world.failure:
-                raise _PeerFailedError(self.world.failure)
-            self.is_done = self.is_done or self.finish()
-            return self.is_done
-
-    def Wait(self) -> None:  # noqa: N802  # the protocol's name
-        with self.world.changed:
-            if not self.is_done:
-                self.world.wait_until(self.finish)
-                self.is_done = True
+    meetings: dict[Key, _Meeting] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -103,11 +49,10 @@ class _FailingLock:
 
     def acquire(self) -> None:
         while not self.lock.acquire(timeout=_LOOK_S):
-            if self.world.failure:
-                raise _PeerFailedError(self.world.failure)
+            self.world.check()
         if self.world.failure:
             self.lock.release()
-            raise _PeerFailedError(self.world.failure)
+            self.world.check()
 
     def release(self) -> None:
         self.lock.release()
@@ -118,7 +63,7 @@ class ThreadTransport:
     """A :class:`~exec.transport.protocol.Transport` between threads."""
 
     world: _World
-    group: tuple[object, ...]
+    group: Key
     rank: int
     size: int
     _meter: Meter = field(default_factory=Meter)
@@ -137,38 +82,16 @@ class ThreadTransport:
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Copy ``array`` into the mailbox of ``dest``."""
         self._meter.count_message(array)
-        with self.world.changed:
-            self.world.mail[*self.group, dest, tag].append((self.rank, array.copy()))
-            self.world.changed.notify_all()
-        return _Sent()
+        self.world.deliver((*self.group, dest, tag), self.rank, array.copy())
+        return Sent()
 
     def receive(self, array: Buffer, source: int, tag: int) -> Request:
         """Take the first message from ``source`` once there is one."""
-        return self._receive(array, source, tag)
+        return self.world.receive(array, (*self.group, self.rank, tag), self.rank, source, tag)
 
     def receive_any(self, array: Buffer, tag: int) -> Arrival:
         """Take the first message once there is one."""
-        return self._receive(array, None, tag)
-
-    def _receive(self, array: Buffer, source: int | None, tag: int) -> "_Pending":
-        queue = self.world.mail[*self.group, self.rank, tag]
-
-        def finish() -> bool:
-            for i, (sender, message) in enumerate(queue):
-                if source is None or sender == source:
-                    if message.shape != array.shape or message.dtype != array.dtype:
-                        raise TransportError(
-                            f"rank {self.rank} receives {array.size} {array.dtype} with tag {tag}, "
-                            f"but rank {sender} sent {message.size} {message.dtype}"
-                        )
-                    del queue[i]
-                    array[...] = message
-                    pending.source = sender
-                    return True
-            return False
-
-        pending = _Pending(self.world, finish)
-        return pending
+        return self.world.receive(array, (*self.group, self.rank, tag), self.rank, None, tag)
 
     def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
         """Return every rank's array: threads share all memory."""
@@ -189,7 +112,7 @@ class ThreadTransport:
         with self.world.changed:
             meeting.brought[self.rank] = array
             if len(meeting.brought) == self.size:
-                meeting.result = _combine(kind, meeting.brought, stops, root)
+                meeting.result = combine(kind, meeting.brought, stops, root)
                 self.world.changed.notify_all()
 
         def finish() -> bool:
@@ -205,7 +128,7 @@ class ThreadTransport:
             self._leave(key, meeting)
             return True
 
-        return _Pending(self.world, finish)
+        return Pending(self.world, finish)
 
     def run_collective(
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
@@ -215,8 +138,7 @@ class ThreadTransport:
 
     def check(self) -> None:
         """Raise if another rank has failed."""
-        if self.world.failure:
-            raise _PeerFailedError(self.world.failure)
+        self.world.check()
 
     def split(self, color: int) -> "ThreadTransport":
         """Return the group of the ranks that name the same ``color``."""
@@ -246,19 +168,23 @@ class ThreadTransport:
         self.world.fail(message)
         raise TransportError(message)
 
-    def _meet(self) -> tuple[tuple[object, ...], _Meeting]:
+    def _meet(self) -> tuple[Key, _Meeting]:
         self._num_meetings += 1
         key = (*self.group, self._num_meetings)
         with self.world.changed:
             return key, self.world.meetings.setdefault(key, _Meeting())
 
-    def _leave(self, key: tuple[object, ...], meeting: _Meeting) -> None:
+    def _leave(self, key: Key, meeting: _Meeting) -> None:
         meeting.num_left += 1
         if meeting.num_left == self.size:
             del self.world.meetings[key]
 
 
-def _combine(kind: CollectiveKind, brought: dict[int, Buffer], stops: Buffer, root: int) -> Buffer:
+def combine(kind: CollectiveKind, brought: dict[int, Buffer], stops: Buffer, root: int) -> Buffer:
+    """Return what comes of ``kind`` on what the ranks have ``brought``, added in their order.
+
+    The share of rank r ends before ``stops[r]``.
+    """
     if kind is CollectiveKind.BROADCAST:
         return brought[root].copy()
     result = brought[0].copy()
@@ -288,7 +214,7 @@ def run_threads(size: int, body: Callable[[ThreadTransport], Result]) -> list[Re
     def run(rank: int) -> None:
         try:
             results[rank] = body(ThreadTransport(world, (), rank, size))
-        except _PeerFailedError:
+        except PeerFailedError:
             return
         except BaseException as error:  # noqa: BLE001  # handed on to the caller below
             errors[rank] = error

@@ -12,7 +12,7 @@ from exec.network import gpu_scratch
 from exec.network.gpu_scratch import gpu_convolution_scratch
 from exec.network.scratch import Convolution, convolution_scratch
 from exec.nn.convolution import Conv2d
-from tests.exec.gpu.arrays import Host, images_of, numbers_of, room
+from tests.exec.gpu.device_images import Host, images_of, numbers_of, room
 from tests.exec.nn.images import Pair, normal, windows
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)

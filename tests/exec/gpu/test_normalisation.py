@@ -14,7 +14,7 @@ from exec.gpu.normalisation import BatchNorm2d, normalise
 from exec.network.gpu_scratch import ChannelSums, gpu_normalisation_scratch
 from exec.network.scratch import normalisation_scratch
 from exec.nn import normalisation
-from tests.exec.gpu.arrays import Host, images_of, numbers_of, room
+from tests.exec.gpu.device_images import Host, images_of, numbers_of, room
 from tests.exec.nn.images import normal
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=30)

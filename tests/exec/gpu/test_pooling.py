@@ -10,7 +10,7 @@ from exec.gpu import pooling
 from exec.gpu.images import Order
 from exec.network.scratch import average_pooling_scratch, max_pooling_scratch, output_length
 from exec.nn.pooling import AvgPool, MaxPool
-from tests.exec.gpu.arrays import Host, images_of, numbers_of
+from tests.exec.gpu.device_images import Host, images_of, numbers_of
 from tests.exec.nn.images import Pair, normal, windows
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)

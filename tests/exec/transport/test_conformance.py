@@ -2,7 +2,11 @@
 
 import pytest
 
-from exec.transport.threads import run_threads
+from exec.device.kind import DeviceKind
+from exec.device.opening import open_device
+from exec.errors import DeviceError
+from exec.transport.staged import StagedTransport
+from exec.transport.threads import ThreadTransport, run_threads
 from tests.conftest import Launch
 from tests.exec.transport.conformance import CASES, Case
 
@@ -13,9 +17,35 @@ def test_threads_conform(case: Case, ranks: int) -> None:
     run_threads(ranks, case)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_staged_threads_conform(case: Case, ranks: int, device_kind: DeviceKind) -> None:
+    def body(wire: ThreadTransport) -> None:
+        # A GPU is shared by all ranks; of emulated devices each rank has its own.
+        index = wire.rank if device_kind is DeviceKind.EMULATED else 0
+        device = open_device(device_kind, index, seed=wire.rank + 1)
+        case(StagedTransport(wire, device))
+        wire.gather_objects(None)  # nobody uses what is given back
+        device.close()
+
+    run_threads(ranks, body)
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
 def test_mpi_conforms(launch: Launch, ranks: int) -> None:
     ended = launch(ranks, "tests.exec.transport.conformance")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines() == [f"conforms: {case.__name__}" for case in CASES]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_staged_mpi_conforms(launch: Launch, ranks: int) -> None:
+    try:
+        open_device(DeviceKind.EMULATED, 0).close()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    ended = launch(ranks, "tests.exec.transport.conformance", "staged")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines() == [f"conforms: {case.__name__}" for case in CASES]
