@@ -184,13 +184,16 @@ class Link(_Section):
 
     ``allreduce`` is fitted to two ranks, or to what more ranks imply for two (see
     :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured. What
-    was measured between GPUs is ``from_device``: from memory of theirs to memory of theirs.
+    was measured between GPUs is ``from_device``: from memory of theirs to memory of theirs. A node
+    has ``lanes`` of it, of which a rank drives one: a message takes one, the all-reduce is that of
+    ranks that drive them all.
     """
 
     message: Curve
     allreduce: Curve
     allreduce_ranks: Range
     from_device: bool = False
+    lanes: Annotated[int, Field(ge=1)] = 1
 
 
 class CopyDirection(StrEnum):
