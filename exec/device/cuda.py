@@ -19,6 +19,7 @@ from exec.device.cublas import ProductRoute, Products, Tuning, open_products
 from exec.device.cuda_kernels import Kernels, definitions_of
 from exec.device.cuda_streams import CudaEvent, CudaStream
 from exec.device.cudnn_graphs import open_convolutions
+from exec.device.group import Group
 from exec.device.protocol import Event, Host
 from exec.errors import DeviceError
 
@@ -246,6 +247,26 @@ class CudaDevice:
         """Return when all streams are done."""
         for stream in self._streams:
             stream.synchronize()
+
+    def new_group_id(self) -> bytes:
+        """Return what names a new group of ranks: one rank makes it and tells the others.
+
+        Raises:
+            DeviceError: NCCL is missing.
+        """
+        from exec.device.nccl import new_group_id  # noqa: PLC0415  # loads NCCL
+
+        return new_group_id()
+
+    def join_group(self, id: bytes, rank: int, size: int) -> Group:
+        """Return the group ``id``, of ``size`` ranks on as many GPUs, of which this is ``rank``.
+
+        Raises:
+            DeviceError: NCCL is missing, or refuses.
+        """
+        from exec.device.nccl import join_group  # noqa: PLC0415  # loads NCCL
+
+        return join_group(self, id, rank, size)
 
     def close(self) -> None:
         """Give back what it holds; arrays of it must not be used any more."""

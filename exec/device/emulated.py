@@ -1,7 +1,6 @@
 """A GPU emulated on the CPU: the same kernels, streams and events, with nothing but a C++ compiler."""
 
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,15 @@ from numpy.typing import DTypeLike
 
 from exec.device.array import DeviceArray
 from exec.device.convolutions import Convolutions
+from exec.device.emulated_batch import Part
+from exec.device.emulated_group import EmulatedGroup, join_group, new_group_id
+from exec.device.emulated_items import EmulatedEvent, check_not_capturing
 from exec.device.emulated_kernels import find_compiler, kernels_of, sources_of
-from exec.device.emulated_memory import allocate, allocate_pinned, view
-from exec.device.emulated_work import Work, copy_work, fill_work, kernel_work, product_work
-from exec.device.protocol import Argument, Call, Event, Graph, Host, Stream
+from exec.device.emulated_memory import allocate, allocate_pinned, view, wrap
+from exec.device.emulated_scheduler import SCHEDULER, Owner
+from exec.device.emulated_stream import EmulatedStream
+from exec.device.protocol import Call, Event, Host, Stream
+from exec.errors import DeviceError
 
 
 def open_emulated(
@@ -30,107 +34,20 @@ def open_emulated(
     return EmulatedDevice(sources_of(sources), index, is_tf32=is_tf32, seed=seed)
 
 
-class EmulatedEvent:
-    """A point in a stream."""
-
-    def __init__(self) -> None:
-        self.passed_s = time.perf_counter()
-
-    def is_done(self) -> bool:
-        """Say whether the stream has come past it."""
-        return True
-
-    def synchronize(self) -> None:
-        """Return when it has."""
-
-
-class EmulatedGraph:
-    """Work that is enqueued as a whole."""
-
-    def __init__(self, works: Sequence[Work]) -> None:
-        self._works = tuple(works)
-
-    def launch(self, stream: Stream) -> None:
-        """Enqueue it."""
-        assert isinstance(stream, EmulatedStream)
-        for work in self._works:
-            stream.enqueue(work)
-
-
-class EmulatedStream:
-    """A queue that does everything at once."""
-
-    def __init__(self, device: "EmulatedDevice") -> None:
-        self._device = device
-
-    @property
-    def device(self) -> "EmulatedDevice":
-        """Whose it is."""
-        return self._device
-
-    def enqueue(self, work: Work) -> None:
-        """Do ``work``, or note it down for a graph."""
-        if self._device.captured is not None:
-            self._device.captured.append(work)
-        else:
-            work()
-
-    def record(self, *, is_timed: bool = False) -> Event:  # noqa: ARG002  # all are
-        """Return the point behind all that has been enqueued."""
-        return EmulatedEvent()
-
-    def wait(self, event: Event) -> None:
-        """Let what is enqueued from now on wait for ``event``."""
-
-    def synchronize(self) -> None:
-        """Return when all that has been enqueued is done."""
-
-    def bind_kernel(
-        self, name: str, dtype: DTypeLike, grid: Sequence[int], block: Sequence[int], *arguments: Argument
-    ) -> Call:  # fmt: skip
-        """Return a call that enqueues the kernel ``name`` of the device's sources."""
-        source = self._device.kernels[name]
-        work = kernel_work(source, name, dtype, grid, block, arguments, self._device.draw_seed)
-        return lambda: self.enqueue(work)
-
-    def bind_product(
-        self, a: DeviceArray, b: DeviceArray, c: DeviceArray, *, alpha: float = 1.0, beta: float = 0.0,
-        leading: tuple[int, int, int] | None = None,
-    ) -> Call:  # fmt: skip
-        """Return a call that enqueues ``c = alpha a b + beta c``."""
-        work = product_work(a, b, c, alpha, beta, leading, is_tf32=self._device.is_tf32)
-        return lambda: self.enqueue(work)
-
-    def bind_copy(self, source: DeviceArray | Host, target: DeviceArray | Host) -> Call:
-        """Return a call that enqueues a copy."""
-        work = copy_work(source, target)
-        return lambda: self.enqueue(work)
-
-    def bind_fill(self, array: DeviceArray, value: float) -> Call:
-        """Return a call that enqueues the filling of ``array``."""
-        work = fill_work(array, value)
-        return lambda: self.enqueue(work)
-
-    def capture(self, body: Call) -> Graph:
-        """Return all that ``body`` enqueues, undone."""
-        works: list[Work] = []
-        self._device.captured = works
-        try:
-            body()
-        finally:
-            self._device.captured = None
-        return EmulatedGraph(works)
-
-
 class EmulatedDevice:
-    """A GPU emulated on the CPU, seen by one rank."""
+    """A GPU emulated on the CPU, seen by one rank.
+
+    ``look`` is called now and then by a host that waits while others are at work, and may raise to
+    end the wait.
+    """
 
     def __init__(self, sources: Sequence[Path], index: int, *, is_tf32: bool, seed: int) -> None:
         self.kernels = kernels_of(sources)
-        self.captured: list[Work] | None = None
-        self._index = index
+        self.look: Call = lambda: None
+        # What to do next, and in which order a kernel's threads run.
+        self.owner = Owner(f"emulated-{index}", random.Random(seed) if seed else None)  # noqa: S311
+        self.together: list[tuple[EmulatedGroup, Part, Stream]] | None = None
         self._is_tf32 = is_tf32
-        self._seeds = random.Random(seed) if seed else None  # noqa: S311  # an order, not a secret
 
     @property
     def name(self) -> str:
@@ -140,7 +57,7 @@ class EmulatedDevice:
     @property
     def address(self) -> str:
         """What tells it from all others of its node."""
-        return f"emulated-{self._index}"
+        return self.owner.name
 
     @property
     def num_multiprocessors(self) -> int:
@@ -164,7 +81,7 @@ class EmulatedDevice:
 
     def draw_seed(self) -> int:
         """Return the order of the next kernel's threads; 0 is ascending."""
-        return 0 if self._seeds is None else self._seeds.randrange(1, 2**31)
+        return 0 if self.owner.chance is None else self.owner.chance.randrange(1, 2**31)
 
     def memory(self) -> tuple[int, int]:
         """Return the bytes of memory that are free, and all: the host's."""
@@ -177,16 +94,26 @@ class EmulatedDevice:
 
     def empty(self, size: int, dtype: DTypeLike) -> DeviceArray:
         """Return ``size`` elements that are not numbers."""
+        check_not_capturing("make an array")
+        self.owner.check()
         return allocate(size, dtype)
 
     def upload(self, host: Host) -> DeviceArray:
         """Return a copy of ``host``, of its shape."""
-        array = allocate(host.size, host.dtype).reshape(*host.shape)
+        array = self.empty(host.size, host.dtype).reshape(host.shape)
         view(array)[...] = host
         return array
 
+    def wrap(self, host: Host) -> DeviceArray:
+        """Return ``host``, such as memory that processes share, as an array: the same memory."""
+        return wrap(host)
+
     def write(self, array: DeviceArray, host: Host) -> None:
         """Set ``array`` to ``host`` once all streams are done."""
+        if array.shape != host.shape or array.dtype != host.dtype:
+            raise ValueError(
+                f"host must be {array.shape} of {array.dtype}, got {host.shape} of {host.dtype}"
+            )
         self.synchronize()
         view(array)[...] = host
 
@@ -200,13 +127,40 @@ class EmulatedDevice:
         return allocate_pinned(size, dtype)
 
     def elapsed_s(self, start: Event, end: Event) -> float:
-        """Return the time between two events."""
+        """Return the time between two timed events that are done.
+
+        Raises:
+            RuntimeError: one is not timed, or not done.
+        """
         assert isinstance(start, EmulatedEvent)
         assert isinstance(end, EmulatedEvent)
+        for event in (start, end):
+            if not (event.is_timed and event.is_passed):
+                raise RuntimeError("events must be timed and done")
         return end.passed_s - start.passed_s
 
     def synchronize(self) -> None:
         """Return when all streams are done."""
+        check_not_capturing("synchronize the device")
+        SCHEDULER.wait(
+            self.owner,
+            lambda: not SCHEDULER.holds(self.owner),
+            lambda: SCHEDULER.holds(self.owner),
+            self.look,
+        )
+
+    def new_group_id(self) -> bytes:
+        """Return what names a new group of ranks."""
+        return new_group_id()
+
+    def join_group(self, id: bytes, rank: int, size: int) -> EmulatedGroup:
+        """Return the group ``id``, of devices of this process, once all have joined."""
+        return join_group(self, id, rank, size)
+
+    def fail(self, message: str) -> None:
+        """End every wait for this device with an error; any thread may call it."""
+        SCHEDULER.fail(self.owner, DeviceError(message))
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Give back what it holds; what has not been done is dropped."""
+        SCHEDULER.fail(self.owner, DeviceError(f"{self.address} must be open"))

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -13,15 +14,37 @@ from exec.device.array import DeviceArray
 ALIGNMENT = 256
 """The bytes by which CUDA aligns what it allocates."""
 
+_SPOILT = b"\xff" * ALIGNMENT
 _PINNED: WeakValueDictionary[int, NDArray[Any]] = WeakValueDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Memory whose ``margins``, before and behind it, nobody may write to."""
+
+    memory: NDArray[Any]
+    margins: tuple[int, int]
+
+    def is_intact(self) -> bool:
+        """Say whether the margins are as they were."""
+        return all(ctypes.string_at(start, ALIGNMENT) == _SPOILT for start in self.margins)
 
 
 def allocate(size: int, dtype: DTypeLike) -> DeviceArray:
     """Return ``size`` elements whose bytes are all 0xFF: no numbers, or -1."""
     kind = np.dtype(dtype)
-    memory = np.full(size * kind.itemsize + ALIGNMENT, 0xFF, np.uint8)
-    pointer = -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
-    return DeviceArray(memory, pointer, (size,), kind)
+    nbytes = size * kind.itemsize
+    memory = np.full(nbytes + 3 * ALIGNMENT, 0xFF, np.uint8)
+    pointer = (memory.ctypes.data // ALIGNMENT + 2) * ALIGNMENT
+    allocation = Allocation(memory, (pointer - ALIGNMENT, pointer + nbytes))
+    return DeviceArray(allocation, pointer, (size,), kind)
+
+
+def wrap(host: NDArray[Any]) -> DeviceArray:
+    """Return the host's memory as an array."""
+    if not host.flags.c_contiguous:
+        raise ValueError("host must be contiguous")
+    return DeviceArray(host, host.ctypes.data, host.shape, host.dtype)
 
 
 def allocate_pinned(size: int, dtype: DTypeLike) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from exec.device.array import DeviceArray
 from exec.device.emulated_kernels import find_kernel
-from exec.device.emulated_memory import is_pinned, view
+from exec.device.emulated_memory import Allocation, is_pinned, view
 from exec.device.protocol import Argument, Host
 
 Work = Callable[[], object]
@@ -39,6 +39,11 @@ def kernel_work(
     blocks, threads = _extent(grid), _extent(block)
     if not 0 < math.prod(block) <= 1024:
         raise ValueError(f"block must have 1 to 1024 threads, got {tuple(block)}")
+    allocations = [
+        (index, argument.memory)
+        for index, argument in enumerate(arguments)
+        if isinstance(argument, DeviceArray) and isinstance(argument.memory, Allocation)
+    ]
     if math.prod(grid) == 0:
         return lambda: None
 
@@ -46,6 +51,9 @@ def kernel_work(
         wrong = function(blocks, threads, pointers, draw_seed())
         if wrong is not None:
             raise ValueError(f"kernel {name}: {wrong.decode()}")
+        for index, allocation in allocations:
+            if not allocation.is_intact():
+                raise ValueError(f"kernel {name} must not write outside argument {index}")
         return values, arguments  # they live as long as this work
 
     return run

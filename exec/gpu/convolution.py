@@ -10,8 +10,9 @@ from exec.device.protocol import Call, Stream
 from exec.gpu.calls import in_turn
 from exec.gpu.column_convolution import ColumnConvolution
 from exec.gpu.grids import channel_sums, check_work, parts, strides, totals
-from exec.gpu.images import Images
-from exec.network.gpu_scratch import gpu_bias_scratch
+from exec.gpu.images import Images, Order
+from exec.gpu.library_convolution import LibraryConvolution
+from exec.network.gpu_scratch import gpu_bias_scratch, has_columns
 from exec.network.modules import Pair
 from exec.network.scratch import Convolution
 
@@ -24,7 +25,9 @@ def forward(
     of = _shape(a, weight, output, stride, padding)
     if not of.samples:
         return in_turn()
-    return ColumnConvolution(stream, of, a.order, work).forward(a, weight, output)
+    library = _library(stream, of, a.order, work)
+    call = library and library.forward(a, weight, output)
+    return call or ColumnConvolution(stream, of, a.order, work).forward(a, weight, output)
 
 
 def backward_weight(
@@ -35,7 +38,12 @@ def backward_weight(
     of = _shape(a, grad_weight, gb, stride, padding)
     if not of.samples:
         return in_turn() if adds else stream.bind_fill(grad_weight, 0.0)
-    return ColumnConvolution(stream, of, a.order, work).backward_weight(a, gb, grad_weight, adds=adds)
+    library = _library(stream, of, a.order, work)
+    call = library and library.backward_weight(a, gb, grad_weight, adds=adds)
+    if call:
+        return call
+    columns = ColumnConvolution(stream, of, a.order, work)
+    return columns.backward_weight(a, gb, grad_weight, adds=adds)
 
 
 def backward_input(
@@ -46,6 +54,10 @@ def backward_input(
     of = _shape(grad_input, weight, gb, stride, padding)
     if not of.samples:
         return in_turn()
+    library = _library(stream, of, gb.order, work)
+    call = library and library.backward_input(weight, gb, grad_input, adds=adds)
+    if call:
+        return call
     columns = ColumnConvolution(stream, of, gb.order, work)
     return columns.backward_input(weight, gb, grad_input, adds=adds)
 
@@ -68,6 +80,16 @@ def backward_bias(
     )  # fmt: skip
 
 
+def _library(
+    stream: Stream, of: Convolution, order: Order, work: DeviceArray
+) -> LibraryConvolution | None:
+    """Return the convolution by the device's library, if it has one and products need columns."""
+    library = stream.device.convolutions
+    if library is None or not has_columns(of):
+        return None
+    return LibraryConvolution(stream, library, of, order, work)
+
+
 def _shape(
     before: Images, weight: DeviceArray, after: Images, stride: Pair, padding: Pair
 ) -> Convolution:
@@ -79,5 +101,9 @@ def _shape(
         before.samples, channels, before.height, before.width, filters, (kernel[0], kernel[1]),
         stride, padding,
     )  # fmt: skip
-    assert (filters, of.output_height, of.output_width) == (after.channels, after.height, after.width)
+    assert (filters, of.output_height, of.output_width) == (
+        after.channels,
+        after.height,
+        after.width,
+    )
     return of

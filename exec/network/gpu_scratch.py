@@ -17,6 +17,7 @@ _THREADS = 256
 _CHANNELS = 32  # of a block, side by side: a whole line of the cache
 _POSITIONS = 16  # of a thread, at least
 _BLOCKS = 512  # enough to keep the memory busy
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +125,36 @@ def gpu_column_scratch(of: Convolution, *, is_channels_last: bool) -> int:
     return min(terms * pixels * of.samples, max(COLUMNS, least))
 
 
+def gpu_library_scratch(of: Convolution, *, is_channels_last: bool) -> int:
+    """Return the elements of scratch that a convolution by a library needs.
+
+    The library does not add, so that what it gives needs room before it is added; and it takes the
+    channels last, so that other images need room in that order.
+    """
+    before = aligned(of.channels * of.height * of.width * of.samples)
+    after = aligned(of.filters * of.output_height * of.output_width * of.samples)
+    weights = of.filters * of.kernel[0] * of.kernel[1] * of.channels
+    return max(before, weights) if is_channels_last else before + after + weights
+
+
+def aligned(size: int) -> int:
+    """Return ``size``, rounded up such that what is behind it begins where libraries expect it."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
 def gpu_convolution_scratch(of: Convolution, *, is_channels_last: bool) -> int:
     """Return the elements of scratch that a convolution of up to ``of.samples`` samples needs.
 
-    That is the columns; or, for a library that neither adds nor takes samples last, what it gives
-    before that is added, and both images in the order that it takes; or the partial sums of biases.
+    Enough by columns or by a library, and for the partial sums of the gradient of a bias.
     """
     if not of.samples:
         return 0
-    pixels = of.output_height * of.output_width
-    before, after = of.channels * of.height * of.width * of.samples, of.filters * pixels * of.samples
-    weights = of.filters * of.kernel[0] * of.kernel[1] * of.channels
-    library = max(before, weights) if is_channels_last else before + after + weights
-    sums = ChannelSums(of.filters, pixels * of.samples, is_channels_last)
-    columns = gpu_column_scratch(of, is_channels_last=is_channels_last)
-    return max(columns, library, gpu_bias_scratch(sums))
+    places = of.output_height * of.row
+    return max(
+        gpu_column_scratch(of, is_channels_last=is_channels_last),
+        gpu_library_scratch(of, is_channels_last=is_channels_last) if has_columns(of) else 0,
+        gpu_bias_scratch(ChannelSums(of.filters, places, is_channels_last)),
+    )
 
 
 def gpu_bias_scratch(sums: ChannelSums) -> int:

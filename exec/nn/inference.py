@@ -18,11 +18,11 @@ from exec.network.modules import (
     Sigmoid,
 )
 from exec.network.network import INPUT, Network
+from exec.network.rooms import AS_THEY_COME, Rooms, rooms_of
 from exec.network.scratch import scratch_elements
 from exec.nn import activation, addition, convolution, modules, pooling
 from exec.nn.backend import Array, Call, Indices, outer_adder, xp
 from exec.nn.normalisation import normalise
-from exec.nn.rooms import AS_THEY_COME, Rooms, rooms_of
 from exec.nn.transposed import copy_transposed
 from exec.nn.weights import NodeWeights, Weights
 

@@ -51,7 +51,27 @@ def connect(rendezvous: Rendezvous) -> "TcpTransport":
     """
     deadline_s = time.monotonic() + rendezvous.timeout_s
     server = _serve(rendezvous) if rendezvous.rank == 0 else None
-    link = _reach(rendezvous, server, deadline_s)
+    link: Link | None = None
+    try:
+        link = _reach(rendezvous, server, deadline_s)
+        _join(rendezvous, link, server, deadline_s)
+    except BaseException:
+        if link is not None:
+            link.close()
+        if server is not None:
+            server.stop()
+        raise
+    finally:
+        if server is not None and rendezvous.path is not None:
+            rendezvous.path.unlink(missing_ok=True)  # all have read it, or need not any more
+    world = _World(link, server, rendezvous.rank, rendezvous.size)
+    world.reader = threading.Thread(target=world.read, name="stepcast reader", daemon=True)
+    world.reader.start()
+    return TcpTransport(world, (), tuple(range(rendezvous.size)), rendezvous.rank)
+
+
+def _join(rendezvous: Rendezvous, link: Link, server: Server | None, deadline_s: float) -> None:
+    """Return when all ranks have joined."""
     link.send(Join(rendezvous.rank, rendezvous.size))
     if not link.has_more(max(0.0, deadline_s - time.monotonic())):
         absent = "" if server is None else f": ranks {server.absent()} have not come"
@@ -63,12 +83,6 @@ def connect(rendezvous: Rendezvous) -> "TcpTransport":
     if isinstance(answer, End):
         raise TransportError(answer.message)
     assert isinstance(answer, Welcome)
-    if server is not None and rendezvous.path is not None:
-        rendezvous.path.unlink(missing_ok=True)  # all have read it
-    world = _World(link, server, rendezvous.rank, rendezvous.size)
-    world.reader = threading.Thread(target=world.read, name="stepcast reader", daemon=True)
-    world.reader.start()
-    return TcpTransport(world, (), tuple(range(rendezvous.size)), rendezvous.rank)
 
 
 def _serve(rendezvous: Rendezvous) -> Server:
@@ -79,7 +93,11 @@ def _serve(rendezvous: Rendezvous) -> Server:
         raise TransportError(
             f"rank 0 cannot listen on port {port} ({error}); choose another MASTER_PORT"
         ) from error
-    address = rendezvous.address or rendezvous.publish(listener.getsockname()[1])
+    try:
+        address = rendezvous.address or rendezvous.publish(listener.getsockname()[1])
+    except BaseException:
+        listener.close()
+        raise
     server = Server(listener, rendezvous.size, address.token)
     server.start()
     return server
@@ -302,6 +320,8 @@ class TcpTransport:
         except PeerFailedError as failure:
             if not world.is_said and world.rank == int(world.is_server_lost):
                 _say(f"error: {failure}")
+        if world.server is not None:  # which ends with this process: not before all know
+            world.server.wait_until_others_are_gone(_END_S)
         os._exit(status)
 
 

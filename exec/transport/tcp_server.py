@@ -139,8 +139,9 @@ class Server:
     listener: socket.socket
     size: int
     token: str
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
     _links: dict[int, Link] = field(default_factory=dict)
+    _gone: set[int] = field(default_factory=set)
     _left: set[int] = field(default_factory=set)
     _meetings: dict[Key, dict[int, Any]] = field(default_factory=dict)
     _has_ended: bool = False
@@ -152,20 +153,28 @@ class Server:
 
     def absent(self) -> list[int]:
         """Return the ranks that have not joined."""
-        with self._lock:
+        with self._changed:
             return [rank for rank in range(self.size) if rank not in self._links]
 
     def wait_until_all_have_left(self) -> None:
         """Return when every rank has left, or the job has ended."""
         self._is_over.wait()
-        self._stop_listening()
+        self.stop()
 
-    def _stop_listening(self) -> None:
+    def wait_until_others_are_gone(self, timeout_s: float) -> None:
+        """Return when no rank but 0 is connected any more, or after that time."""
+        with self._changed:
+            self._changed.wait_for(lambda: {0, *self._gone} >= self._links.keys(), timeout_s)
+
+    def stop(self) -> None:
+        """Listen no more, and end all connections."""
         try:
-            self.listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it was closed before
-        self.listener.close()
+            self.listener.shutdown(socket.SHUT_RDWR)  # which ends an accept under way
+        finally:
+            self.listener.close()
+        with self._changed:
+            for link in self._links.values():
+                link.shut()
 
     def _accept(self) -> None:
         while True:
@@ -185,11 +194,14 @@ class Server:
             return
         if self._seat(link, join):
             self._relay(link, join.rank)
-        link.close()
+        with self._changed:
+            link.close()
+            self._gone.add(join.rank)
+            self._changed.notify_all()
 
     def _seat(self, link: Link, join: Join) -> bool:
         """Say whether the rank that joins belongs to the job; when it is the last, greet all."""
-        with self._lock:
+        with self._changed:
             if join.size != self.size or join.rank in self._links:
                 cause = (
                     f"rank {join.rank} has come twice"
@@ -204,28 +216,28 @@ class Server:
         return True
 
     def _relay(self, link: Link, rank: int) -> None:
+        """Do what the rank asks until its connection ends."""
         while True:
             try:
                 message = link.receive()
             except (OSError, EOFError):
-                message = End(
-                    f"rank {rank} of {self.size} is lost: its connection broke, so it has probably "
-                    f"died",
-                    is_said=False,
-                )
-            with self._lock:
+                message = None
+            with self._changed:
                 match message:
                     case Mail(dest):
                         self._tell([dest], message)
                     case Meet(key, members, value):
                         self._meet(key, members, rank, value)
                     case End():
-                        self._end(message, rank)
-                        return
+                        self._end(message)
                     case Leave():
                         self._left.add(rank)
                         if len(self._left) == self.size:
                             self._is_over.set()
+                    case None:
+                        if rank not in self._left:
+                            self._end(End(f"rank {rank} of {self.size} is lost: its connection "
+                                          f"broke, so it has probably died", is_said=False))  # fmt: skip
                         return
 
     def _meet(self, key: Key, members: tuple[int, ...], rank: int, value: object) -> None:
@@ -235,11 +247,11 @@ class Server:
             self._tell(members, Met(key, [brought[member] for member in members]))
             del self._meetings[key]
 
-    def _end(self, end: End, rank: int) -> None:
-        """Tell all, ``rank`` last: it may exit as soon as it knows that the others do."""
+    def _end(self, end: End) -> None:
+        """Tell all, rank 0 last: this server ends with it."""
         if not self._has_ended:
             self._has_ended = True
-            self._tell([*(r for r in self._links if r != rank), rank], end)
+            self._tell([*range(1, self.size), 0], end)
             self._is_over.set()
 
     def _tell(self, ranks: "range | tuple[int, ...] | list[int]", message: object) -> None:

@@ -8,6 +8,13 @@
 #include "common.cuh"
 
 #define GROUP 8
+// Elements that a thread reads before it writes any, as many at a time as the memory takes.
+#define AHEAD 4
+
+// The groups of AHEAD positions of one thread, whose first is k; the others are blockDim.y apart.
+#define FOR_GROUPS(k) \
+  for (int k = int(blockIdx.y * blockDim.y * AHEAD + threadIdx.y); k < positions; \
+       k += int(gridDim.y * blockDim.y * AHEAD))
 
 struct Moments {
   real count, mean, squares;
@@ -120,9 +127,16 @@ KERNEL(bn_forward, const real* a, real* output, const real* gamma, const real* b
   const int channel = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (channel >= channels) return;
   const real mean = saved[channel], scale = gamma[channel] * saved[channels + channel], shift = beta[channel];
-  for (int k = int(blockIdx.y * blockDim.y + threadIdx.y); k < positions; k += int(gridDim.y * blockDim.y)) {
-    const int at = channel * by_channel + k * by_position;
-    output[at] = (a[at] - mean) * scale + shift;
+  FOR_GROUPS(k) {
+    real values[AHEAD];
+    for (int j = 0; j < AHEAD; ++j) {
+      const int at = k + j * int(blockDim.y);
+      values[j] = at < positions ? a[channel * by_channel + at * by_position] : mean;
+    }
+    for (int j = 0; j < AHEAD; ++j) {
+      const int at = k + j * int(blockDim.y);
+      if (at < positions) output[channel * by_channel + at * by_position] = (values[j] - mean) * scale + shift;
+    }
   }
 }
 
@@ -131,9 +145,16 @@ KERNEL(bn_normalise, const real* a, real* output, const real* gamma, const real*
   const int channel = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (channel >= channels) return;
   const real centre = mean[channel], scale = gamma[channel] / sqrt(variance[channel] + eps), shift = beta[channel];
-  for (int k = int(blockIdx.y * blockDim.y + threadIdx.y); k < positions; k += int(gridDim.y * blockDim.y)) {
-    const int at = channel * by_channel + k * by_position;
-    output[at] = (a[at] - centre) * scale + shift;
+  FOR_GROUPS(k) {
+    real values[AHEAD];
+    for (int j = 0; j < AHEAD; ++j) {
+      const int at = k + j * int(blockDim.y);
+      values[j] = at < positions ? a[channel * by_channel + at * by_position] : centre;
+    }
+    for (int j = 0; j < AHEAD; ++j) {
+      const int at = k + j * int(blockDim.y);
+      if (at < positions) output[channel * by_channel + at * by_position] = (values[j] - centre) * scale + shift;
+    }
   }
 }
 
@@ -214,9 +235,18 @@ KERNEL(bn_backward, const real* a, const real* gb, real* grad_input, const real*
   const real samples = count > 1 ? real(count) : real(1);
   const real mean = saved[channel], inverse = saved[channels + channel], scale = gamma[channel] * inverse;
   const real first = sums[channel] / samples, slope = sums[channels + channel] / samples * inverse;
-  for (int k = int(blockIdx.y * blockDim.y + threadIdx.y); k < positions; k += int(gridDim.y * blockDim.y)) {
-    const int at = channel * by_channel + k * by_position;
-    const real gradient = (gb[at] - ((a[at] - mean) * slope + first)) * scale;
-    grad_input[at] = adds ? grad_input[at] + gradient : gradient;
+  FOR_GROUPS(k) {
+    real found[AHEAD];
+    for (int j = 0; j < AHEAD; ++j) {
+      const int at = k + j * int(blockDim.y), place = channel * by_channel + at * by_position;
+      if (at < positions) {
+        const real before = adds ? grad_input[place] : real(0);
+        found[j] = (gb[place] - ((a[place] - mean) * slope + first)) * scale + before;
+      }
+    }
+    for (int j = 0; j < AHEAD; ++j) {
+      const int at = k + j * int(blockDim.y);
+      if (at < positions) grad_input[channel * by_channel + at * by_position] = found[j];
+    }
   }
 }

@@ -115,11 +115,11 @@ def test_threads_that_disagree_on_a_barrier_are_an_error(
     with pytest.raises(ValueError, match=complaint):
         run()
     # The threads left behind do not disturb what comes next.
-    stream = open_emulated([source]).stream()
+    device = open_emulated([source])
     total = device.upload(np.zeros(1, np.float32))
     a = device.upload(np.ones(100, np.float32))
-    stream.bind_kernel("sum", np.float32, (1,), (64,), a, total, 100)()
-    assert stream.device.read(total)[0] == 100
+    device.stream().bind_kernel("sum", np.float32, (1,), (64,), a, total, 100)()
+    assert device.read(total)[0] == 100
 
 
 def test_arguments_that_do_not_fit_are_refused_when_bound(source: Path) -> None:

@@ -105,7 +105,7 @@ def test_own_product_is_the_definition(
     ]
     parts = [each[:, : shape[1]] for each, shape in zip(whole, shapes, strict=True)]
     a, b = (
-        part.T if turned else part for part, turned in zip(parts, (a_transposed, b_transposed), strict=True)
+        part.T if turned else part for part, turned in zip(parts[:2], (a_transposed, b_transposed), strict=True)
     )  # fmt: skip
     sent = [each.copy() for each in whole]
     if beta == 0:

@@ -81,9 +81,7 @@ def assert_alike(device: Device, found: BatchNorm2d, expected: normalisation.Bat
         check(found.saved, expected.saved)
     assert found.grad_input is not None
     for one, other in ((found.output, expected.output), (found.grad_input, expected.grad_input)):
-        np.testing.assert_allclose(
-            numbers_of(device, one), other, rtol=ROUNDING, atol=ROUNDING
-        )
+        np.testing.assert_allclose(numbers_of(device, one), other, rtol=ROUNDING, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("order", Order)
@@ -191,5 +189,7 @@ def test_a_trained_network_normalises_by_running_statistics(
     vectors[3] = np.abs(vectors[3])
     expected = normalisation.normalise(a, *vectors, 1e-5, np.empty_like(a))
     output = images_of(device, np.full(a.shape, np.nan), order)
-    normalise(device.stream(), images_of(device, a, order), output, *map(device.upload, vectors), 1e-5)()
+    normalise(
+        device.stream(), images_of(device, a, order), output, *map(device.upload, vectors), 1e-5
+    )()
     np.testing.assert_allclose(numbers_of(device, output), expected, rtol=ROUNDING, atol=ROUNDING)

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from exec.network.named import named_network
 from exec.network.network import Network, mlp
+from exec.network.rooms import rooms_of
 from exec.nn.inference import MAX_CHUNK, MAX_NBYTES, chunk_rows, evaluate, num_correct
-from exec.nn.rooms import rooms_of
 from tests.exec.nn.plain_evaluation import plain_logits, random_weights
 from tests.exec.random_networks import small_networks
 

@@ -1,7 +1,7 @@
 """The meaning of a training of any network: on any mesh, by any strategy, with batch normalisation.
 
 The comparison with the oracle of :mod:`plain_schemes`, for the tests on threads, and as a program
-for MPI: ``mpiexec -n P python -m tests.exec.runtime.graphs COUNT``.
+for MPI: ``mpiexec -n P python -m tests.exec.runtime.graphs COUNT [DEVICE]``.
 """
 
 import random
@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from exec.data.dataset import Dataset
+from exec.device.kind import DeviceKind
 from exec.errors import UsageError
 from exec.network.modules import BatchNorm2d
 from exec.network.network import Network
@@ -251,7 +252,9 @@ def seeded_graphs(count: int, ranks: int, seed: int) -> list[Case]:
 
 
 def _keep_all(wire: Transport) -> None:
-    cases = seeded_graphs(int(sys.argv[1]), wire.size, seed=wire.size)
+    kind = DeviceKind(sys.argv[2]) if len(sys.argv) > 2 else DeviceKind.CPU
+    drawn = seeded_graphs(int(sys.argv[1]), wire.size, seed=wire.size)
+    cases = [replace(case, options=replace(case.options, device=kind)) for case in drawn]
     judges = [attempt(case, wire) for case in cases]
     own = sum(judge() for judge in judges[wire.rank :: wire.size])  # each rank some of them
     if sum(wire.gather_objects(own)) < 0.9 * len(cases):

@@ -87,10 +87,12 @@ def train(plan: TrainingPlan, directory: Path, wire: Transport, *, resumes: bool
     trained = Trained(checkpoints, session, checkpoints.epochs, ())
     trained.resumed = numbers(session.weights())
     for epoch in range(checkpoints.first_epoch, EPOCHS + 1):
-        write = checkpoints.between(session, epoch)
+        write, order = checkpoints.between(session, epoch), session._order(epoch)
+        places = [checkpoints.start.samples if checkpoints.resumes(epoch) else 0]
 
         def between(steps: int, position: int) -> float:
-            trained.turns.append((epoch, session._feed.indices.tolist()))  # noqa: B023  # called inside
+            trained.turns.append((epoch, order[places[-1] : position].tolist()))  # noqa: B023  # called inside
+            places.append(position)  # noqa: B023
             return write(steps, position)  # noqa: B023
 
         found = session.run_epoch(epoch, between=between, resumes=checkpoints.resumes(epoch))
