@@ -58,7 +58,7 @@ def assemble(
     return Machine(
         format="stepcast-machine-1",
         name=name,
-        description=f"{chip.name}, {cores_per_node} {'GPU' if chip.is_gpu else 'core'}s a node",
+        description=f"{chip.name}, {cores_per_node} {chip.unit}{'s' * (cores_per_node > 1)} a node",
         provenance=provenance,
         compute=compute,
         copies=_copies(samples, source),
@@ -77,6 +77,10 @@ class _Chip:
     @property
     def is_gpu(self) -> bool:
         return self.processor.device.has_streams
+
+    @property
+    def unit(self) -> str:
+        return "GPU" if self.is_gpu else "core"
 
     @staticmethod
     def of(provenance: dict[str, str]) -> "_Chip":

@@ -70,7 +70,7 @@ GPU_BOUNDS = Bounds(
 )  # fmt: skip
 EMULATED_BOUNDS = Bounds(
     widths=(2, 24), classes=(2, 8), batches=(1, 12), max_step_flops=10**6,
-    sides=(4, 8), channels=(1, 6), conv_batches=(1, 4), conv_step_flops=(10**3, 10**6),
+    sides=(8, 12), channels=(1, 6), conv_batches=(1, 4), conv_step_flops=(10**3, 10**6),
     max_elements=10**5, held_out=(),
 )  # fmt: skip
 

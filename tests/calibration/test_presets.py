@@ -90,7 +90,7 @@ def test_a_shipped_machine_is_whole(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_section_of_a_shipped_machine_names_a_public_source(name):
     for source in sources(find_machine(name)):
-        assert "GitHub " in source or "measured by Stepcast" in source
+        assert any(each in source for each in ("GitHub ", "measured by Stepcast", "NVIDIA H100 "))
         assert "shared" not in source
         assert "/work" not in source
         assert "/tmp" not in source
@@ -200,7 +200,7 @@ def test_an_allreduce_over_two_h100_nodes_is_within_its_spread_of_what_was_publi
     assert max(abs(math.log(ratio)) for ratio in ratios) < 1.645 * network.rel_sigma
     # Both tiers at once are faster than one after the other, and slower than either alone.
     assert max(ratios) < 1.0
-    assert min(ratios) > 0.7
+    assert min(ratios) > 0.6
 
 
 # Bytes a second in one direction. The virtual NIC's 10 Gbit/s are a sustained limit: the table
