@@ -82,6 +82,17 @@ def _check_gpu(runtime: Any, index: int) -> None:
         )
 
 
+def count_gpus() -> int:
+    """Return how many GPUs CUDA shows.
+
+    Raises:
+        DeviceError: CuPy, the driver or a GPU is missing.
+    """
+    cupy = _load_cupy()
+    _check_gpu(cupy.cuda.runtime, 0)
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
 def _check_nvrtc(cupy: Any) -> None:
     try:
         cupy.cuda.nvrtc.getVersion()

@@ -14,6 +14,7 @@ from exec.gpu.loading import advance
 from exec.nn.backend import Array, Indices
 from exec.nn.inference import num_correct
 from exec.nn.weights import Weights
+from exec.program.channels import check_order, talking_pairs
 from exec.program.program import Program
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers, Numbers
@@ -216,7 +217,15 @@ class OnDevice:
         return list(self.transport.share(size, dtype))
 
     def connect(self, programs: Sequence[Program]) -> None:
-        """Make the groups that ``programs`` need."""
+        """Make the groups that ``programs`` need, and the channels.
+
+        Raises:
+            UsageError: NCCL cannot carry the messages of a program.
+        """
+        if self.transport.is_ordered and self.transport.size > 1:
+            for program in programs:
+                check_order(program)
+            self.transport.prepare(talking_pairs(programs))
         self._wire = Wire.connect(self.transport, programs)
 
     def feed(self, images: Array, labels: Indices) -> DeviceFeed:

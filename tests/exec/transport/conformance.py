@@ -35,17 +35,27 @@ def place(wire: Wire, numbers: Buffer) -> Array:
 
 
 def put(wire: Wire, array: Array, numbers: object) -> None:
-    """Set ``array`` to ``numbers``."""
+    """Set ``array`` to ``numbers``, once all that is on the wire's stream is done."""
     if hasattr(wire, "device"):
-        values = np.broadcast_to(np.asarray(numbers, array.dtype), array.shape)
-        wire.device.write(array, np.ascontiguousarray(values))
+        pinned = wire.device.pinned(array.size, array.dtype)
+        pinned[...] = numbers
+        wire.stream.bind_copy(pinned, array)()
+        wire.stream.synchronize()
     else:
         array[...] = numbers
 
 
 def look(wire: Wire, array: Array) -> Buffer:
-    """Return the numbers of ``array``."""
-    return wire.device.read(array) if hasattr(wire, "device") else array
+    """Return the numbers of ``array``, once all that is on the wire's stream is done.
+
+    Sends may still be under way, and wait for what the other rank does only later.
+    """
+    if not hasattr(wire, "device"):
+        return array
+    pinned = wire.device.pinned(array.size, array.dtype)
+    wire.stream.bind_copy(array, pinned)()
+    wire.stream.synchronize()
+    return pinned.copy()
 
 
 def get_ready(wire: Wire) -> None:
@@ -477,6 +487,16 @@ SHARING: tuple[Case, ...] = (
 )
 TCP_CASES = tuple(case for case in CASES if case not in SHARING)
 """Processes that TCP connects may be on different nodes: no memory in common, so no locks."""
+
+NCCL_CANNOT: dict[Case, str] = {
+    tags_are_told_apart: "messages match in order",
+    any_source_takes_each_message_once: "it must know who sends",
+    any_source_comes_true_without_wait: "it must know who sends",
+    receive_may_come_before_its_send: "a receive holds its lane, and so what its send comes after",
+    starting_a_collective_does_not_block: "a collective holds its lane, and what comes after it",
+    **dict.fromkeys(SHARING, "every rank has a GPU of its own"),
+}
+NCCL_CASES = tuple(case for case in CASES if case not in NCCL_CANNOT)
 
 
 def conform(wire: Wire, cases: tuple[Case, ...] = CASES) -> None:

@@ -8,7 +8,8 @@ from exec.errors import DeviceError
 from exec.transport.staged import StagedTransport
 from exec.transport.threads import ThreadTransport, run_threads
 from tests.conftest import Launch
-from tests.exec.transport.conformance import CASES, Case
+from tests.exec.transport.conformance import CASES, NCCL_CASES, Case
+from tests.exec.transport.on_devices import run_on_devices
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8])
@@ -29,6 +30,12 @@ def test_staged_threads_conform(case: Case, ranks: int, device_kind: DeviceKind)
         device.close()
 
     run_threads(ranks, body)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("case", NCCL_CASES, ids=lambda case: case.__name__)
+def test_nccl_conforms(case: Case, ranks: int, device_kind: DeviceKind) -> None:
+    run_on_devices(device_kind, ranks, case)
 
 
 @pytest.mark.mpi
