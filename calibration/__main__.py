@@ -112,7 +112,10 @@ def calibrate(
     def body(wire: Transport) -> None:
         with threadpool_limits(blas_threads):
             if device is DeviceKind.CPU:
-                known, found = {}, _measure(wire, storage_dir, *(_QUICK if quick else _FULL))
+                known, found = (
+                    dict[str, str](),
+                    _measure(wire, storage_dir, *(_QUICK if quick else _FULL)),
+                )
             else:
                 sizes = _EMULATED if device is DeviceKind.EMULATED else _GPU_QUICK if quick else _GPU_FULL  # fmt: skip
                 known, found = _measure_device(wire, device, storage_dir, *sizes, is_tf32=tf32)

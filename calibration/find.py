@@ -8,7 +8,9 @@ from exec.device.kind import DeviceKind
 from exec.errors import MachineError, unknown_name
 
 LOCAL = "local"
-_LOCAL = {LOCAL: DeviceKind.CPU} | {f"{LOCAL}-{each}": each for each in DeviceKind if each.has_streams}
+_LOCAL = {LOCAL: DeviceKind.CPU} | {
+    f"{LOCAL}-{each}": each for each in DeviceKind if each.has_streams
+}
 _SHIPPED = Path(__file__).parent / "machines"
 
 

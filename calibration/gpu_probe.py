@@ -154,7 +154,7 @@ def _epochs(session: Session, seconds: float) -> list[float]:
     return session.step_times_s()
 
 
-def _blocks(session: Session, indices: np.ndarray, seconds: float) -> list[float]:  # type: ignore[type-arg]  # of integers
+def _blocks(session: Session, indices: np.ndarray, seconds: float) -> list[float]:
     """Return the mean times of steps in blocks between two waits for the device."""
     start_s = perf_counter()
     session.do_step(indices)

@@ -131,7 +131,8 @@ class _Reader:
             _refuse(place, f"#wrong must be 0, got {' and '.join(cells['#wrong'])}: what was summed was not right")  # fmt: skip
         try:
             times, algbw, busbw = (
-                (float(cells[name][0]), float(cells[name][1])) for name in ("time", "algbw", "busbw")
+                (float(cells[name][0]), float(cells[name][1]))
+                for name in ("time", "algbw", "busbw")
             )
         except ValueError as error:
             _refuse(place, f"times and bandwidths must be numbers: {error}")

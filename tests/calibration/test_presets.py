@@ -326,7 +326,7 @@ def test_gpus_of_a_node_each_drive_one_lane_of_its_network():
     alone, full = (Costs(machine, Mesh(dp=2 * n), n).library_s(op, 4) for n in (1, 8))
     # Two GPUs of two nodes have one NIC each; sixteen have eight, and sum inside nodes meanwhile.
     assert alone / full == pytest.approx(8 * (1 << 30) / 384e9 / 4.0224e-3, rel=0.05)
-    latency_s, transfer_s = Costs(machine, Mesh(dp=16), 8).message(1 << 30, Tier.NETWORK)
+    _, transfer_s = Costs(machine, Mesh(dp=16), 8).message(1 << 30, Tier.NETWORK)
     assert transfer_s == pytest.approx((1 << 30) / 48e9)
     assert Costs(machine, Mesh(dp=16), 8).sharing(Tier.NETWORK, 8) == 1
 

@@ -215,9 +215,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_tables_are_read_to_the_last_row(
-    name: str, real_tables: Path, tmp_path: Path
-) -> None:
+def test_real_tables_are_read_to_the_last_row(name: str, real_tables: Path, tmp_path: Path) -> None:
     (path,) = real_tables.glob(f"{name}*")
     rows, ranks, nodes, nbytes, time_us, busbw = REAL[name]
     found = read_nccl_tests(path)
