@@ -6,6 +6,10 @@ Two ranks that send to each other before they receive would wait for ever, and p
 each ordered pair of ranks that talks has a channel of its own: a group of two, and on the side of
 the sender a stream. All ranks make the channels together, beforehand (``prepare``).
 
+The kernels of channels run beside each other and beside collectives, and wait for their peers: all
+that are under way must fit on the GPU together, which a few do. Steps may be captured in graphs; NCCL
+wants every rank of an op to capture it, or none.
+
 NCCL knows neither tags nor receives from any rank. Messages from one rank to another match in the
 order of the lanes; :func:`~exec.program.channels.check_order` says for which programs that is right.
 """
