@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from calibration.features import LATER, features
+from calibration.features import LATER, features, features_missing
+from calibration.processor import CPU, Processor
+from exec.device.kind import DeviceKind
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
@@ -64,9 +66,19 @@ class KernelModel(_Section):
     rel_sigma: NonNegative
     num_samples: Annotated[int, Field(ge=0)]
 
-    def time_s(self, kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]) -> float:  # fmt: skip
+    def time_s(
+        self, kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int], processor: Processor = CPU
+    ) -> float:  # fmt: skip
         """Return the time of ``kernel`` on ``shape``, in seconds."""
-        values = features(kernel, shape, working_set, caches)
+        return self._sum_s(features(kernel, shape, working_set, caches, processor))
+
+    def time_missing_s(
+        self, kernel: Kernel, shape: Shape, shares: tuple[float, float], caches: tuple[int, int], processor: Processor
+    ) -> float:  # fmt: skip
+        """Return the time where the caches miss ``shares`` of what is held: linear in them."""
+        return self._sum_s(features_missing(kernel, shape, shares, caches, processor))
+
+    def _sum_s(self, values: dict[str, float]) -> float:
         return sum(coefficient * values[name] for name, coefficient in self.coefficients_s.items())
 
     def is_within(self, shape: Shape) -> bool:
@@ -88,8 +100,16 @@ class Compute(_Section):
     the outer cache. ``busy_slowdown`` multiplies times when all of ``cores_per_node`` are busy.
     ``noise_rel_sigma`` is the spread of one rank's step time. ``kernels`` need not name every
     kernel: a Machine older than a kernel still answers for networks without it.
+
+    Where the ``device`` is a GPU, ``cores_per_node`` counts GPUs and ``memory_nbytes`` is that of
+    all of them; ``launch_s`` is what one more launch costs, ``is_tf32`` whether products round their
+    factors. Their outer cache is the memory itself.
     """
 
+    device: DeviceKind = DeviceKind.CPU
+    num_multiprocessors: Annotated[int, Field(ge=1)] = 1
+    is_tf32: bool = False
+    launch_s: NonNegative = 0.0
     source: str
     dtype: Literal["float32", "float64"]
     cores_per_node: Annotated[int, Field(ge=1)]
@@ -100,11 +120,22 @@ class Compute(_Section):
     busy_slowdown: Annotated[float, Field(ge=1)]
     noise_rel_sigma: NonNegative
 
+    @property
+    def processor(self) -> Processor:
+        """The chip, as the features of kernels see it."""
+        return Processor(self.device, self.num_multiprocessors)
+
+    @property
+    def memory_nbytes_per_core(self) -> int:
+        """What each of ``cores_per_node`` has of the memory; only GPUs keep it to themselves."""
+        return self.memory_nbytes // self.cores_per_node
+
     @model_validator(mode="after")
     def _knows_its_coefficients(self) -> "Compute":
         for kernel, model in self.kernels.items():
-            known = features(kernel, Shape(1, 1, 1), 1, (1, 1))
-            if set(model.coefficients_s) | LATER.get(kernel, set()) != set(known):
+            known = features(kernel, Shape(1, 1, 1), 1, (1, 1), self.processor)
+            later = set() if self.device.has_streams else LATER.get(kernel, set())
+            if set(model.coefficients_s) | later != set(known):
                 raise ValueError(
                     f"{kernel} must have a coefficient for each of {', '.join(known)}, got "
                     f"{', '.join(model.coefficients_s) or 'none'}"
@@ -152,12 +183,24 @@ class Link(_Section):
     """What joins two ranks: messages, and the library's all-reduce between two of them.
 
     ``allreduce`` is fitted to two ranks, or to what more ranks imply for two (see
-    :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured.
+    :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured. What
+    was measured between GPUs is ``from_device``: from memory of theirs to memory of theirs. A node
+    has ``lanes`` of it, of which a rank drives one: a message takes one, the all-reduce is that of
+    ranks that drive them all.
     """
 
     message: Curve
     allreduce: Curve
     allreduce_ranks: Range
+    from_device: bool = False
+    lanes: Annotated[int, Field(ge=1)] = 1
+
+
+class CopyDirection(StrEnum):
+    """Which way a copy between the host's memory and a GPU's goes."""
+
+    TO_DEVICE = "to_device"
+    TO_HOST = "to_host"
 
 
 class Storage(_Section):
@@ -178,13 +221,18 @@ class Storage(_Section):
 
 
 class Machine(_Section):
-    """One machine, or the parts of several put together."""
+    """One machine, or the parts of several put together.
+
+    ``copies`` are those of pinned memory, which messages of a GPU need over links that do not begin
+    at one.
+    """
 
     format: Literal["stepcast-machine-1"]
     name: str
     description: str
     provenance: dict[str, str]
     compute: Compute | None = None
+    copies: dict[CopyDirection, Curve] = {}
     links: dict[Tier, Link] = {}
     storage: Storage | None = None
     overlap_share: Share = 0.0
@@ -210,6 +258,7 @@ class Machine(_Section):
                 "description": f"{self.description}; {other.description}",
                 "provenance": {**other.provenance, **self.provenance},
                 "compute": self.compute or other.compute,
+                "copies": self.copies if self.compute else other.copies,
                 "links": {**other.links, **self.links},
                 "storage": self.storage or other.storage,
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,

@@ -1,18 +1,36 @@
 """Op costs: what one op of a program takes on a Machine. All that both engines share."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from calibration.features import missed
 from calibration.machine import Compute as ComputeSection
-from calibration.machine import Curve, Link, Machine, Tier
+from calibration.machine import CopyDirection, Curve, Link, Machine, Tier
+from exec.device.kind import DeviceKind
 from exec.errors import MachineError
+from exec.plan.options import PlanOptions
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
 from exec.program.program import Program
-from sim.collectives import library_allreduce_s
+from sim.collectives import library_parts_s, pipelined_allreduce_s
 from sim.fabric import Fabric
+
+
+def placed(options: PlanOptions, machine: Machine) -> PlanOptions:
+    """Return ``options`` for the device that ``machine`` computes on: arrays are laid out for it."""
+    device = machine.compute.device if machine.compute is not None else DeviceKind.CPU
+    return options if options.device is device else replace(options, device=device)
+
+
+def fits_memory(machine: Machine, mesh: Mesh, nbytes: int, ranks_per_node: int) -> bool:
+    """Say whether a node's ranks, of ``nbytes`` each, fit into its memory, or each GPU's into its own."""
+    compute = machine.compute
+    assert compute is not None
+    ranks = min(ranks_per_node, mesh.world_size)
+    if compute.device.has_streams:
+        return nbytes * -(-ranks // compute.cores_per_node) <= compute.memory_nbytes_per_core
+    return nbytes * ranks <= compute.memory_nbytes
 
 
 @dataclass(slots=True)
@@ -55,7 +73,8 @@ class Costs:
         cores = self._compute.cores_per_node
         full = self._compute.busy_slowdown
         if busy > cores:
-            self.extrapolated.add(f"oversubscribed: {busy} ranks on {cores} cores")
+            what = "GPUs" if self._compute.device.has_streams else "cores"
+            self.extrapolated.add(f"oversubscribed: {busy} ranks on {cores} {what}")
             return full * busy / cores
         return 1.0 + (full - 1.0) * (busy - 1) / max(cores - 1, 1)
 
@@ -89,11 +108,18 @@ class Costs:
         return alone * self._slowdown
 
     def _price(self, kernel: Kernel, shape: Shape) -> "_Price":
-        model = self.machine.kernel_model(kernel)
-        always, never = 0, 1  # caches that miss all, and nothing, of a working set of a byte
-        cached_s = model.time_s(kernel, shape, 1, (never, never))
-        inner_s = model.time_s(kernel, shape, 1, (always, never)) - cached_s
-        outer_s = model.time_s(kernel, shape, 1, (never, always)) - cached_s
+        model, compute = self.machine.kernel_model(kernel), self._compute
+
+        def time_s(inner: float, outer: float) -> float:
+            shares = inner, outer
+            return model.time_missing_s(
+                kernel, shape, shares, compute.cache_nbytes, compute.processor
+            )
+
+        cached_s = time_s(0.0, 0.0)
+        inner_s = time_s(1.0, 0.0) - cached_s
+        # Behind a GPU's second level is its memory, which misses nothing.
+        outer_s = 0.0 if compute.device.has_streams else time_s(0.0, 1.0) - cached_s
         found = _Price(cached_s, inner_s, outer_s, model.is_within(shape))
         self._prices[kernel, shape] = found
         return found
@@ -135,29 +161,73 @@ class Costs:
         """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``."""
         if self.is_comm_free:
             return 0.0, 0.0
-        curve = self.link(tier).message
-        self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
-        alpha_s, beta_s_per_byte = curve.at(nbytes)
-        return alpha_s, beta_s_per_byte * nbytes
+        link = self.link(tier)
+        self._note(link.message, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
+        alpha_s, beta_s_per_byte = link.message.at(nbytes)
+        return alpha_s + self._staging_s(link, nbytes), beta_s_per_byte * nbytes
+
+    def lanes(self, tier: Tier) -> int:
+        """Return how many messages a node's link carries at once."""
+        return self.machine.links[tier].lanes if tier in self.machine.links else 1
+
+    def sharing(self, tier: Tier, sharers: int) -> int:
+        """Return how many messages of ``sharers`` ranks of a node pass one after another."""
+        return -(-sharers // self.lanes(tier))
 
     def library_s(self, op: Collective, itemsize: int) -> float:
         """Return the time of a collective that the library does, once all ranks are there.
 
-        Inside a node first, then between nodes, as libraries do; groups that share a node share
-        its network link.
+        Inside a node first, then between nodes, as libraries do, or both at once where it is one of
+        GPUs; groups that share a node share its network link.
         """
         if self.is_comm_free:
             return 0.0
         nbytes = (op.part.stop - op.part.start) * itemsize
-        on_node, nodes, sharers = self.fabric.group_nodes(op.axis)
+        parts_s: dict[Tier, tuple[float, float]] = {}
+        staging_s = 0.0
+        for tier, count, sharers in self.tiers(op.axis):
+            link = self.link(tier)
+            self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
+            parts_s[tier] = library_parts_s(nbytes, count, link.allreduce, sharers)
+            staging_s = max(staging_s, self._staging_s(link, nbytes))
+        return _SHARES[op.kind] * self.together_s(parts_s) + staging_s
+
+    def together_s(self, parts_s: dict[Tier, tuple[float, float]]) -> float:
+        """Return the time of a library's all-reduce of such latencies and transfers on the tiers."""
+        if len(parts_s) == 2 and all(self.link(tier).from_device for tier in parts_s):
+            return pipelined_allreduce_s(*parts_s.values())
+        return sum(map(sum, parts_s.values()))
+
+    def tiers(self, axis: Axis) -> list[tuple[Tier, int, float]]:
+        """Return where a group along ``axis`` spans more than one rank, over how many, and how shared.
+
+        Where other groups use a node's links too, each transfer takes so many times longer, and so
+        it does where too few ranks of the node take part to drive all lanes.
+        """
+        on_node, nodes, groups = self.fabric.group_nodes(axis)
+        found: list[tuple[Tier, int, float]] = []
+        if on_node > 1:
+            found.append((Tier.NODE, on_node, 1.0))
+        if nodes > 1:
+            lanes = self.lanes(Tier.NETWORK)
+            found.append((Tier.NETWORK, nodes, groups * lanes / min(lanes, on_node * groups)))
+        return found
+
+    def _staging_s(self, link: Link, nbytes: float) -> float:
+        """Return what copies to the host and back add, if a GPU's message goes over ``link``."""
+        if link.from_device or not nbytes or not self._compute.device.has_streams:
+            return 0.0
         total_s = 0.0
-        for tier, count, groups in ((Tier.NODE, on_node, 1), (Tier.NETWORK, nodes, sharers)):
-            if count > 1:
-                link = self.link(tier)
-                self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
-                total_s += _SHARES[op.kind] * library_allreduce_s(
-                    nbytes, count, link.allreduce, groups
+        for direction in CopyDirection:
+            if direction not in self.machine.copies:
+                raise MachineError(
+                    f"machine {self.machine.name} has a link between hosts and nothing of copies "
+                    f"between host and GPU; measure them with python -m calibration --device gpu"
                 )
+            curve = self.machine.copies[direction]
+            self._note(curve, nbytes, f"copy ({direction}): {nbytes:.0f} bytes")
+            alpha_s, beta_s_per_byte = curve.at(nbytes)
+            total_s += alpha_s + beta_s_per_byte * nbytes
         return total_s
 
     def note_groups(self, algorithm: Algorithm) -> None:

@@ -23,7 +23,7 @@ from exec.program.timeline import Span
 from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
-from sim.costs import Costs
+from sim.costs import Costs, fits_memory, placed
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.result import StepTimes
 from sim.simulate import simulate
@@ -167,6 +167,7 @@ def forecast(
     Raises:
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
+    options = placed(options, machine)
     guests = options.servers if shares_nodes and options.strategy in SERVERS else 0
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
@@ -268,18 +269,13 @@ def solved_step_s(
 
     It is infinite where the plan does not fit into a node's memory.
     """
+    options = placed(options, machine)
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node)
     nbytes = max(memory_nbytes(program, options) for program in programs_of(segments))
     if not fits_memory(machine, mesh, nbytes, ranks_per_node):
         return math.inf
     return cycle_times(segments, workload.global_batch, costs, Engine.SOLVE, options).step_time_s
-
-
-def fits_memory(machine: Machine, mesh: Mesh, nbytes: int, ranks_per_node: int) -> bool:
-    """Say whether a node's ranks, of ``nbytes`` each, fit into its memory."""
-    assert machine.compute is not None
-    return nbytes * min(ranks_per_node, mesh.world_size) <= machine.compute.memory_nbytes
 
 
 def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOptions) -> StepTimes:
@@ -328,6 +324,7 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
 def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip
     """Return the spans of a simulated step, or of the steps of a round, for a trace."""
     takes_turns = machine.overlap_share < 0.5
+    options = placed(options, machine)
     costs = Costs(machine, mesh, ranks_per_node)
     spans: list[Span] = []
     now_s = 0.0

@@ -17,7 +17,6 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from calibration.machine import Tier
 from exec.network.modules import Conv2d, Flatten, Linear
 from exec.network.network import INPUT, Network
 from exec.plan.layout import layout_of
@@ -64,16 +63,15 @@ class Least:
     def _reduced_s(self, mesh: Mesh) -> float:
         """Return what the all-reduces of gradients take at least, in however many buckets."""
         nbytes = self.workload.num_parameters * self.workload.itemsize / (mesh.pp * mesh.tp)
-        on_node, nodes, sharers = replace(self.costs, mesh=mesh).fabric.group_nodes(Axis.DP)
-        total_s = 0.0
-        for tier, ranks, groups in ((Tier.NODE, on_node, 1), (Tier.NETWORK, nodes, sharers)):
-            if ranks > 1:
-                segments = self.costs.link(tier).allreduce.segments
-                alpha_s = min(each.alpha_s for each in segments)
-                beta_s = min(each.beta_s_per_byte for each in segments)
-                traffic = 2.0 * (ranks - 1) / ranks * nbytes * groups
-                total_s += math.ceil(math.log2(ranks)) * alpha_s + traffic * beta_s
-        return total_s
+        on = replace(self.costs, mesh=mesh)
+        parts_s = {}
+        for tier, ranks, sharers in on.tiers(Axis.DP):
+            segments = on.link(tier).allreduce.segments
+            alpha_s = min(each.alpha_s for each in segments)
+            beta_s = min(each.beta_s_per_byte for each in segments)
+            traffic = 2.0 * (ranks - 1) / ranks * nbytes * sharers
+            parts_s[tier] = math.ceil(math.log2(ranks)) * alpha_s, traffic * beta_s
+        return on.together_s(parts_s)
 
     def cut_step_s(self, mesh: Mesh, options: PlanOptions) -> float:
         """Return what :meth:`step_s` does, of the stages that ``options`` cut: closer, and dearer."""

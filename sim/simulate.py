@@ -106,7 +106,8 @@ class _World:
         """Return the port of a rank (inside a node) or of a node (between nodes)."""
         key = (direction, tier, owner)
         if key not in self.ports:
-            self.ports[key] = simpy.Resource(self.env)
+            lanes = self.costs.lanes(tier) if tier is Tier.NETWORK else 1
+            self.ports[key] = simpy.Resource(self.env, lanes)
         return self.ports[key]
 
     def lock(self, name: str) -> simpy.Resource:

@@ -266,12 +266,12 @@ class _Solver:
         def hop(count: int, distance: int, pattern: Pattern) -> float:
             tier, sharers = fabric.hop(op.axis, distance, pattern)
             latency_s, transfer_s = self.costs.message(count * itemsize, tier)
-            return latency_s + transfer_s * sharers
+            return latency_s + transfer_s * self.costs.sharing(tier, sharers)
 
         def inside(count: int) -> tuple[float, float]:
             tier, sharers = fabric.inner_hop(op.axis, op.node_size)
             latency_s, transfer_s = self.costs.message(count * itemsize, tier)
-            return latency_s, transfer_s * sharers
+            return latency_s, transfer_s * self.costs.sharing(tier, sharers)
 
         def between(count: int) -> tuple[float, float]:
             return self.costs.message(count * itemsize, network)
@@ -280,6 +280,7 @@ class _Solver:
             return allgather_s(elements, op.part.unit, ranks, hop)
         if op.algorithm is Algorithm.HIERARCHICAL:
             network, sharers = fabric.hop(op.axis, op.node_size, Pattern.SHIFT)
+            sharers = self.costs.sharing(network, sharers)
             return hierarchical_s(elements, ranks, op.node_size, inside, between, sharers, add)
         return allreduce_s(op.algorithm, elements, ranks, hop, add)
 

@@ -36,7 +36,7 @@ def export(device: CudaDevice, array: DeviceArray) -> bytes:
     Raises:
         ValueError: it is not the whole of what ``shareable`` returned.
     """
-    if array.pointer % BLOCK_NBYTES:
+    if getattr(array.memory, "ptr", None) != array.pointer:
         raise ValueError("array must begin where shareable memory begins, got a part of it")
     return bytes(device.cupy.cuda.runtime.ipcGetMemHandle(array.pointer))
 

@@ -35,18 +35,25 @@ def join_group(device: "EmulatedDevice", id: bytes, rank: int, size: int) -> "Em
         raise ValueError(f"rank must be less than {size}, got {rank}")
     with SCHEDULER.changed:
         shared = _COMING.setdefault(id, Communicator(size))
-        taken = [(each, owner.name) for each, owner in shared.owners.items()]
-        for other, name in taken:
-            if other == rank or name == device.address or shared.size != size:
-                raise DeviceError(
+        for other, owner in shared.owners.items():
+            if other == rank or owner.name == device.address or shared.size != size:
+                shared.failure = shared.failure or (
                     f"ranks of a group must differ and have a device each; rank {rank} of {size} on "
-                    f"{device.address} comes after rank {other} of {shared.size} on {name}"
+                    f"{device.address} comes after rank {other} of {shared.size} on {owner.name}"
                 )
-        shared.owners[rank] = device.owner
-        if len(shared.owners) == size:
+        shared.owners.setdefault(rank, device.owner)
+        if len(shared.owners) == size and not shared.failure:
             del _COMING[id]
-            SCHEDULER.changed.notify_all()
-    SCHEDULER.wait(device.owner, lambda: len(shared.owners) == size, list, device.look)
+        SCHEDULER.changed.notify_all()
+
+    def have_all_joined() -> bool:
+        if shared.failure:
+            raise DeviceError(shared.failure)
+        for owner in shared.owners.values():
+            owner.check()
+        return len(shared.owners) == size
+
+    SCHEDULER.wait(device.owner, have_all_joined, list)
     return EmulatedGroup(device, shared, rank)
 
 
@@ -139,7 +146,6 @@ class EmulatedGroup:
             self._device.owner,
             lambda: shared.num_done[rank] == shared.num_given[rank],
             lambda: [shared.given[rank][shared.num_done[rank]]],
-            self._device.look,
         )
 
     def _call(self, kind: PartKind, array: DeviceArray, root: int, stream: Stream) -> None:

@@ -34,3 +34,16 @@ def open_device(
             return open_emulated(sources, index=index, is_tf32=is_tf32, seed=seed)
         case DeviceKind.CPU:
             raise ValueError("kind must be of an accelerator, got cpu")
+
+
+def count_devices(kind: DeviceKind) -> int | None:
+    """Return how many accelerators this node has; None if there are as many as are opened.
+
+    Raises:
+        DeviceError: there is none, or what it needs is missing.
+    """
+    if kind is not DeviceKind.GPU:
+        return None
+    from exec.device.cuda import count_gpus  # noqa: PLC0415  # it needs CuPy, as above
+
+    return count_gpus()

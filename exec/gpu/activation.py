@@ -5,7 +5,7 @@ Gradients are those of the CPU's modules: a function of the output ``b``, not of
 
 from exec.device.array import DeviceArray
 from exec.device.protocol import Call, Stream
-from exec.gpu.launch import BLOCK, fours, fours_grid, row_block
+from exec.gpu.launch import BLOCK, fours, fours_grid, row_block, row_fours
 
 
 def relu(
@@ -96,8 +96,8 @@ def _backward_bias(
     name: str, stream: Stream, b: DeviceArray, gb: DeviceArray, grad_input: DeviceArray,
     grad_bias: DeviceArray, units: int, *, adds: bool, adds_bias: bool,
 ) -> Call:  # fmt: skip
-    samples = b.size // units
+    samples, arrays = b.size // units, (b, gb, grad_input)
     return stream.bind_kernel(
         name, b.dtype, (units,), row_block(samples),
-        b, gb, grad_input, grad_bias, samples, int(adds), int(adds_bias),
+        *arrays, grad_bias, samples, row_fours(samples, *arrays), int(adds), int(adds_bias),
     )  # fmt: skip

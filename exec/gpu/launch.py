@@ -11,8 +11,8 @@ TILE = 32
 
 TILE_BLOCK = (TILE, 8)
 
-MAX_GRID_Y = 65535
-"""More blocks a GPU does not take along y; kernels loop over the rest."""
+MAX_GRID_Y = 1024
+"""More blocks along y keep no GPU busier: kernels loop over the rest."""
 
 _WAVES = 32
 
@@ -28,7 +28,7 @@ def grid_over(stream: Stream, threads: int) -> tuple[int]:
 
 
 def row_block(columns: int) -> tuple[int]:
-    """Return the threads, a power of two, of a block that sums a row of ``columns``."""
+    """Return the threads, a power of two, of a block that goes along a row of ``columns``."""
     return (min(BLOCK, max(TILE, 1 << max(0, columns - 1).bit_length())),)
 
 
@@ -43,3 +43,8 @@ def fours_grid(stream: Stream, *arrays: DeviceArray) -> tuple[int]:
     """Return the blocks of a kernel that takes ``fours`` first and the rest one by one."""
     groups = fours(*arrays)
     return grid_over(stream, max(groups, arrays[0].size - 4 * groups))
+
+
+def row_fours(columns: int, *arrays: DeviceArray) -> int:
+    """Return how many groups of four elements of each row can be read at once: all, or none."""
+    return columns // 4 if columns % 4 == 0 and fours(*arrays) else 0

@@ -6,7 +6,7 @@ The product comes without the bias, which the activation or the loss adds in pas
 from exec.device.array import DeviceArray
 from exec.device.protocol import Call, Stream
 from exec.gpu.calls import in_turn
-from exec.gpu.launch import BLOCK, fours, fours_grid, row_block
+from exec.gpu.launch import BLOCK, fours, fours_grid, row_block, row_fours
 
 
 def forward(stream: Stream, weight: DeviceArray, a: DeviceArray, output: DeviceArray) -> Call:
@@ -41,8 +41,9 @@ def backward_bias(stream: Stream, gb: DeviceArray, grad_bias: DeviceArray, *, ad
     """Return the call that sets ``grad_bias`` to the sums of the rows of ``gb``, or adds them."""
     units, samples = gb.shape
     return stream.bind_kernel(
-        "row_sums", gb.dtype, (units,), row_block(samples), gb, grad_bias, samples, int(adds)
-    )
+        "row_sums", gb.dtype, (units,), row_block(samples),
+        gb, grad_bias, samples, row_fours(samples, gb), int(adds),
+    )  # fmt: skip
 
 
 def add_bias(stream: Stream, a: DeviceArray, bias: DeviceArray, inner: int) -> Call:

@@ -121,9 +121,29 @@ class Network:
         return not self.takes_rows
 
     @cached_property
-    def mixes(self) -> bool:
-        """Whether some sum is of an image and of what dense layers give."""
-        return any(len({*map(self.is_image, node.inputs)}) > 1 for node in self.nodes)
+    def admits_channels_last(self) -> bool:
+        """Whether images may have their channels innermost.
+
+        Not if an image is added to what dense layers give, whose samples are; nor if anything but a
+        dense layer reads a flattened image, whose units are in another order then.
+        """
+        return not any(
+            len({*map(self.is_image, node.inputs)}) > 1
+            or (self._is_flattened(node) and not isinstance(node.module, Linear | Flatten))
+            for node in self.nodes
+        )
+
+    def _is_flattened(self, node: Node) -> bool:
+        """Say whether ``node`` reads an image of several pixels that has been flattened."""
+        return any(
+            value != INPUT
+            and isinstance(self.nodes[value].module, Flatten)
+            and (
+                self.pixels(self.nodes[value].inputs[0]) > 1
+                or self._is_flattened(self.nodes[value])
+            )
+            for value in node.inputs
+        )
 
     def parameters(self, node: int) -> int:
         """Return how many parameters ``node`` has."""

@@ -101,10 +101,9 @@ class Layout:
     def is_channels_last(self) -> bool:
         """Whether images have their channels innermost, and not their samples.
 
-        Where tp ranks share channels each one's must be a contiguous block; and what dense layers
-        give, whose samples are innermost, can only be added to its like.
+        Where tp ranks share channels each one's must be a contiguous block.
         """
-        return self.is_on_gpu and self.tp == 1 and not self.network.mixes
+        return self.is_on_gpu and self.tp == 1 and self.network.admits_channels_last
 
     @cached_property
     def places(self) -> Places:

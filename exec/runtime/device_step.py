@@ -6,12 +6,13 @@ step is one graph. Where the host must carry messages (staged), it drives the co
 between compute ops, as on a CPU; events order the streams all the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
 from exec.device.protocol import Call, Event, Graph, Stream
+from exec.errors import UsageError
 from exec.program.ops import Compute, Lane, Op, Receive, Send, Wait, lane_of
 from exec.program.peers import AnyRank
 from exec.program.program import Program
@@ -129,18 +130,18 @@ def bind_device_step(
     transport, compute = wire.transport, binder.stream
     ops = list(program.ops(transport.rank))
     comm = DeviceComm(wire, binder.buffers, transport.stream, queue)
-    is_ordered = transport.is_ordered or not any(lane_of(op) is Lane.COMM for op in ops)
-    bound: Callable[..., tuple[list[_Entry], CommLane]] = _ordered if is_ordered else _driven
-    entries, lane = bound(transport.rank, ops, comm, binder, wire.locks)
+    is_alone = not any(lane_of(op) is Lane.COMM for op in ops)
+    is_ordered = (transport.is_ordered or is_alone) and not wire.locks
+    if is_ordered:
+        entries, lane = _ordered(ops, comm, binder), CommLane(transport.rank, [])
+    else:
+        entries, lane = _driven(transport.rank, ops, comm, binder, wire.locks)
     entries.append(_Entry(Lane.COMPUTE, "", advance))
     return DeviceStep(transport.rank, compute, transport.stream, entries, is_ordered, lane)
 
 
-def _ordered(
-    rank: int, ops: Sequence[Op], comm: DeviceComm, binder: DeviceKernelBinder, locks: dict[str, Lock]
-) -> tuple[list[_Entry], CommLane]:  # fmt: skip
-    """Return the calls that enqueue ``ops``, in the order of the program; nothing is locked."""
-    assert not locks
+def _ordered(ops: Sequence[Op], comm: DeviceComm, binder: DeviceKernelBinder) -> list[_Entry]:
+    """Return the calls that enqueue ``ops``, in the order of the program."""
     streams = {Lane.COMPUTE: binder.stream, Lane.COMM: comm.stream}
     computed = compute_positions(ops)
     awaited = {(op.lane, op.id) for op in ops if isinstance(op, Wait)}
@@ -168,14 +169,16 @@ def _ordered(
                 name = WAITING + id if lane is Lane.COMPUTE else ""
                 call = partial(hold if id in sent else wait, id, streams[lane])
                 entries.append(_Entry(lane, name, call))
-            case _ if lane is Lane.COMPUTE or (isinstance(op, Receive) and isinstance(op.peer, AnyRank)):  # fmt: skip
-                raise ValueError(f"{op} must be carried by the host")
+            case Receive(peer=AnyRank()):
+                raise UsageError(
+                    f"transport must be mpi or threads where a message may come from any rank, got {comm.wire.transport.library}"
+                )
             case _:
                 entries.append(_Entry(lane, _name(op), _whole(op, comm)))
                 id = getattr(op, "id", "")
                 if (Lane.COMPUTE, id) in awaited and id not in sent and id not in computed:
                     entries.append(_Entry(lane, "", partial(record, id, comm.stream)))
-    return entries, CommLane(rank, [])
+    return entries
 
 
 def _whole(op: Op, comm: DeviceComm) -> Call:

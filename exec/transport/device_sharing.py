@@ -5,37 +5,19 @@ transport. Processes on one GPU, or on GPUs that reach each other's memory, open
 exported.
 """
 
-from typing import Protocol, runtime_checkable
+import socket
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from exec.device.array import DeviceArray
-from exec.device.protocol import Device, Host, zeros
+from exec.device.cuda import CudaDevice
+from exec.device.cuda_ipc import export, open_shared, shareable
+from exec.device.emulated import EmulatedDevice
+from exec.device.protocol import Device, zeros
 from exec.errors import TransportError
 from exec.transport.protocol import Transport
 from exec.transport.threads import THREADS
-
-
-@runtime_checkable
-class WrappingDevice(Protocol):
-    """A device whose memory is the host's."""
-
-    def wrap(self, host: Host) -> DeviceArray:
-        """Return ``host`` as an array of the device: the same memory."""
-        ...
-
-
-@runtime_checkable
-class ExportingDevice(Protocol):
-    """A device whose memory other processes of the node can use."""
-
-    def export(self, array: DeviceArray) -> bytes:
-        """Return what lets another process open ``array``, the start of an allocation."""
-        ...
-
-    def open_shared(self, handle: bytes, size: int, dtype: DTypeLike) -> DeviceArray:
-        """Return the array that another process has exported; it lives as long as that one's."""
-        ...
 
 
 def share_arrays(host: Transport, device: Device, size: int, dtype: DTypeLike) -> list[DeviceArray]:
@@ -46,15 +28,28 @@ def share_arrays(host: Transport, device: Device, size: int, dtype: DTypeLike) -
     """
     if host.library == THREADS:
         return host.gather_objects(zeros(device, size, dtype))
-    if isinstance(device, WrappingDevice):
+    if isinstance(device, EmulatedDevice):
         return [device.wrap(window) for window in host.share(size, dtype)]
-    if not isinstance(device, ExportingDevice):
+    if not isinstance(device, CudaDevice):
         raise TransportError(
             f"{device.name} cannot share its memory between processes; choose another strategy"
         )
-    own = zeros(device, max(size, 1), dtype)  # what is exported must not be empty
-    handles = host.gather_objects((device.export(own), size))
+    return _share_between_processes(host, device, size, dtype)
+
+
+def _share_between_processes(
+    host: Transport, device: CudaDevice, size: int, dtype: DTypeLike
+) -> list[DeviceArray]:
+    own = shareable(device, size, dtype)
+    device.write(own, np.zeros(size, dtype))
+    exported = host.gather_objects((socket.gethostname(), export(device, own), size))
+    nodes = {node for node, _, _ in exported}
+    if len(nodes) > 1:
+        raise TransportError(
+            f"shared memory needs all {host.size} ranks on one node, got {', '.join(sorted(nodes))}; "
+            f"start them on one node, or choose another strategy"
+        )
     return [
-        own[:size] if rank == host.rank else device.open_shared(handle, theirs, dtype)
-        for rank, (handle, theirs) in enumerate(handles)
+        own if rank == host.rank else open_shared(device, handle, theirs, dtype)
+        for rank, (_, handle, theirs) in enumerate(exported)
     ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from exec.device.array import DeviceArray
 from exec.program.ops import CollectiveKind
 from exec.program.traffic import collective_nbytes
 from exec.transport.protocol import Buffer
@@ -13,12 +14,12 @@ class Meter:
 
     nbytes: int = 0
 
-    def count_message(self, array: Buffer) -> None:
+    def count_message(self, array: Buffer | DeviceArray) -> None:
         """Count ``array`` as sent."""
         self.nbytes += array.nbytes
 
     def count_collective(
-        self, kind: CollectiveKind, array: Buffer, ranks: int, is_root: bool
+        self, kind: CollectiveKind, array: Buffer | DeviceArray, ranks: int, is_root: bool
     ) -> None:
         """Count what ``kind`` on ``array`` makes this rank send."""
         self.nbytes += collective_nbytes(kind, array.nbytes, ranks, is_root)

@@ -13,33 +13,15 @@ from exec.errors import DeviceError
 SEED = 7
 
 
-@pytest.fixture(scope="session")
-def gpu() -> Iterator[Device]:
-    """Yield the GPU, or skip with the reason why it cannot be opened."""
+@pytest.fixture(scope="session", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """Yield the accelerator, or skip with the reason why it cannot be opened."""
     try:
-        opened = open_device(DeviceKind.GPU, 0)
+        opened = open_device(DeviceKind(request.param), 0, seed=SEED)
     except DeviceError as error:
         pytest.skip(str(error))
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def emulated() -> Iterator[Device]:
-    """Yield an emulated device, or skip with the reason why it cannot be opened."""
-    try:
-        opened = open_device(DeviceKind.EMULATED, 0, seed=SEED)
-    except DeviceError as error:
-        pytest.skip(str(error))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Device:
-    """Return the accelerator: each test has its own emulated one."""
-    opened: Device = request.getfixturevalue(request.param)
-    return opened
 
 
 @pytest.fixture

@@ -91,13 +91,25 @@ KERNEL(sigmoid_backward, const real* b, const real* gb, real* ga, int n, int fou
 }
 
 // A block goes back along one row, the samples of a unit, and sums what it finds: the gradient of
-// the unit's bias.
+// the unit's bias. `fours` are the groups of four in each row.
 template <typename Activation>
 DEVICE void go_back_along(real* room, const real* b, const real* gb, real* ga, real* grad_bias,
-                          int samples, int adds, int adds_bias) {
-  const int unit = int(blockIdx.x), first = unit * samples;
+                          int samples, int fours, int adds, int adds_bias) {
+  const int unit = int(blockIdx.x), first = unit * samples, step = int(blockDim.x);
   real sum = 0;
-  for (int j = int(threadIdx.x); j < samples; j += int(blockDim.x)) {
+  for (int j = int(threadIdx.x); j < fours; j += step) {
+    const int i = first / 4 + j;
+    const Four output = four_at(b, i);
+    Four four = four_at(gb, i), was = four;
+    if (adds) was = four_at(ga, i);
+    for (int k = 0; k < 4; ++k) {
+      four.at[k] *= Activation::slope(output.at[k]);
+      sum += four.at[k];
+      if (adds) four.at[k] += was.at[k];
+    }
+    set_four(ga, i, four);
+  }
+  for (int j = 4 * fours + int(threadIdx.x); j < samples; j += step) {
     const int i = first + j;
     const real share = gb[i] * Activation::slope(b[i]);
     sum += share;
@@ -108,23 +120,27 @@ DEVICE void go_back_along(real* room, const real* b, const real* gb, real* ga, r
 }
 
 SYNC_KERNEL(relu_backward_bias, const real* b, const real* gb, real* ga, real* grad_bias, int samples,
-            int adds, int adds_bias) {
+            int fours, int adds, int adds_bias) {
   SHARED(real, room, 256);
-  go_back_along<Relu>(room, b, gb, ga, grad_bias, samples, adds, adds_bias);
+  go_back_along<Relu>(room, b, gb, ga, grad_bias, samples, fours, adds, adds_bias);
 }
 
 SYNC_KERNEL(sigmoid_backward_bias, const real* b, const real* gb, real* ga, real* grad_bias,
-            int samples, int adds, int adds_bias) {
+            int samples, int fours, int adds, int adds_bias) {
   SHARED(real, room, 256);
-  go_back_along<Sigmoid>(room, b, gb, ga, grad_bias, samples, adds, adds_bias);
+  go_back_along<Sigmoid>(room, b, gb, ga, grad_bias, samples, fours, adds, adds_bias);
 }
 
 // The sum of each row, one block a row.
-SYNC_KERNEL(row_sums, const real* a, real* sums, int columns, int adds) {
+SYNC_KERNEL(row_sums, const real* a, real* sums, int columns, int fours, int adds) {
   SHARED(real, room, 256);
-  const int row = int(blockIdx.x);
+  const int row = int(blockIdx.x), first = row * columns, step = int(blockDim.x);
   real sum = 0;
-  for (int j = int(threadIdx.x); j < columns; j += int(blockDim.x)) sum += a[row * columns + j];
+  for (int j = int(threadIdx.x); j < fours; j += step) {
+    const Four four = four_at(a, first / 4 + j);
+    sum += (four.at[0] + four.at[1]) + (four.at[2] + four.at[3]);
+  }
+  for (int j = 4 * fours + int(threadIdx.x); j < columns; j += step) sum += a[first + j];
   sum = block_sum(room, sum);
   if (threadIdx.x == 0) sums[row] = adds ? sums[row] + sum : sum;
 }

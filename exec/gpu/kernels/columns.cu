@@ -4,7 +4,7 @@
 // column of a place has by_tap elements between the positions of the kernel.
 #include "common.cuh"
 
-KERNEL(im2col, const real* a, real* columns, int outer, int height, int width, int inner,
+KERNEL(im2col, const real* __restrict__ a, real* __restrict__ columns, int outer, int height, int width, int inner,
        int first_row, int rows, int output_width, int kernel_height, int kernel_width,
        int stride_height, int stride_width, int padding_height, int padding_width,
        int by_outer, int by_tap, int by_row, int by_column) {
@@ -30,7 +30,7 @@ KERNEL(im2col, const real* a, real* columns, int outer, int height, int width, i
 // Each input gathers what belongs to it, in a fixed order. The columns are those of the output rows
 // first_row to first_row + rows, the inputs the rows top to bottom; those below `seen` have had a
 // share already, which is added to.
-KERNEL(col2im, const real* columns, real* grad_input, int outer, int height, int width, int inner,
+KERNEL(col2im, const real* __restrict__ columns, real* __restrict__ grad_input, int outer, int height, int width, int inner,
        int first_row, int rows, int output_width, int kernel_height, int kernel_width,
        int stride_height, int stride_width, int padding_height, int padding_width,
        int by_outer, int by_tap, int by_row, int by_column, int top, int bottom, int seen, int adds) {

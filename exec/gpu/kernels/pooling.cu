@@ -17,7 +17,7 @@ DEVICE int last_window(int place, int stride, int windows) {
   return place / stride < windows ? place / stride : windows - 1;
 }
 
-KERNEL(max_pool, const real* a, real* output, int outer, int height, int width, int inner,
+KERNEL(max_pool, const real* __restrict__ a, real* __restrict__ output, int outer, int height, int width, int inner,
        int output_height, int output_width, int kernel_height, int kernel_width,
        int stride_height, int stride_width, int padding_height, int padding_width) {
   const int line = output_width * inner;
@@ -37,7 +37,7 @@ KERNEL(max_pool, const real* a, real* output, int outer, int height, int width, 
 }
 
 // Each element gathers the gradient of the windows whose first largest element it is, row by row.
-KERNEL(max_pool_backward, const real* a, const real* gb, real* grad_input, int outer, int height, int width, int inner,
+KERNEL(max_pool_backward, const real* __restrict__ a, const real* __restrict__ gb, real* __restrict__ grad_input, int outer, int height, int width, int inner,
        int output_height, int output_width, int kernel_height, int kernel_width,
        int stride_height, int stride_width, int padding_height, int padding_width, int adds) {
   const int line = width * inner;
@@ -59,13 +59,14 @@ KERNEL(max_pool_backward, const real* a, const real* gb, real* grad_input, int o
           const int left = column * stride_width - padding_width;
           const int from_w = left < 0 ? 0 : left, to_w = left + kernel_width < width ? left + kernel_width : width;
           bool is_first = true;
-          for (int i = from_h; i < to_h && is_first; ++i)
-            for (int j = from_w; j < to_w && is_first; ++j) {
+          for (int i = from_h; i < to_h; ++i)  // to the end: reads that wait for none are faster
+            for (int j = from_w; j < to_w; ++j) {
               const real other = source[i * line + j * inner];
               const bool is_before = i < h || (i == h && j < w);
-              is_first = is_before ? other < value : other <= value;
+              is_first = is_first && (is_before ? other < value : other <= value);
             }
-          if (is_first) sum += gb[((image * output_height + row) * output_width + column) * inner + lane];
+          const real gradient = gb[((image * output_height + row) * output_width + column) * inner + lane];
+          sum += is_first ? gradient : real(0);
         }
       }
       real* place = grad_input + y * line + x;
@@ -74,7 +75,7 @@ KERNEL(max_pool_backward, const real* a, const real* gb, real* grad_input, int o
   }
 }
 
-KERNEL(average_pool, const real* a, real* output, int outer, int height, int width, int inner,
+KERNEL(average_pool, const real* __restrict__ a, real* __restrict__ output, int outer, int height, int width, int inner,
        int output_height, int output_width, int kernel_height, int kernel_width,
        int stride_height, int stride_width, int padding_height, int padding_width) {
   const int line = output_width * inner;
@@ -94,7 +95,7 @@ KERNEL(average_pool, const real* a, real* output, int outer, int height, int wid
   }
 }
 
-KERNEL(average_pool_backward, const real* gb, real* grad_input, int outer, int height, int width, int inner,
+KERNEL(average_pool_backward, const real* __restrict__ gb, real* __restrict__ grad_input, int outer, int height, int width, int inner,
        int output_height, int output_width, int kernel_height, int kernel_width,
        int stride_height, int stride_width, int padding_height, int padding_width, int adds) {
   const int line = width * inner;

@@ -5,7 +5,6 @@ import pytest
 
 from exec.device.array import DeviceArray
 from exec.device.protocol import Device, Stream
-from exec.errors import DeviceError
 
 LARGE = 1 << 16
 
@@ -163,9 +162,3 @@ def test_a_device_says_what_it_is(device: Device) -> None:
     assert device.software
     free, total = device.memory()
     assert 0 < free <= total
-
-
-def test_too_much_memory_is_refused_in_words(device: Device) -> None:
-    free, _ = device.memory()
-    with pytest.raises(DeviceError, match="memory must hold"):
-        device.empty(free + (1 << 40), np.uint8)

@@ -75,7 +75,14 @@ def test_activations_of_large_and_of_no_numbers(device: Device, dtype: type) -> 
 @DTYPES
 @ADDS
 @SETTINGS
-@given(KINDS, st.integers(1, 40), st.integers(0, 300), OFFSETS, st.booleans(), SEEDS)
+@given(
+    KINDS,
+    st.integers(1, 40),
+    st.integers(0, 300) | st.sampled_from([4, 64, 1200]),
+    OFFSETS,
+    st.booleans(),
+    SEEDS,
+)
 def test_gradients_are_the_definition(
     device: Device, dtype: type, adds: bool, kind: str, units: int, samples: int, offset: int,
     adds_bias: bool, seed: int,
@@ -104,8 +111,8 @@ def test_gradients_are_the_definition(
         stream, output, fused_gradient, fused, bias, units, adds=adds, adds_bias=adds_bias
     )()
     size = np.abs(before) + np.abs(gb)
-    assert_within(device.read(found), before + share, size, rounding(dtype, 4))
-    np.testing.assert_array_equal(device.read(fused), device.read(found))
+    for each in (found, fused):
+        assert_within(device.read(each), before + share, size, rounding(dtype, 4))
     assert_within(
         device.read(bias), before_bias + share.sum(axis=1),
         np.abs(before_bias) + np.abs(gb).sum(axis=1), rounding(dtype, samples + 4),

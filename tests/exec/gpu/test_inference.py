@@ -8,10 +8,11 @@ from exec.device.protocol import Device
 from exec.gpu import inference
 from exec.gpu.evaluation import Evaluation, learnt_of
 from exec.gpu.inference import chunk_rows, num_correct
+from exec.network.modules import Add, AvgPool, Conv2d, Linear
 from exec.network.named import named_network
-from exec.network.network import Network, mlp
+from exec.network.network import Network, build, mlp
 from exec.nn.weights import Weights
-from tests.exec.gpu.arrays import Host, numbers_of
+from tests.exec.gpu.device_images import Host, numbers_of
 from tests.exec.nn.plain_evaluation import plain_logits, random_weights
 from tests.exec.random_networks import small_networks
 
@@ -43,8 +44,26 @@ def test_logits_are_those_of_a_plain_evaluation(device: Device, network: Network
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * scale)
 
 
-@pytest.mark.parametrize("is_on_device", [True, False])
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18-small"])
+@pytest.mark.parametrize("terms", [("pool", "fc1"), ("fc1", "pool")])
+def test_images_of_one_pixel_are_added_to_what_dense_layers_give(
+    device: Device, terms: tuple[str, str]
+) -> None:
+    steps = [
+        ("conv", Conv2d(5, (2, 2)), ()),
+        ("pool", AvgPool(), ()),
+        ("fc1", Linear(5), ()),
+        ("add", Add(), terms),
+        ("fc2", Linear(3), ()),
+    ]
+    network = build("net", (2, 4, 3), steps)
+    weights, images = random_weights(network), images_for(network, 7)
+    expected = plain_logits(weights, images)
+    np.testing.assert_allclose(logits_of(device, weights, images), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "name, is_on_device", [("mlp", True), ("mlp", False), ("cnn", False), ("resnet18-small", True)]
+)
 def test_as_many_are_right_as_a_plain_evaluation_finds(
     device: Device, name: str, is_on_device: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

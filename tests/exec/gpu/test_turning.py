@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from exec.device.protocol import Device
 from exec.gpu.images import Images, Order
+from exec.gpu.launch import MAX_GRID_Y
 from exec.gpu.transposed import copy_transposed, flatten, permute, reorder, unflatten
 from tests.exec.gpu.arrays import ADDS, DTYPES, LENGTHS, SEEDS, SETTINGS, Array, normal
 
@@ -45,6 +46,13 @@ def test_three_axes_are_permuted(
     target = device.upload(np.full((c, b, a), np.nan, dtype))
     permute(device.stream(), device.upload(source), target, (a, b, c))()
     np.testing.assert_array_equal(device.read(target), source.transpose(2, 1, 0))
+
+
+def test_more_matrices_than_blocks_are_turned(device: Device) -> None:
+    source = normal(1, 3, MAX_GRID_Y + 2, 2)
+    target = device.upload(np.full(source.T.shape, np.nan))
+    permute(device.stream(), device.upload(source), target, source.shape)()
+    np.testing.assert_array_equal(device.read(target), source.T)
 
 
 @DTYPES

@@ -1,7 +1,7 @@
 """The meaning of a training of any network: on any mesh, by any strategy, with batch normalisation.
 
 The comparison with the oracle of :mod:`plain_schemes`, for the tests on threads, and as a program
-for MPI: ``mpiexec -n P python -m tests.exec.runtime.graphs COUNT``.
+for MPI: ``mpiexec -n P python -m tests.exec.runtime.graphs COUNT [DEVICE]``.
 """
 
 import random
@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from exec.data.dataset import Dataset
+from exec.device.kind import DeviceKind
 from exec.errors import UsageError
 from exec.network.modules import BatchNorm2d
 from exec.network.network import Network
@@ -23,8 +24,10 @@ from exec.plan.epoch import check_plan
 from exec.plan.stages import exchange_node
 from exec.plan.strategy import LOCKSTEP, Strategy
 from exec.program.mesh import Mesh
+from exec.runtime.backend import Backend
 from exec.runtime.job import TransportName, run_job
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.weights import scatter_weights
 from exec.transport.protocol import Transport
 from tests.exec.random_graphs import draw_graph
@@ -147,9 +150,11 @@ def graph_plan(case: Case) -> TrainingPlan:
     return plan_of(case, 0.1, 0.5 if case.workload.has_momentum else 0.0)
 
 
-def started(plan: TrainingPlan, dataset: Dataset, wire: Transport) -> Session:
+def started(
+    plan: TrainingPlan, dataset: Dataset, wire: Transport, backend: Backend | None = None
+) -> Session:
     """Return a session that begins with :func:`any_start`."""
-    session = Session(plan, dataset, wire)
+    session = Session(plan, dataset, wire, backend=backend)
     scatter_weights(session.buffers, Weights(plan.workload.network, *any_start(plan.workload.network)))  # fmt: skip
     wire.gather_objects(None)  # nobody may train in shared memory what another has still to set
     return session
@@ -210,13 +215,13 @@ def held_nbytes(case: Case, dataset: Dataset, rank: int) -> int:
     return programs[0].role_of(rank).nbytes + 8 * scratch
 
 
-def attempt(case: Case, wire: Transport) -> Callable[[], bool]:
+def attempt(case: Case, wire: Transport, backend: Backend | None = None) -> Callable[[], bool]:
     """Train as ``case`` says; return what then raises unless it trained as told.
 
     That says whether it could be judged. It sends nothing, so one rank may do it.
     """
     plan, dataset = graph_plan(case), dataset_of(case)
-    session = started(plan, dataset, wire)
+    session = started(plan, dataset, wire, backend)
     assert session.buffers.nbytes == held_nbytes(case, dataset, wire.rank), case
     found = trained(session)
     arrivals = wire.gather_objects(session.arrivals)[: case.options.servers]
@@ -226,9 +231,9 @@ def attempt(case: Case, wire: Transport) -> Callable[[], bool]:
     return lambda: assert_as_told(found, session, arrivals, case)
 
 
-def keep_meaning(case: Case, wire: Transport) -> bool:
+def keep_meaning(case: Case, wire: Transport, backend: Backend | None = None) -> bool:
     """Raise on rank 0 unless ``case`` trains as told; say whether it could be judged."""
-    judge = attempt(case, wire)
+    judge = attempt(case, wire, backend)
     return wire.rank > 0 or judge()
 
 
@@ -251,7 +256,9 @@ def seeded_graphs(count: int, ranks: int, seed: int) -> list[Case]:
 
 
 def _keep_all(wire: Transport) -> None:
-    cases = seeded_graphs(int(sys.argv[1]), wire.size, seed=wire.size)
+    kind = DeviceKind(sys.argv[2]) if len(sys.argv) > 2 else DeviceKind.CPU
+    drawn = seeded_graphs(int(sys.argv[1]), wire.size, seed=wire.size)
+    cases = [replace(case, options=replace(case.options, device=kind)) for case in drawn]
     judges = [attempt(case, wire) for case in cases]
     own = sum(judge() for judge in judges[wire.rank :: wire.size])  # each rank some of them
     if sum(wire.gather_objects(own)) < 0.9 * len(cases):

@@ -1,27 +1,23 @@
 """What every transport must do: plain functions that all ranks call together.
 
 The tests run them on threads; ``mpiexec -n P python -m tests.exec.transport.conformance`` runs them
-on MPI, with ``staged`` behind it on the host-staged transport of emulated devices. Sums are of small
-integers, so they are exact in any order, unless a case says otherwise.
+on MPI, and ``device_conformance`` beside this on devices. Sums are of small integers, so they are
+exact in any order, unless a case says otherwise.
 
 Arrays are where the wire takes them from: ``place`` puts numbers there, ``put`` changes them, and
 ``look`` returns them.
 """
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
 
 from exec.device.array import DeviceArray
-from exec.device.kind import DeviceKind
-from exec.device.opening import open_device
 from exec.program.ops import CollectiveKind
 from exec.program.traffic import collective_nbytes
 from exec.runtime.job import TransportName, run_job
 from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Buffer, Transport
-from exec.transport.staged import StagedTransport
 
 Wire = Transport | DeviceTransport
 Array = Buffer | DeviceArray
@@ -35,17 +31,27 @@ def place(wire: Wire, numbers: Buffer) -> Array:
 
 
 def put(wire: Wire, array: Array, numbers: object) -> None:
-    """Set ``array`` to ``numbers``."""
+    """Set ``array`` to ``numbers``, once all that is on the wire's stream is done."""
     if hasattr(wire, "device"):
-        values = np.broadcast_to(np.asarray(numbers, array.dtype), array.shape)
-        wire.device.write(array, np.ascontiguousarray(values))
+        pinned = wire.device.pinned(array.size, array.dtype)
+        pinned[...] = numbers
+        wire.stream.bind_copy(pinned, array)()
+        wire.stream.synchronize()
     else:
         array[...] = numbers
 
 
 def look(wire: Wire, array: Array) -> Buffer:
-    """Return the numbers of ``array``."""
-    return wire.device.read(array) if hasattr(wire, "device") else array
+    """Return the numbers of ``array``, once all that is on the wire's stream is done.
+
+    Sends may still be under way, and wait for what the other rank does only later.
+    """
+    if not hasattr(wire, "device"):
+        return array
+    pinned = wire.device.pinned(array.size, array.dtype)
+    wire.stream.bind_copy(array, pinned)()
+    wire.stream.synchronize()
+    return pinned.copy()
 
 
 def get_ready(wire: Wire) -> None:
@@ -478,6 +484,16 @@ SHARING: tuple[Case, ...] = (
 TCP_CASES = tuple(case for case in CASES if case not in SHARING)
 """Processes that TCP connects may be on different nodes: no memory in common, so no locks."""
 
+NCCL_CANNOT: dict[Case, str] = {
+    tags_are_told_apart: "messages match in order",
+    any_source_takes_each_message_once: "it must know who sends",
+    any_source_comes_true_without_wait: "it must know who sends",
+    receive_may_come_before_its_send: "a receive holds its lane, and so what its send comes after",
+    starting_a_collective_does_not_block: "a collective holds its lane, and what comes after it",
+    **dict.fromkeys(SHARING, "every rank has a GPU of its own"),
+}
+NCCL_CASES = tuple(case for case in CASES if case not in NCCL_CANNOT)
+
 
 def conform(wire: Wire, cases: tuple[Case, ...] = CASES) -> None:
     """Do ``cases``; rank 0 says which are done, so that the last one named is before the fault."""
@@ -489,12 +505,5 @@ def conform(wire: Wire, cases: tuple[Case, ...] = CASES) -> None:
             print("conforms:", case.__name__, flush=True)
 
 
-def conform_staged(wire: Transport) -> None:
-    """Do all cases with an emulated device for each rank."""
-    device = open_device(DeviceKind.EMULATED, wire.rank, seed=wire.rank + 1)
-    conform(StagedTransport(wire, device))
-    device.close()
-
-
 if __name__ == "__main__":
-    run_job(TransportName.MPI, None, conform_staged if "staged" in sys.argv else conform)
+    run_job(TransportName.MPI, None, conform)

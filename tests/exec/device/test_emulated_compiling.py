@@ -1,0 +1,59 @@
+"""Kernels are compiled once, by whoever comes first; and where there is no compiler that is said."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exec.device.emulated_kernels import KERNELS
+from tests.conftest import ROOT, clean_environment
+
+USE = """
+import numpy as np
+from pathlib import Path
+from exec.device.emulated import open_emulated
+
+device = open_emulated([Path({source!r})])
+array = device.empty(3, np.float64)
+device.stream().bind_kernel("fill", np.float64, (1,), (3,), array, 3, 2.0)()
+assert device.read(array).tolist() == [2, 2, 2]
+"""
+
+
+def start(cache: Path, **extra: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", USE.format(source=str(KERNELS / "elementwise.cu"))]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,  # whose packages it imports
+        env=clean_environment(STEPCAST_CACHE=str(cache), **extra),
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    with process:
+        _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    for said in [end(each) for each in [start(tmp_path) for _ in range(4)]]:
+        assert said == (0, "")
+    (made,) = (tmp_path / "emulated").iterdir()
+    assert made.suffix == ".so"
+    # What is there is used: no compiler is asked to make it again.
+    before = made.stat().st_mtime_ns
+    assert end(start(tmp_path)) == (0, "")
+    assert made.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("named", ["no-such-compiler", "false"])
+def test_no_compiler_is_said_in_one_message(tmp_path: Path, named: str) -> None:
+    status, said = end(start(tmp_path, CXX=named))
+    assert status == 1
+    assert said.splitlines()[-1] == (
+        "exec.errors.DeviceError: device emulated must have a C++ compiler, found none of "
+        f"{named}; install g++ or clang++, or set CXX"
+    )
