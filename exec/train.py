@@ -36,7 +36,7 @@ from exec.runtime.job import (
 )
 from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
-from exec.runtime.opening import open_backend
+from exec.runtime.opening import backend_of
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.placement import placed
 from exec.runtime.record import device_line, headline, summary, training_record
@@ -312,7 +312,7 @@ def _run(
     files: Files, note: str, transport: TransportName, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
-    backend = open_backend(plan, wire, transport.device_wire)
+    backend = backend_of(plan, wire, transport.device_wire)
     checkpoints = open_checkpoints(files.checkpoint, plan, wire)
     dataset = together(wire, lambda: source.load_for(workload))
     checkpoints.check_data(dataset)

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from enum import StrEnum
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -107,6 +108,14 @@ def run_job(name: TransportName, ranks: int | None, body: Callable[[Transport], 
         return run_threads(ranks or 1, body)[0]
     rendezvous = find_rendezvous(os.environ) if chosen is TransportName.TCP else None
     transport: Transport = connect() if rendezvous is None else tcp.connect(rendezvous)
+    with nullcontext() if rendezvous is None else closing(transport):  # ranks leave TCP together
+        return _run_over(transport, ranks, body)
+
+
+def _run_over(
+    transport: Transport, ranks: int | None, body: Callable[[Transport], Result]
+) -> Result:
+    """Run ``body`` on this rank."""
     if ranks not in (None, transport.size):
         raise UsageError(
             f"ranks must be the {transport.size} that the launcher started, got {ranks}"

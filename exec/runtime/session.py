@@ -21,7 +21,7 @@ from exec.program.timeline import Span
 from exec.runtime.backend import AnyLoss, AnyStep, Backend, Turn
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue
-from exec.runtime.opening import open_backend
+from exec.runtime.opening import backend_of
 from exec.runtime.report import check_memory, compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
 from exec.runtime.step_times import mean_step_times_s
@@ -86,7 +86,7 @@ class Session:
         backend: Backend | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.dataset, self.transport = plan, dataset, transport
-        self.backend = backend or open_backend(plan, transport)
+        self.backend = backend or backend_of(plan, transport)
         self._peak_before = peak_nbytes()
         self.peak_growth_nbytes: int | None = None
         workload, mesh, options = plan.workload, plan.mesh, plan.options

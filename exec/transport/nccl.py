@@ -73,8 +73,8 @@ class _Family:
         return group
 
     def leave(self, group: Group) -> None:
-        group.close()
         self.groups.remove(group)
+        group.close()
 
 
 class NcclTransport:

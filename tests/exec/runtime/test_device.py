@@ -14,7 +14,7 @@ from exec.plan.strategy import SHARED, Strategy
 from exec.program.channels import check_order
 from exec.runtime.backend import OnDevice
 from exec.runtime.devices import DeviceWire
-from exec.runtime.opening import open_backend
+from exec.runtime.opening import backend_of
 from exec.transport.nccl import NcclTransport
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
@@ -57,7 +57,7 @@ def judge(case: Case) -> None:
     """Assert that ``case`` trains as told by ranks that are threads; leave it out if it is at a kink."""
 
     def keep(wire: Transport) -> bool:
-        return keep_meaning(case, wire, open_backend(graph_plan(case), wire, DeviceWire.STAGED))
+        return keep_meaning(case, wire, backend_of(graph_plan(case), wire, DeviceWire.STAGED))
 
     assume(run_threads(case.mesh.world_size, keep)[0])
 
