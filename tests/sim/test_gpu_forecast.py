@@ -16,7 +16,8 @@ from exec.program.ops import Algorithm, Collective, CollectiveKind
 from exec.program.peers import Part
 from exec.workload import Workload
 from sim.balance import calibrated
-from sim.costs import Costs, placed
+from sim.costs import Costs
+from sim.placement import placed
 from sim.forecast import Engine, Forecast, forecast
 from sim.memory import memory_nbytes
 
