@@ -26,7 +26,8 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel, Shape
 from exec.runtime.backend import OnDevice
 from exec.runtime.opening import open_backend
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload

@@ -46,8 +46,9 @@ from exec.program.program import Program, Role
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
 from exec.runtime.step import Step, bind_step
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload

@@ -53,7 +53,7 @@ def join_group(device: "EmulatedDevice", id: bytes, rank: int, size: int) -> "Em
             owner.check()
         return len(shared.owners) == size
 
-    SCHEDULER.wait(device.owner, have_all_joined, list, device.look)
+    SCHEDULER.wait(device.owner, have_all_joined, list)
     return EmulatedGroup(device, shared, rank)
 
 
@@ -146,7 +146,6 @@ class EmulatedGroup:
             self._device.owner,
             lambda: shared.num_done[rank] == shared.num_given[rank],
             lambda: [shared.given[rank][shared.num_done[rank]]],
-            self._device.look,
         )
 
     def _call(self, kind: PartKind, array: DeviceArray, root: int, stream: Stream) -> None:

@@ -1,6 +1,7 @@
 """What a session needs of the place where arrays are: the host's memory, or a device's."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from exec.runtime.device_step import bind_device_step
 from exec.runtime.kernels import Feed, KernelBinder
 from exec.runtime.step import bind_step
 from exec.runtime.turns import DeviceClock, HostClock, TurnClock
+from exec.runtime.watchdog import Watchdog
 from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Transport
 
@@ -87,6 +89,11 @@ class Backend(Protocol):
         """The device, None for the host."""
         ...
 
+    @property
+    def note(self) -> str:
+        """What the user may wonder about, or nothing."""
+        ...
+
     def description(self) -> dict[str, Any]:
         """Return what computes and what carries messages, for the record."""
         ...
@@ -126,6 +133,10 @@ class Backend(Protocol):
         """The bytes this rank has handed to the wire."""
         ...
 
+    def watched(self) -> AbstractContextManager[object]:
+        """Return what, while it is entered, ends this rank's waiting if another rank has failed."""
+        ...
+
     def close(self) -> None:
         """Give back the groups of ranks."""
         ...
@@ -137,6 +148,7 @@ class OnHost:
 
     transport: Transport
     device: None = None
+    note: str = ""
     _wire: Wire[Transport] = field(init=False)
     _feed: Feed = field(init=False)
 
@@ -184,6 +196,10 @@ class OnHost:
         """The bytes this rank has handed to the wire."""
         return self.transport.nbytes_sent
 
+    def watched(self) -> AbstractContextManager[object]:
+        """Return nothing: the host's transports see to it."""
+        return nullcontext()
+
     def close(self) -> None:
         """Give back the groups of ranks."""
         for group in self._wire.groups.values():
@@ -192,11 +208,15 @@ class OnHost:
 
 @dataclass(slots=True)
 class OnDevice:
-    """Arrays of a device, what a stream of it does with them, and messages between devices."""
+    """Arrays of a device, what a stream of it does with them, and messages between devices.
+
+    ``note`` is what the user may wonder about: why it is not NCCL that carries these.
+    """
 
     kind: DeviceKind
     device: Device
     transport: DeviceTransport
+    note: str = ""
     _stream: Stream = field(init=False)
     _wire: Wire[DeviceTransport] = field(init=False)
     _feed: DeviceFeed = field(init=False)
@@ -265,6 +285,10 @@ class OnDevice:
     def nbytes_sent(self) -> int:
         """The bytes this rank has handed to the wire."""
         return self.transport.nbytes_sent
+
+    def watched(self) -> AbstractContextManager[object]:
+        """Return the watchdog over the groups of devices."""
+        return Watchdog(self.transport) if self.transport.size > 1 else nullcontext()
 
     def close(self) -> None:
         """Give back the groups of ranks."""

@@ -19,7 +19,8 @@ from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.runtime.monitor import Usage
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
-from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
+from exec.runtime.session import TIMED_EVERY, Epoch, Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.utilisation import utilisation_line, utilisation_record
 from exec.transport.threads import THREADS
 

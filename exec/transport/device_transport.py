@@ -152,7 +152,10 @@ class DeviceTransport(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back this group; all of its ranks call it together."""
+        """Give back this group; all of its ranks call it together.
+
+        The transport of the host is given back too if this was split off another.
+        """
         ...
 
     def gather_objects(self, value: Value) -> list[Value]:
