@@ -103,7 +103,9 @@ def _warm_up(device: Device, kind: DeviceKind) -> None:
     if kind is DeviceKind.EMULATED:
         return
     stream = device.stream()
-    factor, product = (device.upload(np.ones((_WARM_SIDE, _WARM_SIDE), np.float32)) for _ in range(2))
+    factor, product = (
+        device.upload(np.ones((_WARM_SIDE, _WARM_SIDE), np.float32)) for _ in range(2)
+    )
     multiply = stream.bind_product(factor, factor, product)
     end_s = perf_counter() + _WARM_S
     while perf_counter() < end_s:

@@ -17,9 +17,9 @@ from exec.program.peers import Part
 from exec.workload import Workload
 from sim.balance import calibrated
 from sim.costs import Costs
-from sim.placement import placed
 from sim.forecast import Engine, Forecast, forecast
 from sim.memory import memory_nbytes
+from sim.placement import placed
 
 H100 = find_machine("h100-node")
 CASES = [
