@@ -38,7 +38,7 @@ app.command(import_measurements, name="import")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _FULL, _QUICK = (192, 0.25, 9), (56, 0.12, 3)  # rungs, seconds on each, passes over the disk
-_GPU_FULL, _GPU_QUICK, _EMULATED = (96, 0.6, 9), (40, 0.3, 3), (24, 0.02, 1)
+_GPU_FULL, _GPU_QUICK, _EMULATED = (96, 0.5, 9), (40, 0.3, 3), (24, 0.02, 1)
 _MESSAGES = {1: 0, 2: 22, 3: 33}  # sizes measured in a pass, by ranks
 _NEIGHBOUR_SHARE = 8  # one rung in so many is measured again with a busy neighbour
 
