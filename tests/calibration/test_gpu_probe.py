@@ -97,7 +97,7 @@ def test_devices_measure_exchanges_allreduces_and_overlap(kind: DeviceKind) -> N
     def probe(wire: Transport) -> list[Sample]:
         backend = open_backend(kind, wire)
         assert isinstance(backend, OnDevice)
-        return probe_device_messages(backend.transport, 0.001, lambda _: None)
+        return probe_device_messages(backend.transport, 0.001, lambda _: None, 1 << 10)
 
     told = run_threads(ranks, probe)
     assert all(each == told[0] for each in told)
