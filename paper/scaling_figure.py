@@ -51,7 +51,7 @@ def _panel(axes: Axes, rows: Sequence[Record], most: int) -> None:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0.85, most * 1.2)
-    axes.set_xlabel("ranks (grey: forecast only)")
+    axes.set_xlabel("ranks (grey: not calibrated)")
     axes.grid(visible=True, alpha=0.25)
 
 
