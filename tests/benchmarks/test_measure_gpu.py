@@ -62,6 +62,13 @@ def test_what_ended_well_is_done_again_only_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("three")
+def test_a_part_that_does_not_fit_into_the_time_is_left_for_the_next_call(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):  # the least part needs 0.3 s, beside what packing is left
+        measure_gpu.measure_gpu(out=tmp_path, device=DeviceKind.EMULATED, work=tmp_path / "work", limit_s=1)  # fmt: skip
+    assert set(ends(tmp_path).values()) == {"not begun"}
+
+
+@pytest.mark.usefixtures("three")
 def test_a_part_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="parts must be one of fails, endless, works, got 'work'"):
         measured(tmp_path, "work")
