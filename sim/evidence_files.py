@@ -86,7 +86,9 @@ def evidence_of(path: Path, machine: Machine | None) -> list[Evidence]:
     return found
 
 
-def _judge_plan(record: Record, machine: Machine, mesh: Mesh, times_s: Sequence[float]) -> Judged:
+def _judge_plan(
+    record: Record, machine: Machine, mesh: Mesh, times_s: Sequence[float], engine: Engine = Engine.SOLVE
+) -> Judged:  # fmt: skip
     """Return the case of a plan on one node; ``times_s`` are its measured time, the least and the most."""
     workload = Workload(parse_net(record["net"]), record["batch"])
     options = PlanOptions(
@@ -96,7 +98,7 @@ def _judge_plan(record: Record, machine: Machine, mesh: Mesh, times_s: Sequence[
         sync_batchnorm=record.get("sync_batchnorm", False),
     )  # fmt: skip
     answer = forecast(
-        machine, workload, mesh, options, ranks_per_node=mesh.world_size, engine=Engine.SOLVE
+        machine, workload, mesh, options, ranks_per_node=mesh.world_size, engine=engine
     )
     margin = 1.0 + INTERVAL_Z * answer.rel_sigma
     measured_s, low_s, high_s = times_s
@@ -108,11 +110,11 @@ def _judge_plan(record: Record, machine: Machine, mesh: Mesh, times_s: Sequence[
     )  # fmt: skip
 
 
-def judge_check(record: Record, machine: Machine) -> Judged:
+def judge_check(record: Record, machine: Machine, engine: Engine = Engine.SOLVE) -> Judged:
     """Return the case of a record of ``sim.check``."""
     mesh = mesh_of(Strategy(record["strategy"]), record["ranks"])
     times_s = [record[name] for name in ("measured_s", "measured_low_s", "measured_high_s")]
-    return _judge_plan(record, machine, mesh, times_s)
+    return _judge_plan(record, machine, mesh, times_s, engine)
 
 
 def judge_scaling(record: Record, machine: Machine) -> Judged:
