@@ -87,7 +87,7 @@ def scaling(
     if out is not None:
         known = {"kind": "machine", "machine": frozen.model_dump(mode="json", exclude_none=True)}
         write_records(out, [head, known, *records, *skipped])
-    screen = console(150)
+    screen = console(200)
     for text in scaling_table(head, records, skipped):
         screen.print(text, crop=False)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.scaling_cases import COUNTS, cases, why_not
+from benchmarks.scaling_table import scaling_table
 from exec.plan.strategy import Strategy
 from exec.train import app as trainer
 from paper.results import MACHINE_FILE, read_records
@@ -68,3 +69,16 @@ def test_a_machine_that_has_seen_more_ranks_may_not_forecast_them(mpiexec: str) 
     done = run_process([*SCRIPT, "--machine", str(seen)], PYTHONPATH=".")
     assert done.returncode == 2
     assert "machine must be calibrated on at most 2 ranks, got" in done.stderr
+
+
+def test_the_table_tells_what_was_skipped_once_for_each_reason() -> None:
+    head = {"cpu": "a CPU", "cores": 2, "physical_cores": 2, "blas": "b", "load_average": 0.1, "bound": {}}  # fmt: skip
+    skipped = [
+        {"net": case.net, "strategy": case.strategy, "ranks": case.ranks, "reason": why_not(case, 2)}
+        for case in cases((("8-4-4", 32),), 0) if case.ranks > 2 and case.strategy is Strategy.DATA
+    ]  # fmt: skip
+    told = [text for text in scaling_table(head, [], skipped) if isinstance(text, str)]
+    assert told[1:] == ["skipped, ranks must be at most the 2 cores: 8-4-4 data on 4, 8, 16"]
+    assert any(
+        "warning" in str(text) for text in scaling_table(head | {"load_average": 2.0}, [], [])
+    )
