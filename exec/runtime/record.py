@@ -52,7 +52,15 @@ def _details(plan: TrainingPlan) -> str:
     servers = f", {options.servers} of the ranks serving" if options.strategy in SERVERS else ""
     stages = f", stages from {', '.join(stage_names(plan))}" if plan.mesh.pp > 1 else ""
     slow = "".join(f", rank {rank} {factor:g} times slower" for rank, factor in plan.slowness)
-    return every + servers + stages + ", independent starts" * plan.has_independent_starts + slow
+    starts = ", independent starts" * plan.has_independent_starts
+    return every + servers + stages + starts + slow + _padding(plan)
+
+
+def _padding(plan: TrainingPlan) -> str:
+    if plan.pacing is None:
+        return ""
+    noise = f" with noise {plan.pacing.noise}" if plan.pacing.noise else ""
+    return f", ops padded to {plan.pacing.pace.multiple:g} times their time{noise}"
 
 
 def stage_names(plan: TrainingPlan) -> list[str]:
@@ -119,6 +127,12 @@ def training_record(
         "independent_starts": plan.has_independent_starts,
         "servers": plan.options.servers if strategy in SERVERS else None,
         "slow": {str(rank): factor for rank, factor in plan.slowness},
+        "padded": plan.pacing
+        and {
+            "multiple": plan.pacing.pace.multiple,
+            "source": plan.pacing.pace.source,
+            "noise": plan.pacing.noise and str(plan.pacing.noise),
+        },
         "staleness": staleness_record(arrivals[-1]) if arrivals else None,
         "step_time_s": step_time_s,
         "step_time_p10_s": fast_s,

@@ -25,6 +25,8 @@ from exec.runtime.backend import AnyLoss, AnyStep, Backend, Turn
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue
 from exec.runtime.opening import open_backend
+from exec.runtime.pace import Pacing
+from exec.runtime.pacer import Pacer
 from exec.runtime.report import check_memory, compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
 from exec.runtime.step_times import mean_step_times_s
@@ -43,7 +45,7 @@ class TrainingPlan:
     """What to train and how to share it; ``seed`` gives weights and the order of samples.
 
     With ``has_independent_starts`` every replica draws weights of its own. ``slowness`` is by how
-    much each rank named in it is slowed down. ``replayed`` are the arrivals of an earlier run, by
+    much each rank named in it is slowed down; with a ``pacing`` ops take the times that it gives. ``replayed`` are the arrivals of an earlier run, by
     server, that this one is to take its messages in. With ``is_tf32`` a GPU may round the factors
     of float32 products.
     """
@@ -59,6 +61,7 @@ class TrainingPlan:
     slowness: tuple[tuple[int, float], ...] = ()
     replayed: tuple[tuple[int, ...], ...] = ()
     is_tf32: bool = False
+    pacing: Pacing | None = None
 
     @property
     def device(self) -> DeviceKind:
@@ -160,6 +163,10 @@ class Session:
         )
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
         self.backend.connect(programs)
+        self._slowness = dict(plan.slowness).get(transport.rank, 1.0)
+        self._pacer = (
+            Pacer(plan.pacing, plan.seed, transport.rank, self._slowness) if plan.pacing else None
+        )
         self.arrivals: list[int] = []
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
@@ -195,7 +202,7 @@ class Session:
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         turn = Turn(
             role.samples, samples // max(program.tickets, 1), starts, images, together, queue,
-            plan.learning_rate, plan.momentum, dict(plan.slowness).get(rank, 1.0),
+            plan.learning_rate, plan.momentum, self._slowness, self._pacer,
         )  # fmt: skip
         return _Bound(program, role, *self.backend.bind(program, self.buffers, turn), queue)
 
