@@ -19,7 +19,9 @@ class Pacer:
 
     Deadlines of compute ops add up from the beginning of the turn, or from the end of the last
     wait, so that late awakenings do not. The sums of received numbers, which are no work of the
-    compute lane, have deadlines of their own; neither slowness nor noise is on them.
+    compute lane, have deadlines of their own; neither slowness nor noise is on them. In turns
+    that were to compute for ``padded_s`` in all, waits and ends came ``late_s`` after their deadline:
+    the cores were too few.
     """
 
     pacing: Pacing
@@ -27,6 +29,8 @@ class Pacer:
     rank: int
     slowness: float = 1.0
     turns: int = 0
+    padded_s: float = 0.0
+    late_s: float = 0.0
     _factor: float = 1.0
     _deadline_s: float = field(default=0.0)
 
@@ -38,6 +42,10 @@ class Pacer:
         self.turns += 1
         self._deadline_s = perf_counter()
 
+    def end(self) -> None:
+        """Note how late the last deadline was met."""
+        self.late_s += max(0.0, perf_counter() - self._deadline_s)
+
     def compute(self, op: Compute, call: Call) -> Call:
         """Return ``call``, which does ``op``, made to last until its deadline."""
         time_s = self.pacing.pace.time_s(op.kernel, op.shape)
@@ -45,6 +53,7 @@ class Pacer:
         def padded() -> None:
             call()
             self._deadline_s += time_s * self._factor
+            self.padded_s += time_s * self._factor
             sleep_until(self._deadline_s)
 
         return padded
@@ -53,6 +62,7 @@ class Pacer:
         """Return ``call``, which waits, such that the next op begins when it returns."""
 
         def wait() -> None:
+            self.end()
             call()
             self._deadline_s = perf_counter()
 
@@ -69,9 +79,9 @@ class Pacer:
                 return step
 
     def paced_calls(self, calls: Sequence[Call], are_waits: Sequence[bool]) -> list[Call]:
-        """Return the ``calls`` of a turn, begun, and resumed behind each wait."""
+        """Return the ``calls`` of a turn, begun and ended, and resumed behind each wait."""
         resumed = [self.waited(call) if is_wait else call for call, is_wait in zip(calls, are_waits, strict=True)]  # fmt: skip
-        return [self.begin, *resumed]
+        return [self.begin, *resumed, self.end]
 
 
 @dataclass(slots=True)

@@ -23,6 +23,9 @@ from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
 from exec.runtime.utilisation import utilisation_line, utilisation_record
 from exec.transport.threads import THREADS
 
+TOO_LATE = 0.02
+"""The share by which padded ops may take longer before the user is told."""
+
 
 def device_line(plan: TrainingPlan, description: dict[str, Any]) -> str:
     """Return what computes and what carries messages, if that is not the host alone."""
@@ -101,6 +104,7 @@ def training_record(
     arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
     sent_nbytes = sum(wire.gather_objects(session.nbytes_sent))
     step_time_s = statistics.median(times) if times else None
+    late_shares = wire.gather_objects(session.late_share)
     slow_s, fast_s = (float(np.percentile(times, each)) if times else None for each in (90, 10))
     return {
         "strategy": strategy,
@@ -127,12 +131,7 @@ def training_record(
         "independent_starts": plan.has_independent_starts,
         "servers": plan.options.servers if strategy in SERVERS else None,
         "slow": {str(rank): factor for rank, factor in plan.slowness},
-        "padded": plan.pacing
-        and {
-            "multiple": plan.pacing.pace.multiple,
-            "source": plan.pacing.pace.source,
-            "noise": plan.pacing.noise and str(plan.pacing.noise),
-        },
+        "padded": _padded(plan, late_shares),
         "staleness": staleness_record(arrivals[-1]) if arrivals else None,
         "step_time_s": step_time_s,
         "step_time_p10_s": fast_s,
@@ -160,6 +159,18 @@ def training_record(
             "transport": wire.library,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
+    }
+
+
+def _padded(plan: TrainingPlan, late_shares: Sequence[float]) -> dict[str, Any] | None:
+    """Return how ops were padded, and by what share a rank's took longer than they were given."""
+    if (pacing := plan.pacing) is None:
+        return None
+    return {
+        "multiple": pacing.pace.multiple,
+        "source": pacing.pace.source,
+        "noise": None if pacing.noise is None else str(pacing.noise),
+        "late_share": max(late_shares),
     }
 
 
@@ -196,6 +207,11 @@ def _times(record: dict[str, Any]) -> str:
         head += (
             f"staleness of {sum(stale['counts'].values()):,} gradients: mean {stale['mean']:.2f}, median "
             f"{stale['median']}, one in ten at least {stale['p90']}, most {stale['max']}\n"
+        )
+    if (padded := record["padded"]) is not None and padded["late_share"] > TOO_LATE:
+        head += (
+            f"note: a rank computed {padded['late_share']:.0%} longer than its ops were padded to; use a "
+            f"larger multiple or fewer ranks\n"
         )
     parts = record["timed_step"]
     if parts is None:

@@ -347,6 +347,11 @@ class Session:
         bound.held_s += held_s
 
     @property
+    def late_share(self) -> float:
+        """By what share padded compute took longer than it was given."""
+        return self._pacer.late_s / (self._pacer.padded_s or 1.0) if self._pacer else 0.0
+
+    @property
     def num_timed(self) -> int:
         """How many turns were done with a clock around every op."""
         return sum(bound.num_timed for bound in self._bound)

@@ -90,7 +90,7 @@ def bind_step(
     calls, names = bind_lanes(ops, lane, wire.locks, compute, comm.wait_sent)
     if pacer:
         calls = pacer.paced_calls(calls, [name.startswith(WAITING) for name in names])
-        names = ["begin", *names]
+        names = ["begin", *names, "end"]
     return Step(calls, names, lane)
 
 

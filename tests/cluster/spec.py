@@ -8,7 +8,7 @@ from typing import Any
 from exec.errors import UsageError
 from exec.workload import positive
 
-MAX_HOSTS, BURST_NBYTES = 64, 16_384
+MAX_HOSTS, BURST_NBYTES = 64, 8_192
 CALM_BITS_PER_S = 800_000_000
 """The sum of all hosts' rates beyond which two cores no longer keep up (README.md)."""
 
