@@ -30,6 +30,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Accumulate, Algorithm, Compute, Kernel, Scale, Shape
 from exec.program.program import Program
 from exec.workload import Workload, positive
+from sim.costs import Costs
 
 app = make_app("python -m sim.pace", "Write how long a training's padded ops are to take.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -183,14 +184,12 @@ def pace_of(
 
     The format is that of :mod:`exec.runtime.pace`.
     """
-    assert machine.compute is not None
-    caches = machine.compute.cache_nbytes
+    costs = Costs(machine, mesh, 1)
     times_s: dict[str, dict[str, float]] = defaultdict(dict)
     segments = plan_epoch(workload, mesh, options, num_samples)
     for program in {id(each.program): expand(each.program) for each in segments}.values():
         for kernel, shape in _shapes(program):
-            time_s = machine.kernel_model(kernel).time_s(kernel, shape, 1, caches)
-            times_s[kernel][str(shape)] = time_s
+            times_s[kernel][str(shape)] = costs.kernel_s(kernel, shape, held_nbytes=0)
     return {"format": "stepcast-pace-1", "multiple": multiple, "source": machine.name, "times_s": times_s}  # fmt: skip
 
 

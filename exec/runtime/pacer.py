@@ -20,8 +20,8 @@ class Pacer:
     Deadlines of compute ops add up from the beginning of the turn, or from the end of the last
     wait, so that late awakenings do not. The sums of received numbers, which are no work of the
     compute lane, have deadlines of their own; neither slowness nor noise is on them. In turns
-    that were to compute for ``padded_s`` in all, waits and ends came ``late_s`` after their deadline:
-    the cores were too few.
+    that took ``turns_s`` in all, waits and ends came ``late_s`` after the deadline before them: the
+    cores were too few.
     """
 
     pacing: Pacing
@@ -29,9 +29,10 @@ class Pacer:
     rank: int
     slowness: float = 1.0
     turns: int = 0
-    padded_s: float = 0.0
+    turns_s: float = 0.0
     late_s: float = 0.0
     _factor: float = 1.0
+    _began_s: float = field(default=0.0)
     _deadline_s: float = field(default=0.0)
 
     def begin(self) -> None:
@@ -40,9 +41,14 @@ class Pacer:
         drawn = noise.factor(self.seed, self.rank, self.turns) if noise else 1.0
         self._factor = self.slowness * drawn
         self.turns += 1
-        self._deadline_s = perf_counter()
+        self._began_s = self._deadline_s = perf_counter()
 
     def end(self) -> None:
+        """End a turn."""
+        self._note()
+        self.turns_s += perf_counter() - self._began_s
+
+    def _note(self) -> None:
         """Note how late the last deadline was met."""
         self.late_s += max(0.0, perf_counter() - self._deadline_s)
 
@@ -53,7 +59,6 @@ class Pacer:
         def padded() -> None:
             call()
             self._deadline_s += time_s * self._factor
-            self.padded_s += time_s * self._factor
             sleep_until(self._deadline_s)
 
         return padded
@@ -62,7 +67,7 @@ class Pacer:
         """Return ``call``, which waits, such that the next op begins when it returns."""
 
         def wait() -> None:
-            self.end()
+            self._note()
             call()
             self._deadline_s = perf_counter()
 

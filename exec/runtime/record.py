@@ -24,7 +24,7 @@ from exec.runtime.utilisation import utilisation_line, utilisation_record
 from exec.transport.threads import THREADS
 
 TOO_LATE = 0.02
-"""The share by which padded ops may take longer before the user is told."""
+"""The share of a rank's time by which padded ops may be late before the user is told."""
 
 
 def device_line(plan: TrainingPlan, description: dict[str, Any]) -> str:
@@ -163,7 +163,7 @@ def training_record(
 
 
 def _padded(plan: TrainingPlan, late_shares: Sequence[float]) -> dict[str, Any] | None:
-    """Return how ops were padded, and by what share a rank's took longer than they were given."""
+    """Return how ops were padded, and the largest share of a rank's time by which they were late."""
     if (pacing := plan.pacing) is None:
         return None
     return {
@@ -210,8 +210,8 @@ def _times(record: dict[str, Any]) -> str:
         )
     if (padded := record["padded"]) is not None and padded["late_share"] > TOO_LATE:
         head += (
-            f"note: a rank computed {padded['late_share']:.0%} longer than its ops were padded to; use a "
-            f"larger multiple or fewer ranks\n"
+            f"note: of a rank's time {padded['late_share']:.0%} is compute beyond what its ops were padded to; "
+            f"use a larger multiple or fewer ranks\n"
         )
     parts = record["timed_step"]
     if parts is None:

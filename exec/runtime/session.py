@@ -348,8 +348,8 @@ class Session:
 
     @property
     def late_share(self) -> float:
-        """By what share padded compute took longer than it was given."""
-        return self._pacer.late_s / (self._pacer.padded_s or 1.0) if self._pacer else 0.0
+        """The share of its turns by which padded compute took longer than it was given."""
+        return self._pacer.late_s / (self._pacer.turns_s or 1.0) if self._pacer else 0.0
 
     @property
     def num_timed(self) -> int:
