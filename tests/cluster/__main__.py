@@ -1,7 +1,6 @@
 """A cluster on one machine: ``python -m tests.cluster up``, ``run -- COMMAND``, ``down``."""
 
 import json
-import signal
 import sys
 from typing import Annotated
 
@@ -129,10 +128,6 @@ def down(*, name: str | None = None, all: Flag = False) -> None:
         console().print(f"rig {each} is down" if was_there else f"rig {each} was not up")
 
 
-def _terminate(*_: object) -> None:
-    sys.exit(128 + signal.SIGTERM)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)  # so that what is under way is cleaned up
+    rig.end_in_order()
     run_app(app)

@@ -185,4 +185,5 @@ def _calibrate(path: Path, bits_per_s: int, ranks_per_host: int) -> None:
 
 
 if __name__ == "__main__":
+    rig.end_in_order()
     run_app(app)

@@ -163,4 +163,5 @@ def _line(record: Record) -> str:
 
 
 if __name__ == "__main__":
+    rig.end_in_order()
     run_app(app)

@@ -51,11 +51,22 @@ def across(wire: Transport, nbytes: int) -> None:
         wire.send(reply, wire.rank - half, 1).Wait()
 
 
+def swap(wire: Transport, nbytes: int) -> None:
+    """Exchange between each rank of the first half and its like of the second, all at once."""
+    out, into = np.zeros(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
+    other = (wire.rank + wire.size // 2) % wire.size
+    received = wire.receive(into, other, 1)
+    sent = wire.send(out, other, 1)
+    received.Wait()
+    sent.Wait()
+
+
 PATTERNS: dict[str, Callable[[Transport, int], None]] = {
     "ping": ping,
     "exchange": exchange,
     "ring": ring,
     "across": across,
+    "swap": swap,
 }
 
 

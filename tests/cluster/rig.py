@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from tests.cluster.namespaces import (
     namespaces,
     queues,
 )
-from tests.cluster.spec import Spec, read_spec
+from tests.cluster.spec import MTU, Spec, read_spec
 
 MPI_ENVIRONMENT = {
     # Without it UCX finds shared memory between namespaces.
@@ -205,6 +206,16 @@ def traffic(name: str) -> list[Traffic]:
     ]
 
 
+def end_in_order() -> None:
+    """Let what ends this process from outside be an exception, after which rigs are taken down."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
 def status(name: str) -> dict[str, object]:
     """Return the rig ``name`` and its traffic, as JSON can hold them."""
     return {"name": name, **spec_of(name).record(), "traffic": [asdict(each) for each in traffic(name)]}  # fmt: skip
@@ -229,12 +240,12 @@ def _make(spec: Spec, name: str) -> None:
         line
         for host in hosts
         for line in (
-            f"link add port{host} type veth peer name eth0 netns {_host(name, host)}",
+            f"link add port{host} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {_host(name, host)}",
             f"link set port{host} master br{spec.rack_of(host)} up",
         )
     ]
     if spec.racks == 2:
-        links += ["link add up0 type veth peer name up1", "link set up0 master br0 up", "link set up1 master br1 up"]  # fmt: skip
+        links += [f"link add up0 mtu {MTU} type veth peer name up1 mtu {MTU}", "link set up0 master br0 up", "link set up1 master br1 up"]  # fmt: skip
     ask("veth pairs (CONFIG_VETH)", in_switch, links)
     shaped = [_shaping(f"port{host}", spec.rate_of(host), spec) for host in hosts]
     if spec.uplink_bits_per_s is not None:
@@ -248,10 +259,17 @@ def _make(spec: Spec, name: str) -> None:
         ask("TCP settings of a namespace", ["ip", "netns", "exec", own, "sh", "-c", _TCP_SETTINGS])
 
 
-# A connection that paused goes on as it was, and a new one knows nothing of those before it.
-_TCP_SETTINGS = (
-    "cd /proc/sys/net/ipv4 && echo 0 > tcp_slow_start_after_idle && echo 1 > tcp_no_metrics_save"
-)
+# A connection that paused goes on as it was, and a new one knows nothing of those before it. What
+# it has under way fills a link some ten times over and no more, so that those which share a link do
+# not wait for each other's queues.
+_WINDOW_NBYTES = 1 << 17
+_TCP_SETTINGS = " && ".join((
+    "cd /proc/sys/net/ipv4",
+    "echo 0 > tcp_slow_start_after_idle",
+    "echo 1 > tcp_no_metrics_save",
+    f"echo 4096 65536 {_WINDOW_NBYTES} > tcp_rmem",
+    f"echo 4096 65536 {_WINDOW_NBYTES} > tcp_wmem",
+))  # fmt: skip
 
 
 def _shape(namespace: str, lines: Sequence[str]) -> None:

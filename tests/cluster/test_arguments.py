@@ -33,7 +33,7 @@ BAD = {
     "odd racks": (("up", "--hosts", 3, "--racks", 2, "--uplink", "1gbit"), "racks must be 1 or 2 and divide the 3 hosts, got 2"),
     "no uplink": (("up", "--racks", 2), "uplink and 2 racks must be given together"),
     "no racks": (("up", "--uplink", "1gbit"), "uplink and 2 racks must be given together"),
-    "burst": (("up", "--burst", 100), "burst must be 2000 bytes (more than a packet) to 16 MiB, got 100"),
+    "burst": (("up", "--burst", 100), "burst must be 10000 bytes (more than a packet) to 16 MiB, got 100"),
     "name": (("up", "--name", "a b"), "name must be 1 to 20 small letters and digits, got 'a b'"),
     "both": (("down", "--all", "--name", "x"), "name and all must not both be given"),
     "timeout": (("run", "--timeout-s", 0, "--", "true"), "timeout-s must be"),
@@ -64,7 +64,7 @@ def test_without_root_or_tools_one_message_says_so() -> None:
 
 
 def test_a_rig_is_read_as_it_was_written() -> None:
-    spec = Spec(4, 10**8, 2, ((1, 10**7), (3, 10**6)), 2, 5 * 10**7, 4096)
+    spec = Spec(4, 10**8, 2, ((1, 10**7), (3, 10**6)), 2, 5 * 10**7, 12_000)
     assert read_spec(json.loads(json.dumps(spec.record()))) == spec
     assert [spec.rack_of(host) for host in range(4)] == [0, 0, 1, 1]
     assert [spec.rate_of(host) for host in range(4)] == [10**8, 10**7, 10**8, 10**6]
