@@ -33,9 +33,11 @@ from tests.cluster.namespaces import (
 from tests.cluster.spec import MTU, Spec, read_spec
 
 MPI_ENVIRONMENT = {
-    # Without it UCX finds shared memory between namespaces.
-    "UCX_TLS": "tcp,self",
-    "UCX_NET_DEVICES": "eth0",
+    # Not UCX: it finds shared memory between namespaces, and over TCP it often does the two
+    # directions of a large exchange one after the other.
+    "MPIR_CVAR_CH4_NETMOD": "ofi",
+    "FI_PROVIDER": "tcp",
+    "FI_TCP_IFACE": "eth0",
     # Ranks that wait give their core to others, asleep for some 50 us at a time.
     "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1",
     "MPIR_CVAR_POLLS_BEFORE_YIELD": "10",
