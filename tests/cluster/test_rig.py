@@ -54,7 +54,8 @@ def fastest_s(name: str, pattern: str, nbytes: int) -> float:
 
 def test_up_run_down_leaves_nothing_behind(name: str) -> None:
     assert cli("up", "--hosts", 3, "--ranks-per-host", 2, "--name", name).returncode == 0
-    asked = "import socket; print(socket.gethostname(), socket.gethostbyname('node2'), flush=True)"
+    # One write a line, lest those of several ranks mix.
+    asked = "import os, socket; os.write(1, f'{socket.gethostname()} {socket.gethostbyname(\"node2\")}\\n'.encode())"
     done = cli("run", "--name", name, "--", "python", "-c", asked)
     assert done.returncode == 0, done.stderr
     expected = sorted(f"node{host} 10.77.0.3" for host in range(3) for _ in range(2))
