@@ -38,6 +38,7 @@ from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
 from exec.runtime.opening import backend_of
 from exec.runtime.outputs import Files, save_model, write_files
+from exec.runtime.pace import Pacing, parse_noise, read_pace
 from exec.runtime.placement import placed
 from exec.runtime.record import device_line, headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
@@ -86,6 +87,8 @@ def train(
     independent_starts: Flag = False,
     servers: int = 1,
     slow: tuple[str, ...] = (),
+    pace: Path | None = None,
+    noise: str | None = None,
     arrivals: Path | None = None,
     replay: Path | None = None,
     batch: int | None = None,
@@ -170,6 +173,10 @@ def train(
         How many ranks, the first, serve parameters (server, async_server).
     slow
         Slow a rank down, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
+    pace
+        Pad every compute op to the time that this file gives it, asleep (python -m sim.pace).
+    noise
+        Noise on those times, by rank and step, as lognormal:0.1 or exponential:0.1.
     arrivals
         Write here in which order the servers of async_server took their messages.
     replay
@@ -263,6 +270,12 @@ def train(
         raise UsageError("tf32 needs --device gpu, got cpu")
     if slow and device is not DeviceKind.CPU:
         raise UsageError(f"slow needs --device cpu, got {device}: only the host can be slowed down")
+    if pace is not None and device is not DeviceKind.CPU:
+        raise UsageError(f"pace needs --device cpu, got {device}: only the host can be padded")
+    if noise is not None and pace is None:
+        raise UsageError("noise needs --pace: it is on the times that are given")
+    parsed_noise = None if noise is None else parse_noise(noise)
+    pacing = None if pace is None else Pacing(read_pace(pace), parsed_noise)
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
@@ -289,7 +302,7 @@ def train(
         raise UsageError("resume and arrivals must not both be given; the order would lack its beginning")  # fmt: skip
     replayed = () if replay is None else read_arrivals(replay, options.servers, mesh.world_size)
     plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed,
-                        independent_starts, parse_slow(slow, world_size), replayed, tf32)  # fmt: skip
+                        independent_starts, parse_slow(slow, world_size), replayed, tf32, pacing)  # fmt: skip
     source = Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     files = Files(

@@ -23,6 +23,7 @@ from exec.runtime.comm import Queue, Wire
 from exec.runtime.device_kernels import DeviceKernelBinder
 from exec.runtime.device_step import bind_device_step
 from exec.runtime.kernels import Feed, KernelBinder
+from exec.runtime.pacer import Pacer
 from exec.runtime.step import bind_step
 from exec.runtime.turns import DeviceClock, HostClock, TurnClock
 from exec.runtime.watchdog import Watchdog
@@ -79,6 +80,7 @@ class Turn:
     learning_rate: float
     momentum: float
     slowness: float = 1.0
+    pacer: Pacer | None = None
 
 
 class Backend(Protocol):
@@ -177,7 +179,9 @@ class OnHost:
             buffers, self._feed, turn.learning_rate, turn.momentum, turn.samples,
             turn.sample_starts, turn.image_starts, turn.shared_rows,
         )  # fmt: skip
-        step = bind_step(program, self._wire, buffers, binder, turn.queue, turn.slowness)
+        step = bind_step(
+            program, self._wire, buffers, binder, turn.queue, turn.slowness, turn.pacer
+        )
         return step, binder.losses
 
     def clock(self) -> TurnClock:

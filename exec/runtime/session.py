@@ -22,6 +22,7 @@ from exec.runtime.backend import AnyLoss, AnyStep, Backend, Turn
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue
 from exec.runtime.opening import backend_of
+from exec.runtime.pacer import Pacer
 from exec.runtime.report import check_memory, compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
 from exec.runtime.step_times import mean_step_times_s
@@ -129,6 +130,10 @@ class Session:
         )
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
         self.backend.connect(programs)
+        self._slowness = dict(plan.slowness).get(transport.rank, 1.0)
+        self._pacer = (
+            Pacer(plan.pacing, plan.seed, transport.rank, self._slowness) if plan.pacing else None
+        )
         self.arrivals: list[int] = []
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
@@ -164,7 +169,7 @@ class Session:
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         turn = Turn(
             role.samples, samples // max(program.tickets, 1), starts, images, together, queue,
-            plan.learning_rate, plan.momentum, dict(plan.slowness).get(rank, 1.0),
+            plan.learning_rate, plan.momentum, self._slowness, self._pacer,
         )  # fmt: skip
         return _Bound(program, role, *self.backend.bind(program, self.buffers, turn), queue)
 
@@ -315,6 +320,11 @@ class Session:
         computed_s, held_s = compute_and_held_s(self.spans[known:])
         bound.computed_s += computed_s
         bound.held_s += held_s
+
+    @property
+    def late_share(self) -> float:
+        """The share of its turns by which padded compute took longer than it was given."""
+        return self._pacer.late_s / (self._pacer.turns_s or 1.0) if self._pacer else 0.0
 
     @property
     def num_timed(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from exec.device.kind import DeviceKind
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
+from exec.runtime.pace import Pacing
 from exec.workload import Workload
 
 
@@ -15,7 +16,7 @@ class TrainingPlan:
     With ``has_independent_starts`` every replica draws weights of its own. ``slowness`` is by how
     much each rank named in it is slowed down. ``replayed`` are the arrivals of an earlier run, by
     server, that this one is to take its messages in. With ``is_tf32`` a GPU may round the factors
-    of float32 products.
+    of float32 products. With a ``pacing`` ops take the times that it gives.
     """
 
     workload: Workload
@@ -29,6 +30,7 @@ class TrainingPlan:
     slowness: tuple[tuple[int, float], ...] = ()
     replayed: tuple[tuple[int, ...], ...] = ()
     is_tf32: bool = False
+    pacing: Pacing | None = None
 
     @property
     def device(self) -> DeviceKind:
