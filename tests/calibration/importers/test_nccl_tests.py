@@ -51,7 +51,7 @@ ROWS = (row(1024, 30.0, 1.75), row(4096, 32.5, 1.75))
 def test_a_new_table_is_read_as_it_was_printed(tmp_path: Path) -> None:
     first, second = read(tmp_path, table(*ROWS))
     assert first == Measured(
-        Operation.ALLREDUCE, 8, 1, 1024, 30e-6, 0.03e9, 0.06e9, 30e-6, f"{tmp_path}/log.txt, line 16"
+        Operation.ALLREDUCE, 8, 1, 1024, 30e-6, f"{tmp_path}/log.txt, line 16", 0.03e9, 0.06e9, 30e-6
     )  # fmt: skip
     assert (second.nbytes, second.time_s) == (4096, 32.5e-6)
 
@@ -161,7 +161,7 @@ def test_json_that_is_cut_or_wrong_is_refused(text: str, message: str, tmp_path:
 
 
 def measured(operation: Operation, ranks: int, nodes: int, time_s: float, nbytes: int) -> Measured:
-    return Measured(operation, ranks, nodes, nbytes, time_s, 0.0, 0.0, time_s, "made up")
+    return Measured(operation, ranks, nodes, nbytes, time_s, "made up")
 
 
 def test_links_invert_what_was_measured() -> None:
