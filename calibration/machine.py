@@ -15,7 +15,9 @@ from calibration.collective_model import CollectiveModel
 from calibration.features import LATER, features, features_missing
 from calibration.importers.measured import Operation
 from calibration.processor import CPU, Processor
-from calibration.section import NonNegative, Positive, Range, Section, Share
+from calibration.section import NonNegative, Section, Share
+from calibration.section import Positive as Positive
+from calibration.section import Range as Range
 from calibration.section import Tier as Tier
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError

@@ -98,9 +98,9 @@ def _columns(
     options = {"op": "--op", "ranks": "--ranks", "nodes": "--nodes, --ranks-per-node or --tier"}
     for quantity in (*_NAMES, "time"):
         if quantity not in found and not given.get(quantity):
-            names = " or ".join(_NAMES.get(quantity, tuple(_TIMES)))
+            wanted = " or ".join(_NAMES.get(quantity, tuple(_TIMES)))
             hint = f"; add it or give {options[quantity]}" if quantity in options else ""
-            refuse(place, f"the table must have a column {names}, got {', '.join(header)}{hint}")
+            refuse(place, f"the table must have a column {wanted}, got {', '.join(header)}{hint}")
     return found
 
 
