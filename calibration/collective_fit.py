@@ -20,7 +20,7 @@ will.
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -154,7 +154,7 @@ def _ranges(operation: Operation, series: Sequence[Series]) -> tuple[SizeRange, 
     num_ranks = len({each.ranks for each in series})
     least = 2 if len(sizes) > 3 else len(sizes)
 
-    @lru_cache(maxsize=None)
+    @cache
     def fitted(first: int, last: int) -> tuple[tuple[float, Fitted], ...]:
         rows = [(n, p, t) for n in sizes[first:last] for p, t in points[n]]
         # Forms that nothing tells apart are one.

@@ -26,9 +26,12 @@ from calibration.section import NonNegative, Positive, Range, Section, Tier
 
 BEYOND_SIGMA = 0.1
 """Assumed for each doubling of bytes beyond the sizes that were measured."""
-NEARER = 0.5
-"""What a size misses that lies between two neighbours, of what they would miss of each other: it is
-half as far from them, which leaves a quarter of an error of curvature and all of one of chance."""
+NEARER = 0.4
+"""What a size misses that lies between two others, of what each of those missed when left out: it is
+half as far from its neighbours, which leaves a quarter of an error of curvature and all of one of
+chance. Chosen between the two; the share of held-out values inside intervals is reported."""
+MAD_TO_SIGMA = 1.4826
+"""A standard deviation over the median of absolute values, of a normal distribution."""
 LEAST_SIGMA = 0.01
 """The least uncertainty of anything: that of measuring again."""
 INTERVAL_Z = 1.645  # 90 % of a normal distribution
@@ -85,7 +88,7 @@ class Series(Section):
         place = bisect_left(sizes, nbytes)
         if place < len(sizes) and sizes[place] == nbytes:
             return times[place], LEAST_SIGMA
-        floor = math.hypot(LEAST_SIGMA, sorted(self.missed)[len(self.missed) // 2] / 2.0)
+        floor = math.hypot(LEAST_SIGMA, MAD_TO_SIGMA * sorted(self.missed)[len(self.missed) // 2])
         if 0 < place < len(sizes):
             share = (nbytes - sizes[place - 1]) / (sizes[place] - sizes[place - 1])
             time_s = times[place - 1] + share * (times[place] - times[place - 1])
@@ -172,7 +175,9 @@ class CollectiveModel(Section):
         nearest = min(near, key=lambda s: (abs(math.log(s.ranks / ranks)), -s.ranks))
         time_s, sigma = nearest.at(nbytes)
         latency_s, transfer_s, ratio, spread = self._grown(model, nearest.ranks, ranks, nbytes)
-        doublings = max(0.0, math.log2(ranks / model.ranks.high), math.log2(model.ranks.low / ranks))
+        doublings = max(
+            0.0, math.log2(ranks / model.ranks.high), math.log2(model.ranks.low / ranks)
+        )
         total_s = time_s * ratio
         share = latency_s / (latency_s + transfer_s) if latency_s + transfer_s else 1.0
         return Estimate(

@@ -16,9 +16,9 @@ from calibration.features import LATER, features, features_missing
 from calibration.importers.measured import Operation
 from calibration.processor import CPU, Processor
 from calibration.section import NonNegative, Section, Share
-from calibration.section import Positive as Positive
-from calibration.section import Range as Range
-from calibration.section import Tier as Tier
+from calibration.section import Positive as Positive  # noqa: PLC0414  # others know these three from here
+from calibration.section import Range as Range  # noqa: PLC0414
+from calibration.section import Tier as Tier  # noqa: PLC0414
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
@@ -209,10 +209,10 @@ class Machine(Section):
     description: str
     provenance: dict[str, str]
     compute: Compute | None = None
-    copies: dict[CopyDirection, Curve] = {}
-    links: dict[Tier, Link] = {}
+    copies: dict[CopyDirection, Curve] = Field(default_factory=dict)
+    links: dict[Tier, Link] = Field(default_factory=dict)
     storage: Storage | None = None
-    collectives: dict[Operation, CollectiveModel] = {}
+    collectives: dict[Operation, CollectiveModel] = Field(default_factory=dict)
     overlap_share: Share = 0.0
 
     def kernel_model(self, kernel: Kernel) -> KernelModel:

@@ -76,7 +76,9 @@ class Workload:
     def node_flops(self, node: int) -> int:
         """Return the flops of ``node``, forward and backward, for one sample."""
         network, each = self.network, self.network.nodes[node]
-        if isinstance(each.module, Profiled):  # nobody knows; times are as good to compare layers by
+        if isinstance(
+            each.module, Profiled
+        ):  # nobody knows; times are as good to compare layers by
             return each.module.forward_ps[1] + each.module.backward_ps[1]
         value = each.inputs[0]
         shape = self.shape(node, 1, network.shape(value)[0], each.shape[0])

@@ -221,13 +221,20 @@ class Costs:
         if found.is_extrapolated:
             self.extrapolated.add(f"{kind} of {ranks} ranks on {nodes} nodes: {nbytes} bytes")
         sharers = max(sharers for _, _, sharers in tiers)
-        staging_s = max(self._staging_s(self.machine.links[tier], nbytes) if tier in self.machine.links else 0.0 for tier, _, _ in tiers)
+        staging_s = max(
+            self._staging_s(self.machine.links[tier], nbytes) if tier in self.machine.links else 0.0
+            for tier, _, _ in tiers
+        )
         return found.latency_s + found.transfer_s * sharers + staging_s
 
-    def _estimate(self, operation: Operation, ranks: int, nodes: int, nbytes: int) -> Estimate | None:
+    def _estimate(
+        self, operation: Operation, ranks: int, nodes: int, nbytes: int
+    ) -> Estimate | None:
         key = (operation, ranks, nodes, nbytes)
         if key not in self._estimates:
-            self._estimates[key] = collective_estimate(self.machine, operation, ranks, nodes, nbytes)
+            self._estimates[key] = collective_estimate(
+                self.machine, operation, ranks, nodes, nbytes
+            )
         return self._estimates[key]
 
     def together_s(self, parts_s: dict[Tier, tuple[float, float]]) -> float:

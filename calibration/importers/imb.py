@@ -72,6 +72,7 @@ class _Reader:
     decimals: Decimals = field(default_factory=Decimals)
     last: int = -1
     num_rows: int = 0
+    sizes: dict[str, set[int]] = field(default_factory=dict)  # of the tables of this run
     units: set[float] = field(default_factory=lambda: set(_UNITS))
     passed_over: Counter[str] = field(default_factory=Counter)
 
@@ -92,15 +93,23 @@ class _Reader:
                 refuse(place, "groups that run at once cannot be read; run IMB without -multi")
             elif _END.match(line):
                 self._end(place)
+                self._check_sizes(place)
                 has_end = True
             elif self.benchmark and tokens[:1] in (["#bytes"], ["#repetitions"]):
+                if "#repetitions" not in tokens or len(set(tokens)) != len(tokens):
+                    refuse(
+                        place,
+                        f"a table must have a column #repetitions and others once, got {line}",
+                    )
                 self.columns, self.decimals, self.last, self.num_rows = tokens, Decimals(), -1, 0
             elif self.columns and _is_row(tokens):
                 yield from self._row(tokens, place)
         if not has_tables:
             raise MachineError(f"{self.name} must have a table of IMB, got none")
         if not has_end:
-            refuse(place, "IMB must end with 'All processes entering MPI_Finalize'; was the log cut?")
+            refuse(
+                place, "IMB must end with 'All processes entering MPI_Finalize'; was the log cut?"
+            )
 
     def _row(self, tokens: Sequence[str], place: str) -> Iterator[Measured]:
         if len(tokens) != len(self.columns):
@@ -116,6 +125,8 @@ class _Reader:
             refuse(place, f"#repetitions must be at least 1, got {cells['#repetitions']:.0f}")
         self.last = nbytes
         self.num_rows += 1
+        if "#bytes" in cells:
+            self.sizes.setdefault(f"{self.benchmark} of {self.ranks}", set()).add(nbytes)
         kind = _KINDS.get(self.benchmark)
         if kind is None:
             self.passed_over[f"IMB {self.benchmark}"] += 1
@@ -161,6 +172,17 @@ class _Reader:
         if not agreeing:
             refuse(place, f"Mbytes/sec must be {bytes_per_us:.2f} or, in MiB, {bytes_per_us * 1e6 / 2**20:.2f} as above, got {printed}")  # fmt: skip
         self.units = agreeing
+
+    def _check_sizes(self, place: str) -> None:
+        """Hold that no table lacks a size that others of its run have: its line would be lost."""
+        everywhere = set[int]().union(*self.sizes.values())
+        for table, own in self.sizes.items():
+            lost = {size for size in everywhere - own if min(own) < size < max(own)}
+            # Sums are of whole numbers, so they begin with the empty one and then with four bytes.
+            lost -= {1, 2} if 0 in own else set()
+            if lost:
+                refuse(place, f"the table of {table} ranks must have a row of {min(lost)} bytes as others do; was a line cut out?")  # fmt: skip
+        self.sizes = {}
 
     def _end(self, place: str) -> None:
         if self.benchmark and not self.num_rows:

@@ -55,7 +55,10 @@ def _link(tier: Tier, measured: Sequence[Measured], source: str) -> Link | None:
 
 def _implied(curve: Curve, how: str) -> Curve:
     return curve.model_copy(
-        update={"rel_sigma": max(curve.rel_sigma, IMPLIED_SIGMA), "source": f"{curve.source}; {how}"}  # fmt: skip
+        update={
+            "rel_sigma": max(curve.rel_sigma, IMPLIED_SIGMA),
+            "source": f"{curve.source}; {how}",
+        }  # fmt: skip
     )
 
 

@@ -108,8 +108,8 @@ class _Reader:
             refuse(place, f"a row must have {len(self.columns)} columns, got {len(tokens)}: {' '.join(tokens)}")  # fmt: skip
         cells = dict(zip(self.columns, tokens, strict=True))
         self.num_rows += 1
-        size = int(cells["Size"]) if "Size" in cells and cells["Size"].isdigit() else 0
-        if "Size" in cells and not cells["Size"].isdigit():
+        size = int(cells["Size"]) if "Size" in cells and cells["Size"].isdecimal() else 0
+        if "Size" in cells and not cells["Size"].isdecimal():
             refuse(place, f"Size must be a whole number, got {cells['Size']}")
         if self.last and size != 2 * self.last:
             refuse(place, f"sizes must double from row to row, got {size} after {self.last}; was a line cut out?")  # fmt: skip

@@ -14,7 +14,7 @@ from calibration.importers.cells import refuse
 from calibration.importers.measured import Layout, Measured, Operation
 from exec.errors import MachineError
 
-_TIMES = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
+_TIMES = {"time_s": 1.0, "time_ms": 1e3, "time_us": 1e6}
 _NAMES = {
     "op": ("op", "operation", "collective"),
     "ranks": ("ranks", "gpus", "processes"),
@@ -128,7 +128,7 @@ def _row(
         refuse(place, f"nodes must be at most the {ranks} ranks, got {nodes}")
     cell = row[columns["time"]]
     try:
-        time_s = float(cell) * _TIMES[columns["time"]]
+        time_s = float(cell) / _TIMES[columns["time"]]
     except ValueError:
         refuse(place, f"{columns['time']} must be a number, got {cell or 'nothing'}")
     if not 0 < time_s < math.inf:

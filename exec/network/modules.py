@@ -90,5 +90,7 @@ class Profiled:
     backward_ps: tuple[int, int]
 
 
-Module = Linear | Conv2d | BatchNorm2d | ReLU | Sigmoid | MaxPool | AvgPool | Flatten | Add | Profiled
+Module = (
+    Linear | Conv2d | BatchNorm2d | ReLU | Sigmoid | MaxPool | AvgPool | Flatten | Add | Profiled
+)
 Weighted = Linear | Conv2d

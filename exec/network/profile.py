@@ -58,8 +58,7 @@ def read_profile(path: Path, batch: int | None = None) -> Network:
     if names[0] != names[-1]:
         raise UsageError(f"profile {path} must have the same layers for both batches")
     layers = [
-        _profiled(batches, rows)
-        for rows in zip(*(by_batch[each] for each in batches), strict=True)
+        _profiled(batches, rows) for rows in zip(*(by_batch[each] for each in batches), strict=True)
     ]
     return _chain(path.name, _merged(list(zip(names[0], layers, strict=True)), f"profile {path}"))
 

@@ -7,7 +7,17 @@ gradients of a stage share a few buffers, each used again as soon as its gradien
 
 from dataclasses import dataclass
 
-from exec.network.modules import Add, AvgPool, BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sigmoid, Profiled
+from exec.network.modules import (
+    Add,
+    AvgPool,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    Linear,
+    Profiled,
+    ReLU,
+    Sigmoid,
+)
 from exec.network.network import Network
 
 STAGE_INPUT, EXCHANGED = -2, -3

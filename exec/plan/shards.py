@@ -107,7 +107,11 @@ def shards_of(
             biases = height * (module.has_bias and (kind is not Split.ROW or tp_rank == 0))
         elif isinstance(module, Profiled):
             is_split = kind is not Split.FULL
-            weights = split_size(module.num_parameters, tp, tp_rank) if is_split else module.num_parameters
+            weights = (
+                split_size(module.num_parameters, tp, tp_rank)
+                if is_split
+                else module.num_parameters
+            )
         elif isinstance(module, BatchNorm2d):
             weights = biases = height
             stats = 2 * height

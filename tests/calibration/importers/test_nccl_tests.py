@@ -173,12 +173,11 @@ def test_links_invert_what_was_measured() -> None:
         assert library_allreduce_s(n, 8, link.allreduce) == pytest.approx(30e-6 + 1.75 * n / 4e11, rel=1e-3)  # fmt: skip
     alpha_s, beta = link.message.at(1 << 20)
     assert (alpha_s, beta) == pytest.approx((3e-6, 1 / 3e11), rel=1e-3)
-    with pytest.raises(MachineError, match="needs measurements of sendrecv or all_gather"):
-        links_of(found[:9], "made up")
-    with pytest.raises(MachineError, match="needs measurements of all_reduce"):
-        links_of(found[9:], "made up")
-    with pytest.raises(MachineError, match="got 16 ranks on 2 nodes"):
-        links_of([measured(Operation.ALLREDUCE, 16, 2, 1e-3, 8)], "made up")
+    sums, messages = links_of(found[:9], "made up")[Tier.NODE], links_of(found[9:], "made up")[Tier.NODE]  # fmt: skip
+    assert sums.message.source == "made up; messages implied by its all-reduce"
+    assert messages.allreduce.source == "made up; all-reduce implied by its messages"
+    assert (sums.allreduce, messages.message) == (link.allreduce, link.message)
+    assert links_of([measured(Operation.ALLREDUCE, 16, 2, 1e-3, 8)], "made up") == {}
 
 
 def test_the_command_line_prints_what_it_read_and_writes_a_machine(tmp_path: Path) -> None:
