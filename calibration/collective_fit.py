@@ -21,6 +21,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -179,7 +180,7 @@ def _ranges(operation: Operation, series: Sequence[Series]) -> tuple[SizeRange, 
             up_to_nbytes=_LAST if last == len(sizes) else max(math.sqrt(sizes[last - 1] * sizes[last]), 1.0),
             fitted=_weighed(fitted(first, last)),
         )
-        for first, last in zip(cuts, cuts[1:], strict=False)
+        for first, last in pairwise(cuts)
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def _implied(curve: Curve, how: str) -> Curve:
         update={
             "rel_sigma": max(curve.rel_sigma, IMPLIED_SIGMA),
             "source": f"{curve.source}; {how}",
-        }  # fmt: skip
+        }
     )
 
 

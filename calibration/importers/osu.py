@@ -148,12 +148,17 @@ class _Reader:
     def _streamed_s(
         self, cells: dict[str, str], size: int, operation: Operation, place: str
     ) -> float:
-        for unit, factor in _BYTES.items():
-            for name in (f"Bandwidth ({unit})", f"Bandwidth({unit})", unit):
-                if name in cells:
-                    rate = positive_number(self.decimals.number(cells[name], name, place), name, place)  # fmt: skip
-                    return size * (2 if operation is Operation.DUPLEX_STREAM else 1) / (rate * factor)  # fmt: skip
-        refuse(place, f"a table of {self.title} must have a bandwidth in {', '.join(_BYTES)}, got {', '.join(self.columns)}")  # fmt: skip
+        rates = {
+            name: factor
+            for unit, factor in _BYTES.items()
+            for name in (f"Bandwidth ({unit})", f"Bandwidth({unit})", unit)
+            if name in cells
+        }
+        if not rates:
+            refuse(place, f"a table of {self.title} must have a bandwidth in {', '.join(_BYTES)}, got {', '.join(self.columns)}")  # fmt: skip
+        name, factor = next(iter(rates.items()))
+        rate = positive_number(self.decimals.number(cells[name], name, place), name, place)
+        return size * (2 if operation is Operation.DUPLEX_STREAM else 1) / (rate * factor)
 
     def _layout(self, kind: _Kind, place: str) -> tuple[int, int]:
         ranks = 2 if kind.is_pair else self.launched.ranks or self.given.ranks

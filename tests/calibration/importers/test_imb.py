@@ -55,7 +55,7 @@ def test_a_bandwidth_may_be_in_megabytes_or_mebibytes_but_not_in_both() -> None:
     assert [each.time_s for each in read(mebi)] == [each.time_s for each in read(WHOLE)]
     mixed = WHOLE.replace("10000.00\n      4000000", "9536.74\n      4000000")
     with pytest.raises(
-        MachineError, match="line 9: Mbytes/sec must be 10000.00 or, in MiB, 9536.74"
+        MachineError, match=r"line 9: Mbytes/sec must be 10000.00 or, in MiB, 9536.74"
     ):
         read(mixed)
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_whole_is_refused_by_its_line(old: str, new: str, me
 
 
 def test_it_must_be_known_over_how_many_nodes() -> None:
-    with pytest.raises(MachineError, match="line 7: IMB does not say on how many nodes .* --tier"):
+    with pytest.raises(MachineError, match=r"line 7: IMB does not say on how many nodes .* --tier"):
         read_imb(WHOLE, "log")
     with pytest.raises(MachineError, match="log must have a table of IMB"):
         read(END)

@@ -1,6 +1,8 @@
 """A log with random damage either still parses, to values that it shows, or is refused by name."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,31 +48,35 @@ def shows(text: str, found: tuple[Measured, ...]) -> None:
         assert any(abs(a - number) <= 1e-9 * number for a in asked for number in numbers)
 
 
+@contextmanager
+def only_a_machine_error() -> Iterator[None]:
+    """Let a MachineError about the log pass, and nothing else."""
+    try:
+        yield
+    except MachineError as error:
+        if not str(error).startswith("log"):
+            raise
+
+
 @fuzz
 @given(damaged(OSU))
 def test_osu(text: str) -> None:
-    try:
+    with only_a_machine_error():
         shows(text, read_osu(text, "log", Layout(4, 2)).measured)
-    except MachineError as error:
-        assert str(error).startswith("log")
 
 
 @fuzz
 @given(damaged(WHOLE))
 def test_imb(text: str) -> None:
-    try:
+    with only_a_machine_error():
         shows(text, read_imb(text, "log", Layout(nodes=2)).measured)
-    except MachineError as error:
-        assert str(error).startswith("log")
 
 
 @fuzz
 @given(damaged(TABLE))
 def test_tables(text: str) -> None:
-    try:
+    with only_a_machine_error():
         shows(text, read_table(text, "log", Layout(nodes=2)).measured)
-    except MachineError as error:
-        assert str(error).startswith("log")
 
 
 @given(st.integers(0, len(WHOLE) - 2))

@@ -48,11 +48,11 @@ def test_a_pair_needs_no_ranks_but_nodes() -> None:
     assert [(each.ranks, each.nbytes, each.time_s) for each in read(LATENCY, Layout(nodes=1))] == [
         (2, 0, 1.00e-6), (2, 1, 1.02 / 1e6), (2, 2, 1.05 / 1e6)]  # fmt: skip
     with pytest.raises(
-        MachineError, match="log, line 3: OSU does not say on how many nodes .* --tier"
+        MachineError, match=r"log, line 3: OSU does not say on how many nodes .* --tier"
     ):
         read(LATENCY, Layout())
     with pytest.raises(
-        MachineError, match="log, line 4: OSU does not say on how many ranks .* --ranks"
+        MachineError, match=r"log, line 4: OSU does not say on how many ranks .* --ranks"
     ):
         read(ALLREDUCE, Layout(nodes=2))
 

@@ -70,7 +70,7 @@ def test_what_cannot_be_read_whole_is_refused_by_its_line(old: str, new: str, me
 
 
 def test_a_batch_must_be_known_and_there_must_be_layers(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="must have a column batch, .* or give --profile-batch"):
+    with pytest.raises(UsageError, match=r"must have a column batch, .* or give --profile-batch"):
         read(tmp_path, TABLE, None)
     with pytest.raises(UsageError, match="must have layers, got none"):
         read(tmp_path, TABLE.splitlines()[0])
@@ -88,7 +88,7 @@ def test_a_rate_is_one_layer() -> None:
     assert node.module.num_parameters == 25_600_000
     assert node.module.forward_ps[1] + node.module.backward_ps[1] == 10**10
     for wrong in ("many", "0", "-1", "1e6", "1.5"[:1] + "x"):
-        with pytest.raises(UsageError, match="parameters must be a number such as 25.6M"):
+        with pytest.raises(UsageError, match=r"parameters must be a number such as 25.6M"):
             parse_count(wrong)
     with pytest.raises(UsageError, match="samples-per-s must be finite and greater than 0"):
         rate_network(float("inf"), 1)
