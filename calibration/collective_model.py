@@ -15,6 +15,7 @@ measurements about as well.
 
 import math
 from bisect import bisect_left
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -160,6 +161,15 @@ class CollectiveModel(Section):
     tiers: dict[Tier, TierModel]
     is_pipelined: bool | None = None
     source: str
+
+    def beside(self, links: Collection[Tier]) -> "CollectiveModel | None":
+        """Return what it says beside ``links`` of another machine: nothing of their tiers.
+
+        What was measured over both tiers counts as the network's. None if nothing is left.
+        """
+        kept = tuple(each for each in self.series if (each.tier or Tier.NETWORK) not in links)
+        tiers = {tier: model for tier, model in self.tiers.items() if tier not in links}
+        return self.model_copy(update={"series": kept, "tiers": tiers}) if kept else None
 
     def measured(self, ranks: int, nodes: int) -> Series | None:
         """Return the series of exactly these ranks and nodes."""

@@ -230,6 +230,8 @@ class Machine(Section):
 
     def combined_with(self, other: "Machine") -> "Machine":
         """Return this machine with the parts that it lacks taken from ``other``."""
+        found = ((name, model.beside(self.links)) for name, model in other.collectives.items())
+        beside = {name: model for name, model in found if model is not None}
         return self.model_copy(
             update={
                 "name": f"{self.name}+{other.name}",
@@ -239,7 +241,7 @@ class Machine(Section):
                 "copies": self.copies if self.compute else other.copies,
                 "links": {**other.links, **self.links},
                 "storage": self.storage or other.storage,
-                "collectives": {**other.collectives, **self.collectives},
+                "collectives": {**beside, **self.collectives},
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,
             }
         )

@@ -63,10 +63,17 @@ def test_a_network_that_is_stated_goes_behind_the_node_that_was_measured() -> No
     assert step(on, 16, 8).step_time_s == pytest.approx(0.1 + TIMES_S[8] + 1e-5 + network_s, rel=1e-9)  # fmt: skip
 
 
-def test_groups_that_share_a_node_take_turns_on_its_link() -> None:
-    on = machine(measured(), {})
-    alone = forecast(on, Workload(rate_network(1000.0, PARAMETERS), 800), Mesh(8), ranks_per_node=1)
-    assert alone.breakdown.exposed_comm_s == pytest.approx(TIMES_S[8] + 1e-5, rel=1e-6)
+def test_a_machine_that_has_a_link_does_not_take_the_collectives_of_another_over_it() -> None:
+    own = Machine(
+        format="stepcast-machine-1", name="own", description="", provenance={},
+        links={Tier.NETWORK: stated_link(1e9, 1e-5)},
+    )  # fmt: skip
+    both = measured() + measured(nodes=1)
+    other = made_of(both, "made up", "made up")
+    series = own.combined_with(other).collectives[Operation.ALLREDUCE].series
+    assert {each.nodes for each in series} == {1}
+    assert own.combined_with(made_of(measured(), "made up", "made up")).collectives == {}
+    assert other.combined_with(own).collectives == other.collectives
 
 
 def test_the_command_line_fits_shows_and_forecasts_a_table(tmp_path: Path) -> None:
