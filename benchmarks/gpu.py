@@ -27,7 +27,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
-from gpu_cases import Case, Group, cases_of
+from gpu_cases import Case, Group, Rounding, cases_of
 from gpu_products import product_records
 from gpu_replay import replay_records
 from gpu_session import open_routed
@@ -66,7 +66,7 @@ class _Wanted:
 @app.default
 def gpu(
     *, device: DeviceKind = DeviceKind.GPU, groups: tuple[Group, ...] = (), rounds: int = 9,
-    tf32: tuple[bool, ...] = (False, True), max_autotune: Flag = False, limit_s: float = 3600.0,
+    tf32: Rounding = Rounding.BOTH, max_autotune: Flag = False, limit_s: float = 3600.0,
     quick: Flag = False, out: Path | None = None,
 ) -> None:  # fmt: skip
     """Compare the trainer with PyTorch on a GPU.
@@ -80,7 +80,7 @@ def gpu(
     rounds
         How often each contender takes its turn.
     tf32
-        With factors rounded to TF32 or not: true, false; both unless given.
+        Products of factors as they are (off), rounded to TF32 (on), or both.
     max_autotune
         Let torch.compile tune its products for all networks, which takes minutes; else for large.
     limit_s
@@ -105,7 +105,7 @@ def gpu(
     opened.close()
     wanted = _Wanted(
         device, cases_of(groups, is_quick=quick), not groups or Group.PRODUCTS in groups,
-        not groups or Group.REPLAY in groups, tf32, 2 if quick else rounds, quick,
+        not groups or Group.REPLAY in groups, tf32.choices, 2 if quick else rounds, quick,
         device is DeviceKind.GPU and _torch_sees_a_gpu(), max_autotune, began_s + limit_s,
     )  # fmt: skip
     head = provenance("torch", "triton", "cupy-cuda13x", "nvmath-python", "nvidia-cudnn-frontend") | {

@@ -21,6 +21,19 @@ class Group(StrEnum):
     REPLAY = "replay"
 
 
+class Rounding(StrEnum):
+    """Whether factors of products are rounded to TF32."""
+
+    OFF = "off"
+    ON = "on"
+    BOTH = "both"
+
+    @property
+    def choices(self) -> tuple[bool, ...]:
+        """What to measure, in turn."""
+        return {Rounding.OFF: (False,), Rounding.ON: (True,), Rounding.BOTH: (False, True)}[self]
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One network at one batch."""

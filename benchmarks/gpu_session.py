@@ -15,7 +15,8 @@ from exec.nn.backend import Indices
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.runtime.backend import OnDevice
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.staged import StagedTransport
 from exec.transport.threads import ThreadTransport, run_threads
 from exec.workload import Workload
@@ -53,13 +54,11 @@ class Ours:
 
         def body(transport: ThreadTransport) -> Session:
             device = open_routed(kind, is_tf32=is_tf32, route=route)
-            backend = OnDevice(kind, device, StagedTransport(transport, device))
+            wire = StagedTransport(transport, device)
+            backend = OnDevice(kind, device, wire, is_replayed=not is_enqueued)
             return Session(plan, dataset, transport, backend=backend)
 
-        session = run_threads(1, body)[0]
-        if is_enqueued:
-            _step(session).is_ordered = False
-        return cls(session)
+        return cls(run_threads(1, body)[0])
 
     @property
     def device(self) -> Device:
@@ -75,16 +74,12 @@ class Ours:
         batches as the samples have room for.
         """
         session, size = self.session, len(batches[0])
-        feed, step = session._feed, _step(session)  # noqa: SLF001
         at_once = max(1, len(session.dataset.train_labels) // size)
         orders = [np.concatenate(batches[i : i + at_once]) for i in range(0, len(batches), at_once)]
         session.synchronize()
         start_s = perf_counter()
         for order in orders:
-            feed.begin(order)
-            for place in range(0, len(order), size):
-                feed.take(place, place + size)
-                step.run()
+            session.do_steps(order)
         session.synchronize()
         return perf_counter() - start_s
 
@@ -97,7 +92,3 @@ class Ours:
         """Give back what the device holds."""
         self.session.close()
         self.device.close()
-
-
-def _step(session: Session):  # type: ignore[no-untyped-def]  # noqa: ANN202  # AnyStep has no is_ordered
-    return session._bound[0].step  # noqa: SLF001

@@ -28,7 +28,7 @@ Numbers = NDArray[np.float32]
 RATE = 0.01  # noise is not to be learnt by heart, nor to saturate units
 NUM_SAMPLES = 20_480
 MOST_NUMBERS = 1 << 27  # of all images together: half a GiB
-TURN_S, MIN_STEPS, MAX_STEPS = 0.05, 4, 2000
+TURN_S, MIN_STEPS, MAX_STEPS = 0.03, 4, 2000
 NUM_WARM, NUM_CHECKED = 4, 4
 MOVE_TOLERANCE, TF32_TOLERANCE, OWN_TOLERANCE = 1e-3, 0.05, 3.0
 """How far moves may differ, relatively: in float32, with TF32, and in terms of PyTorch's own spread."""

@@ -24,7 +24,7 @@ def gpu_tables(head: Record, records: Sequence[Record]) -> Iterator[str | Table]
 def _steps(records: Sequence[Record]) -> Table:
     """Return ms a step: ours, the whole epoch's, and the best of PyTorch's kinds."""
     kinds = ("eager", "graph", "compile")
-    table = _table(("net", "batch", "TF32", "Stepcast", "(rounds)", "epoch", *kinds, "best form",
+    table = _table(("net", "batch", "TF32", "Stepcast", "(rounds)", "TFLOP/s", "epoch", *kinds, "best form",
                     "speed / best", "speed / eager"), left=("net", "best form"))  # fmt: skip
     for record in records:
         times = record["step_s"]
@@ -33,7 +33,7 @@ def _steps(records: Sequence[Record]) -> Table:
                 for kind in kinds}  # fmt: skip
         table.add_row(
             record["net"], str(record["batch"]), _on(record), _ms(own["median"]),
-            f"{_ms(own['low'])}-{_ms(own['high'])}", _ms(times["epoch"]["median"]),
+            f"{_ms(own['low'])}-{_ms(own['high'])}", f"{record['flops'] / own['median'] / 1e12:.3g}", _ms(times["epoch"]["median"]),
             *(_ms(best[kind]) for kind in kinds), record["best"] or "",
             _ratio(record["speed_over_best"]), _ratio(record["speed_over_eager"]),
         )  # fmt: skip

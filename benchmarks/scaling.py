@@ -45,7 +45,7 @@ app = make_app("python benchmarks/scaling.py", "Scale over ranks, measured and f
 
 @app.default
 def scaling(
-    *, rounds: int = 5, most_ranks: int = 16, machine: Path | None = None, quick: Flag = False,
+    *, rounds: int = 5, most_ranks: int = 16, strategies: tuple[Strategy, ...] = (), machine: Path | None = None, quick: Flag = False,
     out: Path | None = None,
 ) -> None:  # fmt: skip
     """Scale over ranks, measured and forecast.
@@ -56,6 +56,8 @@ def scaling(
         How often each case is run.
     most_ranks
         Run on no more ranks than this.
+    strategies
+        Only these, and one rank.
     machine
         Forecast by this Machine file of this computer, calibrated on at most two ranks, instead of
         calibrating now.
@@ -74,16 +76,18 @@ def scaling(
     }  # fmt: skip
     frozen = _frozen(machine, is_quick=quick)
     chosen = [each for each in (cases(QUICK_NETS, 0) if quick else cases()) if each.ranks <= most_ranks]  # fmt: skip
+    if strategies:
+        chosen = [each for each in chosen if each.strategy in (Strategy.SERIAL, *strategies)]
     reasons = {each: why_not(each, num_cores()) for each in chosen}
     run = [each for each in chosen if reasons[each] is None]
     answers = {each: _forecast(frozen, each) for each in run}
-    times_s = _measured(answers, 1 if quick else rounds)
+    times_s = _measured(answers, *((1, 0.0) if quick else (rounds, RUN_S)))
     records = [_record(each, answers, times_s) for each in run]
     skipped = [_skipped(case, reason) for case, reason in reasons.items() if reason is not None]
     if out is not None:
         known = {"kind": "machine", "machine": frozen.model_dump(mode="json", exclude_none=True)}
         write_records(out, [head, known, *records, *skipped])
-    screen = console(150)
+    screen = console(200)
     for text in scaling_table(head, records, skipped):
         screen.print(text, crop=False)
 
@@ -109,21 +113,22 @@ def _forecast(machine: Machine, case: Case) -> Forecast:
     return forecast(machine, case.workload, case.mesh, options, ranks_per_node=case.ranks, engine=Engine.SOLVE)  # fmt: skip
 
 
-def _measured(answers: dict[Case, Forecast], rounds: int) -> dict[Case, list[float]]:
+def _measured(answers: dict[Case, Forecast], rounds: int, run_s: float) -> dict[Case, list[float]]:
     """Return the median step of each case in each round."""
     total, count = rounds * len(answers), iter(range(1, rounds * len(answers) + 1))
 
     def run(case: Case, answer: Forecast) -> float:
         _say(f"run {next(count)} of {total}: {case.net}, {case.strategy} on {case.ranks}")
-        return _step_time_s(case, answer)
+        return _step_time_s(case, answer, run_s)
 
     contenders = {case: lambda _, case=case, answer=answer: run(case, answer) for case, answer in answers.items()}  # fmt: skip
     return interleave(contenders, range(rounds))
 
 
-def _step_time_s(case: Case, answer: Forecast) -> float:
+def _step_time_s(case: Case, answer: Forecast, run_s: float) -> float:
+    """Return the trainer's median step, of a run of about ``run_s``."""
     expected_s, workload = answer.step_time_s, case.workload
-    steps = min(MOST_STEPS, max(LEAST_STEPS, int(RUN_S / expected_s)))
+    steps = min(MOST_STEPS, max(LEAST_STEPS, int(run_s / expected_s)))
     most = max(4, MOST_NUMBERS // workload.network.num_features // case.batch)
     per_epoch = min(steps, most)
     stages = ",".join(load.first_layer for load in answer.stages[1:])

@@ -80,5 +80,5 @@ def why_not(case: Case, num_cores: int) -> str | None:
     except StepcastError as error:
         return str(error)
     if case.ranks > num_cores:
-        return f"{case.ranks} ranks need as many cores, got {num_cores}"
+        return f"ranks must be at most the {num_cores} cores, got {case.ranks}"
     return None

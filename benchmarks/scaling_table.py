@@ -23,6 +23,8 @@ def scaling_table(
         f"{head['cpu']}, {head['cores']} cores ({head['physical_cores']} physical), {head['blas']}, load average "
         f"{head['load_average']}; ranks bound: {bound or 'none'}\n"
     )  # fmt: skip
+    if head["load_average"] is not None and head["load_average"] > head["cores"] / 4:
+        yield "warning: other work shares the cores; measure again on a quiet machine\n"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in _TEXT else "right", no_wrap=True)
@@ -38,11 +40,13 @@ def scaling_table(
             inside = sum(each["is_inside"] for each in chosen)
             yield (f"{label}: median error {statistics.median(errors):.1%}, {errors[0]:.1%} to {errors[-1]:.1%}; "
                    f"{inside} of {len(chosen)} inside their 90 % interval")  # fmt: skip
-    reasons: dict[str, list[str]] = defaultdict(list)
+    reasons: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for each in skipped:
-        reasons[each["reason"]].append(f"{each['net']} {each['strategy']} on {each['ranks']}")
-    for reason, what in reasons.items():
-        yield f"skipped: {', '.join(what)}: {reason}"
+        reason = each["reason"].split(", got")[0]
+        reasons[reason][f"{each['net']} {each['strategy']}"].append(str(each["ranks"]))
+    for reason, plans in reasons.items():
+        told = "; ".join(f"{plan} on {', '.join(ranks)}" for plan, ranks in plans.items())
+        yield f"skipped, {reason}: {told}"
 
 
 def _cells(record: Record) -> Iterator[str]:

@@ -17,7 +17,13 @@ from threadpoolctl import threadpool_limits
 from calibration.assemble import assemble
 from calibration.disk import SIZES, probe_storage
 from calibration.find import local_profile
-from calibration.gpu_messages import num_gpus_a_node, num_messages, probe_device_messages
+from calibration.gpu_messages import (
+    MOST_ELEMENTS,
+    MOST_EMULATED_ELEMENTS,
+    num_gpus_a_node,
+    num_messages,
+    probe_device_messages,
+)
 from calibration.gpu_probe import GPU_PASSES, NUM_SIZES, device_provenance, probe_gpu
 from calibration.importing import fit_tables, import_measurements
 from calibration.machine import Machine, read_machine, write_machine
@@ -41,7 +47,7 @@ app.command(show_machine, name="show")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _FULL, _QUICK = (192, 0.25, 9), (56, 0.12, 3)  # rungs, seconds on each, passes over the disk
-_GPU_FULL, _GPU_QUICK, _EMULATED = (96, 0.6, 9), (40, 0.3, 3), (24, 0.02, 1)
+_GPU_FULL, _GPU_QUICK, _EMULATED = (96, 0.5, 9), (40, 0.3, 3), (24, 0.02, 1)
 _MESSAGES = {1: 0, 2: 22, 3: 33}  # sizes measured in a pass, by ranks
 _NEIGHBOUR_SHARE = 8  # one rung in so many is measured again with a busy neighbour
 
@@ -193,7 +199,8 @@ def _measure_device(
             idle(wire)
             backend = open_backend(kind, wire, is_tf32=is_tf32)
             assert isinstance(backend, OnDevice)
-            found += probe_device_messages(backend.transport, seconds_each / 2, progress)
+            most = MOST_EMULATED_ELEMENTS if kind is DeviceKind.EMULATED else MOST_ELEMENTS
+            found += probe_device_messages(backend.transport, seconds_each / 2, progress, most)
             known |= {"gpus": str(num_gpus_a_node(backend.transport)), "wire": backend.transport.library}  # fmt: skip
     return known, found
 

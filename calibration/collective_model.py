@@ -171,6 +171,14 @@ class CollectiveModel(Section):
         tiers = {tier: model for tier, model in self.tiers.items() if tier not in links}
         return self.model_copy(update={"series": kept, "tiers": tiers}) if kept else None
 
+    def slower(self, factor: float) -> "CollectiveModel":
+        """Return it with all that was measured ``factor`` times as long."""
+        series = tuple(
+            each.model_copy(update={"times_s": tuple(factor * t for t in each.times_s)})
+            for each in self.series
+        )
+        return self.model_copy(update={"series": series})
+
     def measured(self, ranks: int, nodes: int) -> Series | None:
         """Return the series of exactly these ranks and nodes."""
         return next((s for s in self.series if (s.ranks, s.nodes) == (ranks, nodes)), None)

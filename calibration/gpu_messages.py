@@ -5,7 +5,7 @@ What is done in the order of streams (NCCL) is timed as it is trained with, repl
 
 import socket
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Literal
 
@@ -24,8 +24,8 @@ Kind = Literal["exchange", "allreduce"]
 _ELEMENTS = (1, 16, 128, 512, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 22, 1 << 24)
 _MOST_STAGED = 1 << 21
 _GRAPH_OPS = 10
-_OVERLAP_ELEMENTS, _PRODUCT_SIDE = 1 << 22, 1024
-_STAGED_OVERLAP_ELEMENTS, _STAGED_PRODUCT_SIDE = 1 << 18, 128
+_PRODUCT_SIDE, _SMALL_PRODUCT_SIDE = 1024, 64
+MOST_ELEMENTS, MOST_EMULATED_ELEMENTS = 1 << 24, 1 << 12
 
 
 def num_messages(ranks: int) -> int:
@@ -41,36 +41,39 @@ def num_gpus_a_node(wire: DeviceTransport) -> int:
 
 
 def probe_device_messages(
-    wire: DeviceTransport, seconds_each: float, progress: Progress
-) -> list[Sample]:
+    wire: DeviceTransport, seconds_each: float, progress: Progress, most_elements: int = MOST_ELEMENTS
+) -> list[Sample]:  # fmt: skip
     """Return exchanges and library all-reduces over each tier that the ranks of ``wire`` span.
 
-    All ranks must call it together; the samples are rank 0's.
+    Messages have up to ``most_elements``. All ranks must call it together; the samples are rank 0's.
     """
     hosts = wire.gather_objects(socket.gethostname())
+    most = most_elements if wire.is_ordered else min(most_elements, _MOST_STAGED)
+    sizes = [elements for elements in _ELEMENTS if elements <= most]
     found: list[Sample] = []
     for tier, pair in pairs_of(hosts).items():
         group = wire.split(int(wire.rank in pair))
         if wire.rank in pair:
+            group.prepare({(0, 1), (1, 0)})
             for _ in range(PASSES):
                 for kind in ("exchange", "allreduce"):
-                    found += _time_messages(group, kind, tier, seconds_each / PASSES, progress)
-            found.append(_time_overlap(group, tier, progress))
+                    found += _time_messages(
+                        group, kind, tier, sizes, seconds_each / PASSES, progress
+                    )
+            found.append(_time_overlap(group, tier, most // 4, progress))
         idle(wire.host)
     if wire.size > 2:
         tier = Tier.NETWORK if len(set(hosts)) > 1 else Tier.NODE
         for _ in range(PASSES):
-            found += _time_messages(wire, "allreduce", tier, seconds_each / PASSES, progress)
+            found += _time_messages(wire, "allreduce", tier, sizes, seconds_each / PASSES, progress)
     return wire.gather_objects(found)[0]
 
 
 def _time_messages(
-    wire: DeviceTransport, kind: Kind, tier: Tier, seconds: float, progress: Progress
-) -> list[Sample]:
+    wire: DeviceTransport, kind: Kind, tier: Tier, sizes: Sequence[int], seconds: float, progress: Progress
+) -> list[Sample]:  # fmt: skip
     found: list[Sample] = []
-    for elements in _ELEMENTS:
-        if not wire.is_ordered and elements > _MOST_STAGED:
-            break
+    for elements in sizes:
         progress(f"{kind} of {4 * elements} bytes between {wire.size} ranks")
         call = _exchange(wire, elements) if kind == "exchange" else _allreduce(wire, elements)
         time_s = statistics.median(_repeat_together(wire, call, seconds))
@@ -126,11 +129,13 @@ def _block_s(wire: DeviceTransport, run: Call, block: int) -> float:
     return (perf_counter() - start_s) / block
 
 
-def _time_overlap(wire: DeviceTransport, tier: Tier, progress: Progress) -> OverlapSample:
+def _time_overlap(
+    wire: DeviceTransport, tier: Tier, elements: int, progress: Progress
+) -> OverlapSample:
     """Let products go on for twice as long as an all-reduce takes, and see by how much both take longer."""
     progress("overlap of an all-reduce with compute")
     device, compute = wire.device, wire.device.stream()
-    elements, side = (_OVERLAP_ELEMENTS, _PRODUCT_SIDE) if wire.is_ordered else (_STAGED_OVERLAP_ELEMENTS, _STAGED_PRODUCT_SIDE)  # fmt: skip
+    side = _PRODUCT_SIDE if elements > MOST_EMULATED_ELEMENTS else _SMALL_PRODUCT_SIDE
     allreduce = _allreduce(wire, elements)
     factor, product = (device.upload(np.ones((side, side), np.float32)) for _ in range(2))
     multiply = compute.bind_product(factor, factor, product)

@@ -42,6 +42,7 @@ _LEARNING_RATE = 1e-4  # small, lest weights that learn from noise overflow
 _TIMED, _REPEATS, _NUM_LAUNCHES = 6, 8, 200
 _HELD_US = 100  # long enough for the host to enqueue what is timed
 _TRANSPOSED_ROWS = 64
+_WARM_SIDE, _WARM_S = 4096, 1.0
 
 
 def probe_gpu(
@@ -57,6 +58,7 @@ def probe_gpu(
         backend = open_backend(kind, wire, is_tf32=is_tf32)
         assert isinstance(backend, OnDevice)
         found: list[Sample] = []
+        _warm_up(backend.device, kind)
         for workload in ladder(num_rungs, bounds=bounds_for(kind)) * GPU_PASSES:
             progress(f"kernels of {workload.net}, batch {workload.global_batch}")
             found += _time_step(wire, backend, workload, seconds_each / GPU_PASSES, is_tf32=is_tf32)
@@ -94,6 +96,21 @@ def device_provenance(kind: DeviceKind, *, is_tf32: bool) -> dict[str, str]:
         }
     finally:
         device.close()
+
+
+def _warm_up(device: Device, kind: DeviceKind) -> None:
+    """Let a GPU multiply until its clock is the one that it works at."""
+    if kind is DeviceKind.EMULATED:
+        return
+    stream = device.stream()
+    factor, product = (
+        device.upload(np.ones((_WARM_SIDE, _WARM_SIDE), np.float32)) for _ in range(2)
+    )
+    multiply = stream.bind_product(factor, factor, product)
+    end_s = perf_counter() + _WARM_S
+    while perf_counter() < end_s:
+        multiply()
+        stream.synchronize()
 
 
 def _sizes(kind: DeviceKind) -> list[int]:

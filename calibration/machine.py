@@ -78,9 +78,8 @@ class Compute(Section):
     ``noise_rel_sigma`` is the spread of one rank's step time. ``kernels`` need not name every
     kernel: a Machine older than a kernel still answers for networks without it.
 
-    Where the ``device`` is a GPU, ``cores_per_node`` counts GPUs and ``memory_nbytes`` is that of
-    all of them; ``launch_s`` is what one more launch costs, ``is_tf32`` whether products round their
-    factors. Their outer cache is the memory itself.
+    Where the ``device`` is a GPU, ``cores_per_node`` counts GPUs, ``memory_nbytes`` is that of all
+    of them, and ``launch_s`` what one more launch costs.
     """
 
     device: DeviceKind = DeviceKind.CPU
@@ -104,7 +103,7 @@ class Compute(Section):
 
     @property
     def memory_nbytes_per_core(self) -> int:
-        """What each of ``cores_per_node`` has of the memory; only GPUs keep it to themselves."""
+        """What each of ``cores_per_node`` has of the memory."""
         return self.memory_nbytes // self.cores_per_node
 
     @model_validator(mode="after")
@@ -200,8 +199,8 @@ class Storage(Section):
 class Machine(Section):
     """One machine, or the parts of several put together.
 
-    ``copies`` are those of pinned memory, which messages of a GPU need over links that do not begin
-    at one. ``collectives`` are those that were measured for themselves.
+    ``copies`` of pinned memory are what a GPU's messages need over links that do not begin at one.
+    ``collectives`` are those that were measured for themselves.
     """
 
     format: Literal["stepcast-machine-1"]

@@ -20,7 +20,8 @@ from exec.program.ops import Compute, Kernel
 from exec.program.peers import split_size
 from exec.program.program import Program
 from exec.workload import Workload
-from sim.costs import Costs, placed
+from sim.costs import Costs
+from sim.placement import placed
 
 _ROUNDS = 3
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from calibration.collective_model import Estimate
@@ -11,30 +11,12 @@ from calibration.features import missed
 from calibration.importers.measured import Operation
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import CopyDirection, Curve, Link, Machine, Tier
-from exec.device.kind import DeviceKind
 from exec.errors import MachineError
-from exec.plan.options import PlanOptions
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
 from exec.program.program import Program
 from sim.collectives import library_parts_s, pipelined_allreduce_s
 from sim.fabric import Fabric
-
-
-def placed(options: PlanOptions, machine: Machine) -> PlanOptions:
-    """Return ``options`` for the device that ``machine`` computes on: arrays are laid out for it."""
-    device = machine.compute.device if machine.compute is not None else DeviceKind.CPU
-    return options if options.device is device else replace(options, device=device)
-
-
-def fits_memory(machine: Machine, mesh: Mesh, nbytes: int, ranks_per_node: int) -> bool:
-    """Say whether a node's ranks, of ``nbytes`` each, fit into its memory, or each GPU's into its own."""
-    compute = machine.compute
-    assert compute is not None
-    ranks = min(ranks_per_node, mesh.world_size)
-    if compute.device.has_streams:
-        return nbytes * -(-ranks // compute.cores_per_node) <= compute.memory_nbytes_per_core
-    return nbytes * ranks <= compute.memory_nbytes
 
 
 @dataclass(slots=True)

@@ -23,8 +23,9 @@ from exec.program.timeline import Span
 from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
-from sim.costs import Costs, fits_memory, placed
+from sim.costs import Costs
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
+from sim.placement import fits_memory, placed
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve

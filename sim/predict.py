@@ -31,7 +31,9 @@ from sim.choices import Choice, choices, node_counts
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
 from sim.profiled import profiled_machine
+from sim.sensitivity import sensitivity as effects_of
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
+from sim.table_effects import print_sensitivity
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -73,6 +75,7 @@ def predict(
     checkpoint_every: int | None = None,
     engine: Engine | None = None,
     memory: Flag = False,
+    sensitivity: Flag = False,
     plot: Path | None = None,
     trace: Path | None = None,
     json: Flag = False,
@@ -148,6 +151,9 @@ def predict(
         given, solve, and simulate where there is no closed form and the ranks are few enough.
     memory
         Print too what each plan's memory is for, and what it is under either schedule.
+    sensitivity
+        Print too what a tenth worse latency, bandwidth, kernel time or noise would cost the fastest
+        plan on the most nodes, and which of them do nothing to it.
     plot
         Draw speedup and step time into this SVG, PNG or PDF file.
     trace
@@ -244,13 +250,21 @@ def predict(
         from sim.plot import draw_forecast  # noqa: PLC0415  # matplotlib, only when asked for
 
         draw_forecast(plot, rows, serial, f"{net} on {found.name}")
+    largest = max(row.nodes for row in rows)
+    best = max((row for row in rows if row.nodes == largest), key=lambda row: row.samples_per_s)
+    effects = effects_of(found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node) if sensitivity else []  # fmt: skip
     took_s = perf_counter() - start_s
     if json:
-        print(json_format.dumps(forecast_record(found, workload_on(1).net, rows, serial, epoch_samples), allow_nan=False))  # fmt: skip
+        record = forecast_record(found, workload_on(1).net, rows, serial, epoch_samples)
+        if sensitivity:
+            record["sensitivity"] = {effect.knob: effect.ratio for effect in effects}
+        print(json_format.dumps(record, allow_nan=False))
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
         if memory:
             print_memory(console(TABLE_WIDTH), rows)
+        if sensitivity:
+            print_sensitivity(console(TABLE_WIDTH), best, effects)
         idle = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
         for name in sorted(set.intersection(*idle)):
             console().print(f"note: {name} changes nothing in any of these plans")

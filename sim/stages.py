@@ -19,7 +19,8 @@ from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
 from exec.workload import Workload, positive
 from sim.balance import StageLoad, calibrated, imbalance, stage_loads
-from sim.costs import Costs, placed
+from sim.costs import Costs
+from sim.placement import placed
 
 app = make_app("python -m sim.stages", "Cut a network into pipeline stages that take equally long.")
 Flag = Annotated[bool, Parameter(negative=())]

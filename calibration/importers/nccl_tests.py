@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,8 +19,9 @@ from exec.errors import MachineError
 _TAG = re.compile(r"^\s*(\[[\d,]+\]<\w+>:?|\d+:(?=\s*#))\s?")
 _DEVICE = re.compile(r"#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+\d+\s+on\s+(\S+)\s+device\b")
 _PROGRAM = re.compile(r"\b(" + "|".join(Operation) + r")_perf\b")
-_LIMITS = re.compile(r"#\s*nThread\b.*\bmaxBytes\s+(\d+)")
+_LIMITS = re.compile(r"#\s*nThread\b.*\bmaxBytes\s+(\d+)(?:\s+step:\s*(\d+)\((factor|bytes)\))?")
 _END = re.compile(r"#\s*(Out of bounds values|Avg bus bandwidth)\b")
+_LARGE = 1 << 16
 _ROUNDING = 0.006  # of a bandwidth that is printed with two decimals
 _TIME_ROUNDING = 0.01  # of a time that is printed with three digits at least
 
@@ -60,6 +62,7 @@ class _Reader:
     ranks: set[int] = field(default_factory=set)
     hosts: set[str] = field(default_factory=set)
     most_bytes: int | None = None
+    factor: int | None = None  # from one size to the next
     columns: list[str] = field(default_factory=list)
     rows: list[_Row] = field(default_factory=list)
     is_past: bool = False  # the run that is known has had its table
@@ -97,7 +100,8 @@ class _Reader:
         if self.is_past and (program is not None or limits is not None or device is not None):
             if program is not None and "concluded" in line:
                 return
-            self.operation, self.ranks, self.hosts, self.most_bytes = None, set(), set(), None
+            self.operation, self.ranks, self.hosts = None, set(), set()
+            self.most_bytes = self.factor = None
             self.is_past = False
         if device is not None:
             self.ranks.add(int(device[1]))
@@ -106,6 +110,7 @@ class _Reader:
             self.operation = Operation(program[1])
         if limits is not None:
             self.most_bytes = int(limits[1])
+            self.factor = int(limits[2]) if limits[3] == "factor" else None
 
     def _start(self, columns: list[str], place: str) -> None:
         for name in ("time", "algbw", "busbw"):
@@ -149,6 +154,10 @@ class _Reader:
         if not has_end and (self.most_bytes is None or last < self.most_bytes):
             until = "its last lines" if self.most_bytes is None else f"{self.most_bytes} bytes"
             _refuse(place, f"a table must go on to {until}, got an end after {last} bytes")
+        for before, after in pairwise(rows):
+            # Sizes are rounded to whole shares, which says little of large ones.
+            if self.factor and before.nbytes >= _LARGE and after.nbytes > 1.1 * self.factor * before.nbytes:  # fmt: skip
+                _refuse(after.place, f"a row of {self.factor * before.nbytes} bytes must come before, got {after.nbytes} after {before.nbytes}")  # fmt: skip
         if not self.ranks:
             _refuse(place, "a table must come after the list of its devices, got none")
         ranks = max(self.ranks) + 1

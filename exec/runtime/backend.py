@@ -210,13 +210,15 @@ class OnHost:
 class OnDevice:
     """Arrays of a device, what a stream of it does with them, and messages between devices.
 
-    ``note`` is what the user may wonder about: why it is not NCCL that carries these.
+    ``note`` is what the user may wonder about: why it is not NCCL that carries these. Steps are
+    replayed as graphs where they can be, unless ``is_replayed`` is false.
     """
 
     kind: DeviceKind
     device: Device
     transport: DeviceTransport
     note: str = ""
+    is_replayed: bool = True
     _stream: Stream = field(init=False)
     _wire: Wire[DeviceTransport] = field(init=False)
     _feed: DeviceFeed = field(init=False)
@@ -263,7 +265,9 @@ class OnDevice:
             turn.sample_starts, turn.image_starts, turn.shared_rows,
         )  # fmt: skip
         forward = advance(self._stream, self._feed.position, turn.rows)
-        step = bind_device_step(program, self._wire, binder, turn.queue, forward)
+        step = bind_device_step(
+            program, self._wire, binder, turn.queue, forward, is_replayed=self.is_replayed
+        )
         return step, binder.losses
 
     def clock(self) -> TurnClock:

@@ -48,6 +48,7 @@ class DeviceStep:
     entries: list[_Entry]
     is_ordered: bool
     lane: CommLane
+    is_replayed: bool = True
     _runs: int = 0
     _graph: Graph | None = None
 
@@ -56,7 +57,9 @@ class DeviceStep:
         if self._graph is not None:
             self._graph.launch(self.compute)
             return
-        if self.is_ordered and self._runs == 1:  # the first turn has loaded all that is called
+        if (
+            self.is_ordered and self.is_replayed and self._runs == 1
+        ):  # the first turn has loaded all that is called
             self._graph = self.compute.capture(self._enqueue)
             self._graph.launch(self.compute)
         else:
@@ -124,9 +127,13 @@ class _DeviceLane(CommLane):
 
 
 def bind_device_step(
-    program: Program, wire: Wire[DeviceTransport], binder: DeviceKernelBinder, queue: Queue, advance: Call
+    program: Program, wire: Wire[DeviceTransport], binder: DeviceKernelBinder, queue: Queue, advance: Call,
+    *, is_replayed: bool = True,
 ) -> DeviceStep:  # fmt: skip
-    """Return what this rank does of ``program`` in one turn; ``advance`` is done last."""
+    """Return what this rank does of ``program`` in one turn; ``advance`` is done last.
+
+    Unless ``is_replayed`` the host enqueues every op in every turn, and makes no graph.
+    """
     transport, compute = wire.transport, binder.stream
     ops = list(program.ops(transport.rank))
     comm = DeviceComm(wire, binder.buffers, transport.stream, queue)
@@ -137,7 +144,9 @@ def bind_device_step(
     else:
         entries, lane = _driven(transport.rank, ops, comm, binder, wire.locks)
     entries.append(_Entry(Lane.COMPUTE, "", advance))
-    return DeviceStep(transport.rank, compute, transport.stream, entries, is_ordered, lane)
+    return DeviceStep(
+        transport.rank, compute, transport.stream, entries, is_ordered, lane, is_replayed
+    )
 
 
 def _ordered(ops: Sequence[Op], comm: DeviceComm, binder: DeviceKernelBinder) -> list[_Entry]:

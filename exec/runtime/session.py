@@ -203,6 +203,14 @@ class Session:
         else:
             bound.step.run()
 
+    def do_steps(self, order: Indices) -> None:
+        """Train on full batches of the samples ``order``, one after the other; return when all are begun."""
+        size = self.plan.workload.global_batch
+        self._feed.begin(order)
+        for start in range(0, len(order) - size + 1, size):
+            self._feed.take(start, start + size)
+            self._bound[0].step.run()
+
     def run_epoch(
         self, epoch: int, progress: Callable[[int], None] = lambda _: None,
         between: Between = lambda _, __: 0.0, *, resumes: bool = False,

@@ -29,7 +29,8 @@ from exec.program.ops import Collective, CollectiveKind, Compute, Kernel
 from exec.program.peers import Part
 from exec.workload import Workload
 from sim.collectives import library_allreduce_s
-from sim.costs import Costs, fits_memory
+from sim.costs import Costs
+from sim.placement import fits_memory
 from tests.calibration.gpu_synthetic import PROVENANCE, SQUARE, rungs, samples_on
 
 NAMES = ["ethernet-cluster", "h100-node", "infiniband-cluster"]

@@ -16,9 +16,10 @@ from exec.program.ops import Algorithm, Collective, CollectiveKind
 from exec.program.peers import Part
 from exec.workload import Workload
 from sim.balance import calibrated
-from sim.costs import Costs, placed
+from sim.costs import Costs
 from sim.forecast import Engine, Forecast, forecast
 from sim.memory import memory_nbytes
+from sim.placement import placed
 
 H100 = find_machine("h100-node")
 CASES = [

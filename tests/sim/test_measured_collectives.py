@@ -15,6 +15,7 @@ from exec.program.mesh import Mesh
 from exec.workload import Workload
 from sim.forecast import Engine, Forecast, forecast
 from sim.profiled import profiled_machine
+from sim.sensitivity import sensitivity
 from tests.conftest import run_process
 
 PARAMETERS = 1_000_000
@@ -74,6 +75,15 @@ def test_a_machine_that_has_a_link_does_not_take_the_collectives_of_another_over
     assert {each.nodes for each in series} == {1}
     assert own.combined_with(made_of(measured(), "made up", "made up")).collectives == {}
     assert other.combined_with(own).collectives == other.collectives
+
+
+def test_a_forecast_reacts_to_the_collective_and_not_to_the_link_below_it() -> None:
+    workload = Workload(rate_network(1000.0, PARAMETERS), 800)
+    effects = sensitivity(machine(measured(), {}), workload, Mesh(8), PlanOptions(bucket_nbytes=1 << 40), 1)  # fmt: skip
+    ratios = {effect.knob: effect.ratio for effect in effects}
+    share = (TIMES_S[8] + 1e-5) / (0.1 + TIMES_S[8] + 1e-5)
+    assert ratios["time of all_reduce as it was measured"] == pytest.approx(1 + 0.1 * share, rel=1e-9)  # fmt: skip
+    assert ratios["transfer time of the all-reduce of tier network"] == 1.0
 
 
 def test_the_command_line_fits_shows_and_forecasts_a_table(tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ def test_what_cannot_be_read_whole_is_refused_by_its_line(damage, message, tmp_p
         read(tmp_path, damaged)
 
 
+def test_a_row_that_is_missing_in_the_middle_is_noticed(tmp_path: Path) -> None:
+    sizes = [1 << power for power in range(14, 22)]
+    rows = [row(nbytes, 30.0 + nbytes / 1e5, 1.75) for nbytes in sizes]
+    assert len(read(tmp_path, table(*rows))) == len(sizes)
+    beheaded = rows[5][25:]  # what is left of a line may not look like a row at all
+    for less in (rows[:5] + rows[6:], [*rows[:5], beheaded, *rows[6:]]):
+        with pytest.raises(MachineError, match=r"a row of 524288 bytes must come before, got 1048576"):  # fmt: skip
+            read(tmp_path, table(*less))
+
+
 def test_a_table_that_reached_its_last_size_needs_no_end(tmp_path: Path) -> None:
     assert len(read(tmp_path, table(*ROWS).replace(END, ""))) == 2
 
