@@ -25,10 +25,11 @@ from calibration.gpu_messages import (
     probe_device_messages,
 )
 from calibration.gpu_probe import GPU_PASSES, NUM_SIZES, device_provenance, probe_gpu
-from calibration.importing import import_measurements
+from calibration.importing import fit_tables, import_measurements
 from calibration.machine import Machine, read_machine, write_machine
 from calibration.probe import PASSES, idle, probe_kernels, probe_messages, probe_neighbour
 from calibration.samples import Sample, read_samples, write_samples
+from calibration.showing import show_machine
 from exec.cli import console, make_app, run_app
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError, UsageError
@@ -41,6 +42,8 @@ from exec.transport.protocol import Transport
 
 app = make_app("python -m calibration", "Measure what compute and messages cost on this machine.")
 app.command(import_measurements, name="import")
+app.command(fit_tables, name="fit")
+app.command(show_machine, name="show")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _FULL, _QUICK = (192, 0.25, 9), (56, 0.12, 3)  # rungs, seconds on each, passes over the disk

@@ -9,47 +9,24 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from calibration.collective_model import CollectiveModel
 from calibration.features import LATER, features, features_missing
+from calibration.importers.measured import Operation
 from calibration.processor import CPU, Processor
+from calibration.section import NonNegative, Section, Share
+from calibration.section import Positive as Positive  # noqa: PLC0414  # others know these three from here
+from calibration.section import Range as Range  # noqa: PLC0414
+from calibration.section import Tier as Tier  # noqa: PLC0414
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, hide_input_in_errors=False
-    )
-
-
-class Tier(StrEnum):
-    """Where two ranks meet."""
-
-    NODE = "node"
-    NETWORK = "network"
-
-
-class Range(_Section):
-    """The smallest and the largest value that was measured."""
-
-    low: NonNegative
-    high: NonNegative
-
-    def holds(self, value: float) -> bool:
-        """Say whether ``value`` was within what was measured."""
-        return self.low <= value <= self.high
-
-
 _ONE = Range(low=1, high=1)
 
 
-class KernelModel(_Section):
+class KernelModel(Section):
     """The time of one kernel: the sum of ``coefficients_s`` times the features of a shape.
 
     The features are those of :mod:`calibration.features`, the ranges those of the letters of
@@ -93,7 +70,7 @@ class KernelModel(_Section):
         )
 
 
-class Compute(_Section):
+class Compute(Section):
     """What one rank computes with, and what its neighbours on the node cost it.
 
     ``cache_nbytes`` are the working sets beyond which weights no longer stay in the inner and
@@ -142,7 +119,7 @@ class Compute(_Section):
         return self
 
 
-class Segment(_Section):
+class Segment(Section):
     """``alpha_s + beta_s_per_byte * n`` for messages of up to ``up_to_nbytes`` bytes."""
 
     up_to_nbytes: Positive
@@ -150,7 +127,7 @@ class Segment(_Section):
     beta_s_per_byte: NonNegative
 
 
-class Curve(_Section):
+class Curve(Section):
     """A time as a function of message size, piecewise linear: R. Hockney, "The communication
     challenge for MPP", Parallel Computing 20 (1994) 389-398, with a segment per protocol.
 
@@ -178,7 +155,7 @@ class Curve(_Section):
         return last.alpha_s, last.beta_s_per_byte
 
 
-class Link(_Section):
+class Link(Section):
     """What joins two ranks: messages, and the library's all-reduce between two of them.
 
     ``allreduce`` is fitted to two ranks, or to what more ranks imply for two (see
@@ -202,7 +179,7 @@ class CopyDirection(StrEnum):
     TO_HOST = "to_host"
 
 
-class Storage(_Section):
+class Storage(Section):
     """What a checkpoint costs: ``fixed_s + s_per_byte * n`` for the n bytes that a node writes.
 
     The ranks of a node are taken to share one disk, whatever they write to.
@@ -219,10 +196,11 @@ class Storage(_Section):
         return self.fixed_s + self.s_per_byte * nbytes
 
 
-class Machine(_Section):
+class Machine(Section):
     """One machine, or the parts of several put together.
 
     ``copies`` of pinned memory are what a GPU's messages need over links that do not begin at one.
+    ``collectives`` are those that were measured for themselves.
     """
 
     format: Literal["stepcast-machine-1"]
@@ -230,9 +208,10 @@ class Machine(_Section):
     description: str
     provenance: dict[str, str]
     compute: Compute | None = None
-    copies: dict[CopyDirection, Curve] = {}
-    links: dict[Tier, Link] = {}
+    copies: dict[CopyDirection, Curve] = Field(default_factory=dict)
+    links: dict[Tier, Link] = Field(default_factory=dict)
     storage: Storage | None = None
+    collectives: dict[Operation, CollectiveModel] = Field(default_factory=dict)
     overlap_share: Share = 0.0
 
     def kernel_model(self, kernel: Kernel) -> KernelModel:
@@ -250,6 +229,8 @@ class Machine(_Section):
 
     def combined_with(self, other: "Machine") -> "Machine":
         """Return this machine with the parts that it lacks taken from ``other``."""
+        found = ((name, model.beside(self.links)) for name, model in other.collectives.items())
+        beside = {name: model for name, model in found if model is not None}
         return self.model_copy(
             update={
                 "name": f"{self.name}+{other.name}",
@@ -259,6 +240,7 @@ class Machine(_Section):
                 "copies": self.copies if self.compute else other.copies,
                 "links": {**other.links, **self.links},
                 "storage": self.storage or other.storage,
+                "collectives": {**beside, **self.collectives},
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,
             }
         )

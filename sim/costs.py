@@ -1,10 +1,14 @@
 """Op costs: what one op of a program takes on a Machine. All that both engines share."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from calibration.collective_model import Estimate
+from calibration.collective_tiers import collective_estimate
 from calibration.features import missed
+from calibration.importers.measured import Operation
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import CopyDirection, Curve, Link, Machine, Tier
 from exec.errors import MachineError
@@ -19,7 +23,8 @@ from sim.fabric import Fabric
 class Costs:
     """The cost of every op on ``machine`` with ``ranks_per_node`` ranks on a node.
 
-    ``extrapolated`` collects what was asked beyond the ranges that were measured. With
+    ``extrapolated`` collects what was asked beyond the ranges that were measured, and
+    ``collective_sigma`` the largest uncertainty of a collective that was measured for itself. With
     ``is_comm_free`` messages and collectives take no time, as on a machine of one perfect node.
     ``slowness`` says how many times longer a rank computes; the first ``guests`` ranks share the
     nodes of the others.
@@ -32,12 +37,14 @@ class Costs:
     slowness: dict[int, float] = field(default_factory=dict)
     guests: int = 0
     extrapolated: set[str] = field(default_factory=set)
+    collective_sigma: float = 0.0
     fabric: Fabric = field(init=False)
     _compute: ComputeSection = field(init=False)
     _slowdown: float = field(init=False)
     _known: dict[tuple[Kernel, Shape], "_Price"] = field(default_factory=dict)
     _prices: dict[tuple[Kernel, Shape], "_Price"] = field(init=False)
     _missed: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _estimates: dict[tuple[Operation, int, int, int], Estimate | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.fabric = Fabric(self.mesh, self.ranks_per_node, self.guests)
@@ -165,6 +172,8 @@ class Costs:
         if self.is_comm_free:
             return 0.0
         nbytes = (op.part.stop - op.part.start) * itemsize
+        if (measured := self._measured(op.kind, op.axis, nbytes)) is not None:
+            return measured
         parts_s: dict[Tier, tuple[float, float]] = {}
         staging_s = 0.0
         for tier, count, sharers in self.tiers(op.axis):
@@ -173,6 +182,42 @@ class Costs:
             parts_s[tier] = library_parts_s(nbytes, count, link.allreduce, sharers)
             staging_s = max(staging_s, self._staging_s(link, nbytes))
         return _SHARES[op.kind] * self.together_s(parts_s) + staging_s
+
+    def _measured(self, kind: CollectiveKind, axis: Axis, nbytes: int) -> float | None:
+        """Return the time of a collective as it was measured for itself, or None if it was not.
+
+        Where other groups use a node's link too, its transfers take so many times longer.
+        """
+        operation = _OPERATIONS[kind]
+        if operation not in self.machine.collectives:
+            return None
+        tiers = self.tiers(axis)
+        nodes = next((count for tier, count, _ in tiers if tier is Tier.NETWORK), 1)
+        ranks = math.prod(count for _, count, _ in tiers)
+        if ranks == 1:
+            return None
+        found = self._estimate(operation, ranks, nodes, nbytes)
+        if found is None:
+            return None
+        self.collective_sigma = max(self.collective_sigma, found.rel_sigma)
+        if found.is_extrapolated:
+            self.extrapolated.add(f"{kind} of {ranks} ranks on {nodes} nodes: {nbytes} bytes")
+        sharers = max(sharers for _, _, sharers in tiers)
+        staging_s = max(
+            self._staging_s(self.machine.links[tier], nbytes) if tier in self.machine.links else 0.0
+            for tier, _, _ in tiers
+        )
+        return found.latency_s + found.transfer_s * sharers + staging_s
+
+    def _estimate(
+        self, operation: Operation, ranks: int, nodes: int, nbytes: int
+    ) -> Estimate | None:
+        key = (operation, ranks, nodes, nbytes)
+        if key not in self._estimates:
+            self._estimates[key] = collective_estimate(
+                self.machine, operation, ranks, nodes, nbytes
+            )
+        return self._estimates[key]
 
     def together_s(self, parts_s: dict[Tier, tuple[float, float]]) -> float:
         """Return the time of a library's all-reduce of such latencies and transfers on the tiers."""
@@ -279,4 +324,13 @@ _SHARES = {
     CollectiveKind.BROADCAST: 0.5,
     CollectiveKind.REDUCE: 0.5,
     CollectiveKind.BARRIER: 1.0,
+}
+
+_OPERATIONS = {
+    CollectiveKind.ALLREDUCE: Operation.ALLREDUCE,
+    CollectiveKind.ALLGATHER: Operation.ALLGATHER,
+    CollectiveKind.REDUCE_SCATTER: Operation.REDUCE_SCATTER,
+    CollectiveKind.BROADCAST: Operation.BROADCAST,
+    CollectiveKind.REDUCE: Operation.REDUCE,
+    CollectiveKind.BARRIER: Operation.BARRIER,
 }

@@ -391,7 +391,7 @@ def _link_sigma(machine: Machine, costs: Costs) -> float:
         return 0.0
     link = machine.links[tier]
     doublings = max(0.0, math.log2(ranks / link.allreduce_ranks.high))
-    return math.hypot(max(link.message.rel_sigma, link.allreduce.rel_sigma), SIGMA_PER_DOUBLING * doublings)  # fmt: skip
+    return math.hypot(max(link.message.rel_sigma, link.allreduce.rel_sigma, costs.collective_sigma), SIGMA_PER_DOUBLING * doublings)  # fmt: skip
 
 
 def _compute_s(role: Role, costs: Costs) -> float:

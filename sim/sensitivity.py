@@ -8,6 +8,7 @@ else tune what does not matter here.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from calibration.importers.measured import Operation
 from calibration.machine import Curve, Machine, Tier
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
@@ -68,6 +69,8 @@ def knobs(machine: Machine) -> Iterator[tuple[str, Change]]:
             what = f"{'all-reduce' if name == 'allreduce' else name} of tier {tier}"
             yield f"latency of the {what}", _of_link(tier, name, alpha=WORSE)
             yield f"transfer time of the {what}", _of_link(tier, name, beta=WORSE)
+    for operation in machine.collectives:
+        yield f"time of {operation} as it was measured", _of_collective(operation)
     if machine.copies:
         yield "copies between host and GPU", _of_copies
     if machine.overlap_share:
@@ -114,6 +117,16 @@ def _of_link(tier: Tier, name: str, alpha: float = 1.0, beta: float = 1.0) -> Ch
         link = machine.links[tier]
         worse = link.model_copy(update={name: _worse_curve(getattr(link, name), alpha, beta)})
         return machine.model_copy(update={"links": {**machine.links, tier: worse}})
+
+    return change
+
+
+def _of_collective(operation: Operation) -> Change:
+    def change(machine: Machine) -> Machine:
+        slower = machine.collectives[operation].slower(WORSE)
+        return machine.model_copy(
+            update={"collectives": {**machine.collectives, operation: slower}}
+        )
 
     return change
 

@@ -182,8 +182,8 @@ def _measured(
             if abs(busbw - factor * expected) > _ROUNDING + _TIME_ROUNDING * expected:
                 _refuse(row.place, f"busbw must be {factor:.4g} times algbw for {operation} of {ranks} ranks, got {busbw} and {algbw}")  # fmt: skip
         yield Measured(
-            operation, ranks, nodes, row.nbytes, row.times_us[0] / 1e6,
-            row.algbw[0] * 1e9, row.busbw[0] * 1e9, row.times_us[1] / 1e6, row.place,
+            operation, ranks, nodes, row.nbytes, row.times_us[0] / 1e6, row.place,
+            row.algbw[0] * 1e9, row.busbw[0] * 1e9, row.times_us[1] / 1e6,
         )  # fmt: skip
 
 

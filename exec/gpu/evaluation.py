@@ -28,6 +28,7 @@ from exec.network.modules import (
     Flatten,
     Linear,
     MaxPool,
+    Profiled,
     ReLU,
     Sigmoid,
 )
@@ -214,6 +215,8 @@ class Evaluation:
                 return self._add(a, self._images(node.inputs[1], rows), output)
             case Flatten():
                 return self._flatten(a, output)
+            case Profiled():
+                raise ValueError("a layer of which only the times are known cannot be computed")
 
     def _with_bias(self, product: Call, index: int, output: Images) -> Call:
         """Return ``product``, and what adds the bias of node ``index`` if it has one."""
