@@ -267,7 +267,9 @@ def train(
             "checkpoint must name a folder if checkpoint-every, keep or resume is given"
         )
     if tf32 and device is DeviceKind.CPU:
-        raise UsageError("tf32 needs --device gpu, got cpu")
+        raise UsageError("tf32 needs --device gpu or emulated, got cpu")
+    if transport is TransportName.NCCL and device is DeviceKind.CPU:
+        raise UsageError("transport nccl needs --device gpu or emulated, got cpu")
     if slow and device is not DeviceKind.CPU:
         raise UsageError(f"slow needs --device cpu, got {device}: only the host can be slowed down")
     if pace is not None and device is not DeviceKind.CPU:

@@ -15,7 +15,15 @@ from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment, programs_of
-from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, SYNCHRONOUS, Strategy, strategy_of
+from exec.plan.strategy import (
+    DIFFERING,
+    ROUNDS,
+    SERVERS,
+    SYNCHRONOUS,
+    UNORDERED,
+    Strategy,
+    strategy_of,
+)
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel
 from exec.program.program import Program, Role
@@ -173,6 +181,8 @@ def forecast(
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     costs.note_groups(options.algorithm)
+    if options.device.has_streams and options.strategy in UNORDERED and not machine.copies:
+        costs.extrapolated.add("staging through the host: not measured, taken as free")
     times = cycle_times(segments, workload.global_batch, costs, engine, options)
     overhead_s = costs.step_overhead_s
     wait_s = _wait_s(machine, mesh, options, segments, times.compute_s)

@@ -200,6 +200,8 @@ def predict(
         )
     if stages is not None and fixed is None:
         raise UsageError("stages needs a mesh with as many stages; give dp, pp and tp, such as --dp 1 --pp 2 --tp 1")  # fmt: skip
+    if is_shared and found.compute is not None and found.compute.device.has_streams:
+        raise UsageError(f"strategy {strategy} needs ranks that share memory, got a GPU for each on {found.name}")  # fmt: skip
     if is_shared and nodes != 1:
         raise UsageError(f"nodes must be 1 for strategy {strategy}, whose ranks share a node's memory, got {nodes}; use --ranks-per-node")  # fmt: skip
     strategies = [strategy] if strategy is not None else list(LOCKSTEP if fixed is None else SYNCHRONOUS)  # fmt: skip

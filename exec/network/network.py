@@ -126,9 +126,9 @@ class Network:
         """Whether images may have their channels innermost.
 
         Not if an image is added to what dense layers give, whose samples are; nor if anything but a
-        dense layer reads a flattened image, whose units are in another order then.
+        dense layer, the loss for one, reads a flattened image, whose units are in another order then.
         """
-        return not any(
+        return not self.is_image(len(self.nodes) - 1) and not any(
             len({*map(self.is_image, node.inputs)}) > 1
             or (self._is_flattened(node) and not isinstance(node.module, Linear | Flatten))
             for node in self.nodes

@@ -32,8 +32,7 @@ def device_line(plan: TrainingPlan, description: dict[str, Any]) -> str:
     """Return what computes and what carries messages, if that is not the host alone."""
     if plan.device is DeviceKind.CPU:
         return ""
-    is_rounded = plan.dtype == "float32" and description["is_tf32"]
-    rounding = f", TF32 {'on' if is_rounded else 'off'}" if plan.dtype == "float32" else ""
+    rounding = f", TF32 {'on' if plan.is_tf32 else 'off'}" if plan.dtype == "float32" else ""
     return f"on {description['name']}{rounding}; messages by {description['wire']}"
 
 
@@ -120,7 +119,7 @@ def training_record(
         "data": dataset.name,
         "train_samples": len(dataset.train_labels),
         "dtype": plan.dtype,
-        "device": session.backend.description(),
+        "device": session.backend.description() | _rounding(plan),
         "algorithm": plan.options.algorithm,
         "ranks_per_node": plan.options.ranks_per_node if is_hierarchical else None,
         "schedule": plan.options.schedule,
@@ -156,7 +155,7 @@ def training_record(
             "cpu": cpu_model(),
             "cores": num_cores(),
             **software(),
-            **_gpu(session.backend.device),
+            **_gpu(session.backend.device, plan),
             "transport": wire.library,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
@@ -175,9 +174,14 @@ def _padded(plan: TrainingPlan, late_shares: Sequence[float]) -> dict[str, Any] 
     }
 
 
-def _gpu(device: Device | None) -> dict[str, Any]:
+def _rounding(plan: TrainingPlan) -> dict[str, Any]:
+    """Return whether the factors of products were rounded: those of float64 never are."""
+    return {} if plan.device is DeviceKind.CPU else {"is_tf32": plan.is_tf32 and plan.dtype == "float32"}  # fmt: skip
+
+
+def _gpu(device: Device | None, plan: TrainingPlan) -> dict[str, Any]:
     """Return the provenance of times on ``device``."""
-    return {} if device is None else {"gpu": device.name, "is_tf32": device.is_tf32, **device.software}  # fmt: skip
+    return {} if device is None else {"gpu": device.name, **_rounding(plan), **device.software}
 
 
 def summary(record: dict[str, Any]) -> str:

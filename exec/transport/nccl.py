@@ -109,8 +109,12 @@ class NcclTransport:
 
     @property
     def nbytes_sent(self) -> int:
-        """The bytes this rank has sent, or would have if collectives were messages."""
-        return self._family.meter.nbytes
+        """The bytes this rank has sent, or would have if collectives were messages; the host's too."""
+        return self._family.meter.nbytes + self.host.nbytes_sent
+
+    def count_again(self, nbytes: int) -> None:
+        """Count ``nbytes`` as sent."""
+        self._family.meter.count_again(nbytes)
 
     def prepare(self, pairs: Collection[tuple[int, int]]) -> None:
         """Make a channel for each of ``pairs`` that has none; all make them in the same order."""
@@ -155,7 +159,7 @@ class NcclTransport:
         """Refuse: NCCL must know who sends."""
         raise TransportError(
             f"NCCL cannot receive {array.size} {array.dtype} with tag {tag} from any rank: that "
-            f"needs host-staged messages; use --transport mpi"
+            f"needs host-staged messages; use --transport mpi, threads or tcp"
         )
 
     def start_collective(
@@ -204,7 +208,7 @@ class NcclTransport:
         """Refuse: every rank has a GPU of its own."""
         raise TransportError(
             f"shared memory ({size} {np.dtype(dtype)} of rank {self.rank}) needs ranks on one GPU, "
-            f"got a GPU a rank with NCCL; use --transport mpi, or choose another strategy"
+            f"got a GPU a rank with NCCL; use --transport mpi or threads, or choose another strategy"
         )
 
     def lock(self) -> Lock:

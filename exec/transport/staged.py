@@ -146,6 +146,10 @@ class StagedTransport:
         """The bytes that the host's transport was given."""
         return self.host.nbytes_sent
 
+    def count_again(self, nbytes: int) -> None:
+        """Refuse: the host carries every message itself, and a graph cannot."""
+        raise ValueError(f"{nbytes} bytes must be sent by calls of a transport of the host")
+
     def prepare(self, pairs: Collection[tuple[int, int]]) -> None:
         """Do nothing: the host's transport is always ready."""
 

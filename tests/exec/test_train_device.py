@@ -11,6 +11,7 @@ from exec.device.opening import open_device
 from exec.errors import DeviceError
 from tests.conftest import Launch
 from tests.exec.test_train import (
+    SHORT,
     SMALL,
     assert_one_error,
     assert_same_curve,
@@ -56,6 +57,50 @@ def test_processes_that_share_a_device_train_as_the_host_does(
     assert "host-staged" in json.loads(ended.stdout)["device"]["wire"]
 
 
+HEADLESS = """
+image = [1, 16, 8]
+layer = [
+    { kind = "conv2d", filters = 26, kernel = [16, 8] },
+    { kind = "flatten" },
+]
+"""
+BRANCHED = """
+image = [1, 16, 8]
+layer = [
+    { kind = "conv2d", name = "trunk", filters = 4, kernel = 3, padding = "same" },
+    { kind = "flatten", name = "flat" },
+    { kind = "conv2d", name = "branch", input = "trunk", filters = 3, kernel = 3, padding = "same" },
+    { kind = "flatten", name = "flat_branch" },
+    { kind = "linear", name = "one", input = "flat", units = 26 },
+    { kind = "linear", name = "other", input = "flat_branch", units = 26 },
+    { kind = "add", inputs = ["one", "other"] },
+]
+"""
+
+
+@pytest.mark.parametrize("text", [HEADLESS, BRANCHED], ids=["headless", "branched"])
+def test_images_flattened_where_others_read_them_are_the_host_s(
+    device_kind: DeviceKind, tmp_path: Path, text: str
+) -> None:
+    net = tmp_path / "net.toml"
+    net.write_text(text, encoding="utf-8")
+    options = ("--net", net, *SHORT, "--lr", "0.1", "--dtype", "float64", "--json")
+    own, host = (record_of(train(*options, "--device", each)) for each in (device_kind, "cpu"))
+    assert_same_curve(own, host)
+    assert own["epochs"][-1]["test_accuracy"] == host["epochs"][-1]["test_accuracy"]  # type: ignore[index]  # lists
+
+
+def test_what_graphs_send_is_counted(emulated: DeviceKind) -> None:
+    options = (*SMALL, "--ranks", 2, "--json")
+    own, host = (record_of(train(*options, "--device", each)) for each in (emulated, "cpu"))
+    assert own["device"]["wire"] == "emulated group"  # type: ignore[index]  # a dict
+    assert [each["sent_bytes"] for each in own["epochs"]] == [  # type: ignore[attr-defined]  # lists
+        each["sent_bytes"]
+        for each in host["epochs"]  # type: ignore[attr-defined]
+    ]
+    assert own["sent_bytes"] == host["sent_bytes"]
+
+
 def test_weights_go_to_a_device_and_back(device_kind: DeviceKind, tmp_path: Path) -> None:
     first, second, host = (tmp_path / name for name in ("first", "second", "host"))
     record_of(train(*SMALL, "--device", device_kind, "--save", first, "--json"))
@@ -95,6 +140,7 @@ def test_the_trace_has_the_ops_of_both_lanes(device_kind: DeviceKind, tmp_path: 
 @pytest.mark.parametrize("arguments, words", [
     (("--device", "tpu"), "device"),
     (("--tf32",), "tf32 needs --device gpu"),
+    (("--transport", "nccl"), "transport nccl needs --device gpu"),
     (("--device", "emulated", "--ranks", 2, "--slow", "1=2"), "slow needs --device cpu"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_one_line(arguments: tuple[object, ...], words: str) -> None:
