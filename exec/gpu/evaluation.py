@@ -7,6 +7,7 @@ flattening give, (units, samples), is images of one pixel with the samples last.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -97,6 +98,7 @@ def order_of(network: Network, value: int) -> Order:
     return Order.CHANNELS_LAST
 
 
+@lru_cache(maxsize=16)
 def places_of(network: Network) -> Rooms:
     """Return where the values of an evaluation are."""
     return rooms_of(network, flattens_in_place=False)

@@ -1,17 +1,19 @@
 """What a session needs of the place where arrays are: the host's memory, or a device's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from exec.device.kind import DeviceKind
 from exec.device.protocol import Device, Stream
-from exec.gpu import inference
 from exec.gpu.feed import DeviceFeed
+from exec.gpu.inference import Inference
 from exec.gpu.loading import advance
+from exec.network.network import Network
 from exec.nn.backend import Array, Indices
 from exec.nn.inference import num_correct
 from exec.nn.weights import Weights
@@ -29,6 +31,8 @@ from exec.runtime.turns import DeviceClock, HostClock, TurnClock
 from exec.runtime.watchdog import Watchdog
 from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Transport
+
+Examine = Callable[[Weights], int]
 
 _SAMPLES_SHARE = 0.5
 """Of the memory that is free on a device, how much samples may take; others come batch by batch."""
@@ -122,8 +126,8 @@ class Backend(Protocol):
         """Return what times turns."""
         ...
 
-    def num_correct(self, weights: Weights, images: Array, labels: Indices) -> int:
-        """Return for how many of ``images`` the likeliest class is the label."""
+    def examiner(self, network: Network, images: Array, labels: Indices) -> Examine:
+        """Return what says of weights for how many of ``images`` the likeliest class is the label."""
         ...
 
     def synchronize(self) -> None:
@@ -188,9 +192,9 @@ class OnHost:
         """Return the host's clock."""
         return HostClock()
 
-    def num_correct(self, weights: Weights, images: Array, labels: Indices) -> int:
-        """Return for how many of ``images`` the likeliest class is the label."""
-        return num_correct(weights, images, labels)
+    def examiner(self, network: Network, images: Array, labels: Indices) -> Examine:  # noqa: ARG002  # weights bring it
+        """Return what says of weights for how many of ``images`` the likeliest class is the label."""
+        return partial(num_correct, images=images, labels=labels)
 
     def synchronize(self) -> None:
         """Do nothing: what was called is done."""
@@ -278,12 +282,10 @@ class OnDevice:
         """Return the clock of the stream."""
         return DeviceClock(self._stream)
 
-    def num_correct(self, weights: Weights, images: Array, labels: Indices) -> int:
-        """Return for how many of ``images`` the likeliest class is the label."""
-        return inference.num_correct(
-            self._stream, weights.network, weights.parameters, weights.stats, images, labels,
-            weights.parameters.dtype,
-        )  # fmt: skip
+    def examiner(self, network: Network, images: Array, labels: Indices) -> Examine:
+        """Return what says of weights for how many of ``images`` the likeliest class is the label."""
+        judge = Inference(self._stream, network, images, labels, images.dtype)
+        return lambda weights: judge.num_correct(weights.parameters, weights.stats)
 
     def synchronize(self) -> None:
         """Return when all that was enqueued is done."""

@@ -18,7 +18,7 @@ from exec.program.ops import Compute, Kernel
 from exec.program.peers import split_start
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
-from exec.runtime.backend import AnyLoss, AnyStep, Backend, Turn
+from exec.runtime.backend import AnyLoss, AnyStep, Backend, Examine, Turn
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue
 from exec.runtime.opening import backend_of
@@ -128,6 +128,7 @@ class Session:
         self._feed = self.backend.feed(
             dataset.train_images.astype(DTYPES[plan.dtype], copy=False), dataset.train_labels
         )
+        self._examine: Examine | None = None
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
         self.backend.connect(programs)
         self._slowness = dict(plan.slowness).get(transport.rank, 1.0)
@@ -358,10 +359,12 @@ class Session:
     def test_accuracy(self) -> float:
         """Return the share of test samples classified rightly; every rank tests some of them."""
         rank, size, total = self.transport.rank, self.transport.size, len(self._test_images)
-        start, stop = split_start(total, size, rank), split_start(total, size, rank + 1)
-        correct = self.backend.num_correct(
-            self.weights(), self._test_images[start:stop], self.dataset.test_labels[start:stop]
-        )
+        if self._examine is None:
+            own = slice(split_start(total, size, rank), split_start(total, size, rank + 1))
+            self._examine = self.backend.examiner(
+                self.plan.workload.network, self._test_images[own], self.dataset.test_labels[own]
+            )
+        correct = self._examine(self.weights())
         return sum(self.transport.gather_objects(correct)) / total
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from exec.device.protocol import Device
 from exec.gpu import inference
 from exec.gpu.evaluation import Evaluation, learnt_of
-from exec.gpu.inference import chunk_rows, num_correct
+from exec.gpu.inference import Inference, chunk_rows
 from exec.network.modules import Add, AvgPool, Conv2d, Linear
 from exec.network.named import named_network
 from exec.network.network import Network, build, mlp
@@ -72,20 +72,26 @@ def test_as_many_are_right_as_a_plain_evaluation_finds(
     labels = np.random.Generator(np.random.PCG64(2)).integers(0, 4, 20)
     expected = int((plain_logits(weights, images).argmax(axis=1) == labels).sum())
     monkeypatch.setattr(inference, "_MAX_ROWS", 8)  # the last chunk is of 4
-    found = num_correct(
-        device.stream(), network, weights.parameters, weights.stats,
-        device.upload(images) if is_on_device else images, labels, np.float64,
-    )  # fmt: skip
-    assert found == expected
+    monkeypatch.setattr(inference, "MAX_NBYTES", 0 if not is_on_device else inference.MAX_NBYTES)
+    judge = Inference(device.stream(), network, images, labels, np.float64)
     assert 0 < expected < 20
+    assert judge.num_correct(weights.parameters, weights.stats) == expected
+    others = [random_weights(network, seed=seed) for seed in range(1, 5)]
+    told = [int((plain_logits(each, images).argmax(axis=1) == labels).sum()) for each in others]
+    assert set(told) != {expected}
+    assert [judge.num_correct(each.parameters, each.stats) for each in others] == told
+    assert (
+        judge.num_correct(weights.parameters, weights.stats) == expected
+    )  # nothing is left of others
 
 
 def test_the_first_of_equal_logits_is_the_likeliest(device: Device) -> None:
     network = mlp(3, 2, 4)
     zeros = np.zeros(network.num_parameters), np.zeros(0)
     images, labels = np.ones((6, 3)), np.array([0, 1, 2, 3, 0, 0])
-    assert num_correct(device.stream(), network, *zeros, images, labels, np.float64) == 3
-    assert num_correct(device.stream(), network, *zeros, images[:0], labels[:0], np.float64) == 0
+    for num, right in ((6, 3), (0, 0)):
+        judge = Inference(device.stream(), network, images[:num], labels[:num], np.float64)
+        assert judge.num_correct(*zeros) == right
 
 
 def test_a_chunk_fits_into_its_bytes() -> None:
