@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from calibration.fabric import FabricModel
 from calibration.features import LATER, features
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
@@ -147,17 +148,25 @@ class Curve(_Section):
         last = self.segments[-1]
         return last.alpha_s, last.beta_s_per_byte
 
+    @property
+    def wire_s_per_byte(self) -> float:
+        """What a byte of large messages takes, which are those that fill a link."""
+        return self.segments[-1].beta_s_per_byte
+
 
 class Link(_Section):
     """What joins two ranks: messages, and the library's all-reduce between two of them.
 
     ``allreduce`` is fitted to two ranks, or to what more ranks imply for two (see
-    :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured.
+    :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured. A
+    message of more than ``eager_limit_nbytes`` does not leave before its receive is posted; without
+    a limit all leave at once.
     """
 
     message: Curve
     allreduce: Curve
     allreduce_ranks: Range
+    eager_limit_nbytes: NonNegative | None = None
 
 
 class Storage(_Section):
@@ -186,6 +195,7 @@ class Machine(_Section):
     provenance: dict[str, str]
     compute: Compute | None = None
     links: dict[Tier, Link] = {}
+    fabric: FabricModel | None = None
     storage: Storage | None = None
     overlap_share: Share = 0.0
 
@@ -211,6 +221,7 @@ class Machine(_Section):
                 "provenance": {**other.provenance, **self.provenance},
                 "compute": self.compute or other.compute,
                 "links": {**other.links, **self.links},
+                "fabric": self.fabric or other.fabric,
                 "storage": self.storage or other.storage,
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,
             }

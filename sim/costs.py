@@ -1,9 +1,11 @@
 """Op costs: what one op of a program takes on a Machine. All that both engines share."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from calibration.fabric import FabricModel
 from calibration.features import missed
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import Curve, Link, Machine, Tier
@@ -12,7 +14,10 @@ from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
 from exec.program.program import Program
 from sim.collectives import library_allreduce_s
-from sim.fabric import Fabric
+from sim.fabric import Fabric, Pattern
+from sim.network import Transfer
+from sim.steps import Step, steps
+from sim.topology import Topology
 
 
 @dataclass(slots=True)
@@ -33,6 +38,11 @@ class Costs:
     guests: int = 0
     extrapolated: set[str] = field(default_factory=set)
     fabric: Fabric = field(init=False)
+    _topology: Topology | None = field(init=False, default=None)
+    _transfers: dict[tuple[float, int, int], Transfer] = field(init=False, default_factory=dict)
+    _steps: dict[tuple[Axis, int, Pattern, int], dict[int, Step]] = field(
+        init=False, default_factory=dict
+    )
     _compute: ComputeSection = field(init=False)
     _slowdown: float = field(init=False)
     _known: dict[tuple[Kernel, Shape], "_Price"] = field(default_factory=dict)
@@ -131,27 +141,135 @@ class Costs:
         )
         return max(savers.values(), default=0)
 
-    def message(self, nbytes: float, tier: Tier) -> tuple[float, float]:
-        """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``."""
+    def message(self, nbytes: float, tier: Tier, sharers: float = 1.0) -> tuple[float, float]:
+        """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``.
+
+        It shares its narrowest link with ``sharers`` equal ones, itself included, that begin with
+        it; of a link of half the bandwidth one is as good as two. Let the curve say
+        ``alpha + beta n`` for its size, and ``beta_wire`` for large ones, of which a link carries
+        ``1 / beta_wire`` bytes/s. Then a message waits ``alpha``, and is a flow of n bytes that
+        is never faster than ``1 / beta``: alone it takes ``alpha + beta n`` as measured, and the
+        link has room for others beside it, up to n bytes every ``beta_wire n``. Where small
+        messages are faster than large ones, they count as so many bytes less. So it takes
+
+            alpha + max(beta n, min(beta, beta_wire) n sharers)
+
+        The curve is fitted to exchanges, so its ``beta`` is that of one direction of a link while
+        the other is as busy: links are full duplex here, and nothing is charged for it again.
+        """
         if self.is_comm_free:
             return 0.0, 0.0
         curve = self.link(tier).message
         self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
         alpha_s, beta_s_per_byte = curve.at(nbytes)
-        return alpha_s, beta_s_per_byte * nbytes
+        on_wire = min(beta_s_per_byte, curve.wire_s_per_byte)
+        return alpha_s, max(beta_s_per_byte, on_wire * sharers) * nbytes
 
-    def library_s(self, op: Collective, itemsize: int) -> float:
+    def transfer(self, nbytes: float, source: int, dest: int) -> Transfer:
+        """Return what a message of ``nbytes`` from rank ``source`` to another asks of the network."""
+        known = self._transfers.get((nbytes, source, dest))
+        if known is None:
+            known = self._transfers[nbytes, source, dest] = self._transfer(nbytes, source, dest)
+        return known
+
+    def _transfer(self, nbytes: float, source: int, dest: int) -> Transfer:
+        channel = (source, dest)
+        if self.is_comm_free:
+            return Transfer((), 0.0, channel=channel)
+        tier = self.fabric.tier(source, dest)
+        curve = self.link(tier).message
+        self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
+        alpha_s, beta = curve.at(nbytes)
+        wire = curve.wire_s_per_byte
+        route: tuple[str, ...] = (f"rank{source}.out", f"rank{dest}.in")
+        if tier is Tier.NETWORK:
+            hops = self.topology.route(self.fabric.node(source), self.fabric.node(dest))
+            route, alpha_s = hops.links, alpha_s + hops.more_latency_s
+        slowest = max(beta, wire)
+        if not slowest:
+            return Transfer(route, 0.0, alpha_s, channel=channel)
+        return Transfer(route, nbytes * min(1.0, beta / wire) if wire else nbytes, alpha_s,
+                        1.0 / slowest, channel)  # fmt: skip
+
+    def alone(self, nbytes: float, source: int, dest: int) -> tuple[float, float]:
+        """Return ``(latency_s, transfer_s)`` of a message that meets no other on its way."""
+        tier = self.fabric.tier(source, dest)
+        if tier is Tier.NODE or self.is_comm_free or self.topology.is_plain:
+            return self.message(nbytes, tier)
+        transfer = self.transfer(nbytes, source, dest)
+        narrowest = min(map(self.capacity, transfer.route))
+        return transfer.latency_s, transfer.nbytes / min(narrowest, transfer.bytes_per_s)
+
+    def waits_for_receive(self, nbytes: float, source: int, dest: int) -> bool:
+        """Say whether a message does not leave before its receive is posted."""
+        if self.is_comm_free:
+            return False
+        limit = self.link(self.fabric.tier(source, dest)).eager_limit_nbytes
+        return limit is not None and nbytes > limit
+
+    @property
+    def topology(self) -> Topology:
+        """The links between nodes."""
+        if self._topology is None:
+            wire = self.link(Tier.NETWORK).message.wire_s_per_byte
+            model = self.machine.fabric or FabricModel()
+            found = Topology(model, self.fabric.num_nodes, 1.0 / wire if wire else math.inf)
+            if not (wire or found.is_plain):
+                raise MachineError(
+                    f"machine {self.machine.name} has a fabric, so a byte of its large messages must "
+                    f"take some time, got 0 s; measure it again with python -m calibration"
+                )
+            self._topology = found
+        return self._topology
+
+    def capacity(self, link: str) -> float:
+        """Return what ``link`` carries, in bytes/s."""
+        if not link.startswith("rank"):
+            return self.topology.capacity(link)
+        wire = self.link(Tier.NODE).message.wire_s_per_byte
+        return 1.0 / wire if wire else math.inf
+
+    def unlike_ranks(self) -> list[int]:
+        """Return the ranks that compute or reach others unlike those beside them."""
+        found = set(self.slowness)
+        if self.fabric.num_nodes > 1 and not self.is_comm_free and not self.topology.is_plain:
+            if self.mesh.pp > 1 and self.mesh.world_size <= _MAX_APART:
+                return list(range(self.mesh.world_size))
+            nodes = self.topology.unlike_nodes()
+            found |= {rank for rank in range(self.mesh.world_size) if self.fabric.node(rank) in nodes}  # fmt: skip
+        return sorted(found)
+
+    def step(self, rank: int, axis: Axis, distance: int, pattern: Pattern, block: int = 0) -> Step:
+        """Return how the group of ``rank`` sends when all ranks send by ``distance`` along ``axis``.
+
+        With ``block`` the axis is cut into blocks of so many, and the step goes round each.
+        """
+        fabric = self.fabric
+        if self.is_comm_free or fabric.group_tier(axis) is Tier.NODE or self.topology.is_plain:
+            hop = fabric.inner_hop(axis, block) if block else fabric.hop(axis, distance, pattern)
+            return Step(*hop)
+        key = (axis, distance, pattern, block)
+        if key not in self._steps:
+            self._steps[key] = steps(fabric, self.topology, *key)
+        own = self.mesh.coordinate(rank, axis) * self.mesh.stride(axis)
+        return self._steps[key][rank - own]
+
+    def library_s(self, op: Collective, itemsize: int, rank: int | None = None) -> float:
         """Return the time of a collective that the library does, once all ranks are there.
 
         Inside a node first, then between nodes, as libraries do; groups that share a node share
-        its network link.
+        its network link. Where links are unequal or shared by nodes, the narrowest that a ring
+        over the group of ``rank`` takes counts; without ``rank`` they count as equal.
         """
         if self.is_comm_free:
             return 0.0
         nbytes = (op.part.stop - op.part.start) * itemsize
         on_node, nodes, sharers = self.fabric.group_nodes(op.axis)
+        shared: float = sharers
+        if nodes > 1 and rank is not None and not self.topology.is_plain:
+            shared = self.step(rank, op.axis, 1, Pattern.SHIFT).sharers
         total_s = 0.0
-        for tier, count, groups in ((Tier.NODE, on_node, 1), (Tier.NETWORK, nodes, sharers)):
+        for tier, count, groups in ((Tier.NODE, on_node, 1.0), (Tier.NETWORK, nodes, shared)):
             if count > 1:
                 link = self.link(tier)
                 self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
@@ -216,6 +334,7 @@ def _prices_on(_: _Identity) -> dict[tuple[Kernel, Shape], _Price]:
     return {}
 
 
+_MAX_APART = 512
 _DOUBLING = (Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING, Algorithm.BINOMIAL_TREE)
 """Exact for powers of two only."""
 
