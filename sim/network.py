@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
-
 Token = TypeVar("Token")
 
 
@@ -87,7 +86,9 @@ class Network(Generic[Token]):
         self._links: dict[str, _Link[Token]] = {}
         self._events: list[tuple[float, int, _Flow[Token]]] = []  # starts and ends, a heap
         self._count = 0
-        self._waiting: dict[Hashable, deque[_Flow[Token]]] = {}  # by channel: one has it, these do not
+        self._waiting: dict[
+            Hashable, deque[_Flow[Token]]
+        ] = {}  # by channel: one has it, these do not
 
     @property
     def next_s(self) -> float:

@@ -157,7 +157,7 @@ class _Solver:
         now_s, held = 0.0, walk.role.nbytes
         ordered = list(_unrolled(ops))
         arrivals_s: dict[int, float] = {}
-        for place, (op, iteration) in enumerate(ordered):
+        for place, (op, _) in enumerate(ordered):
             match op:
                 case Compute():
                     took_s = self.costs.compute_s(op, held) * walk.slowness
@@ -207,9 +207,7 @@ class _Solver:
             self.has_moved = True
         walk.finish_s = max(walk.finish_s, now_s)
 
-    def _send(
-        self, walk: _Walk, sends: Sequence[tuple[Op, int | None]], now_s: float
-    ) -> None:
+    def _send(self, walk: _Walk, sends: Sequence[tuple[Op, int | None]], now_s: float) -> None:
         """Post messages that follow each other at once, and so share what they have in common."""
         run = [self._sent(walk, op, iteration, now_s) for op, iteration in sends if isinstance(op, Send)]  # fmt: skip
         leaving = [each for each in run if not self.costs.waits_for_receive(each.nbytes, walk.rank, each.dest)]  # fmt: skip

@@ -93,7 +93,7 @@ class Topology:
                 assert self.model.oversubscription is not None
                 nominal *= self.nodes_per_rack / self.model.oversubscription
         ends = link.split("-")
-        names = {link, *ends, "-".join(reversed(ends)), link.split(".")[0]}
+        names = {link, *ends, "-".join(reversed(ends)), link.split(".", maxsplit=1)[0]}
         told = [self.model.links[name].of(nominal) for name in names if name in self.model.links]
         return min(told, default=nominal)
 
