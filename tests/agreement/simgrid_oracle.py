@@ -1,0 +1,160 @@
+"""Programs in SimGrid: ``python3 simgrid_oracle.py``, one JSON description a line, one time a line.
+
+It is run with the Python that has SimGrid's bindings (3.32, Debian's python3-simgrid) and imports
+nothing of ours. A description has ``ranks`` (the speed of each, in flop/s, and the ops of each of
+its lanes), ``links`` (bytes/s by name), ``routes`` (by "source-destination"), and
+``latency_in_links``. An op is one of
+
+    ["compute", flops]  ["mark", id]  ["wait", id]  ["receive", id, source, tag]
+    ["send", id, destination, tag, nbytes, latency_s, bytes_per_s or null, is_held]
+
+A message is a communication of SimGrid's between two actors of its own, that first sleeps for the
+latency (or leaves it to a link that does nothing else), and then waits until no earlier message of
+the same two ranks is under way. A message that is held waits for its receive before all that.
+SimGrid is told to leave out what a plain fluid model has not: its TCP model, cross-traffic of
+acknowledgements, factors on latency and bandwidth, and the weight of a link's bandwidth.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections import defaultdict, deque
+from itertools import count
+
+from simgrid import (  # type: ignore[import-not-found]
+    Actor,
+    Engine,
+    LinkInRoute,
+    Mailbox,
+    NetZone,
+    Semaphore,
+    this_actor,
+)
+
+SETTINGS = (
+    "network/model:CM02",
+    "network/crosstraffic:0",
+    "network/TCP-gamma:0",
+    "network/weight-S:0",
+    "network/latency-factor:1",
+    "network/bandwidth-factor:1",
+    "surf/precision:1e-13",
+    "maxmin/precision:1e-9",
+)
+
+
+class Event:
+    """Something that happens once, and that any number of actors may wait for."""
+
+    def __init__(self) -> None:
+        self.has_happened, self.gate = False, Semaphore(0)
+
+    def happen(self) -> None:
+        self.has_happened = True
+        self.gate.release()
+
+    def wait(self) -> None:
+        if not self.has_happened:
+            self.gate.acquire()
+            self.gate.release()
+
+
+def simulated_s(what: dict) -> float:
+    """Return the time of ``what``."""
+    engine = Engine(["oracle", "--log=root.thresh:critical"])
+    for setting in SETTINGS:
+        Engine.set_config(setting)
+    zone = NetZone.create_full_zone("all")
+    speeds = [each["speed"] for each in what["ranks"]]
+    hosts = [zone.create_host(f"rank{rank}", speed) for rank, speed in enumerate(speeds)]
+    links = {name: zone.create_link(name, rate).seal() for name, rate in what["links"].items()}
+    for pair, route in what["routes"].items():
+        source, dest = map(int, pair.split("-"))
+        way = [LinkInRoute(links[name]) for name in route["links"]]
+        if what["latency_in_links"]:
+            late = zone.create_link(f"late{pair}", 1e15)  # for its latency only
+            way.append(LinkInRoute(late.set_latency(route["latency_s"]).seal()))
+        zone.add_route(hosts[source].netpoint, hosts[dest].netpoint, None, None, way, False)
+    zone.seal()
+    mail: dict = defaultdict(lambda: defaultdict(deque))
+    news: dict = defaultdict(deque)
+    under_way: dict = {}
+    numbers = count()
+    finish_s = 0.0
+
+    def carry(source: int, message: list, arrived: Event, posted: Event) -> None:
+        _, _, dest, _, nbytes, latency_s, rate, is_held = message
+        if is_held:
+            posted.wait()
+        if not what["latency_in_links"]:
+            this_actor.sleep_for(latency_s)
+        channel = (source, dest)
+        if channel in under_way:
+            turn = Semaphore(0)
+            under_way[channel].append(turn)
+            turn.acquire()
+        else:
+            under_way[channel] = deque()
+        box = Mailbox.by_name(f"message{next(numbers)}")
+        Actor.create("taker", hosts[dest], box.get)
+        comm = box.put_init(0, nbytes)
+        if rate is not None:
+            comm.set_rate(rate)
+        comm.wait()
+        if under_way[channel]:
+            under_way[channel].popleft().release()
+        else:
+            del under_way[channel]
+        arrived.happen()
+
+    def do(rank: int, ops: list, ended: dict) -> None:
+        nonlocal finish_s
+        for op in ops:
+            kind, id = op[0], op[1]
+            if kind == "compute":
+                this_actor.execute(id)
+            elif kind == "mark":
+                ended.setdefault(id, Event()).happen()
+            elif kind == "wait":
+                ended.setdefault(id, Event()).wait()
+            elif kind == "send":
+                arrived, posted = Event(), Event()
+                ended[id] = arrived
+                mail[op[2]][rank, op[3]].append((arrived, posted))
+                while news[op[2]]:
+                    news[op[2]].popleft().release()
+                Actor.create("carrier", hosts[rank], carry, rank, op, arrived, posted)
+            else:
+                _, _, source, tag = op
+                while not mail[rank][source, tag]:
+                    gate = Semaphore(0)
+                    news[rank].append(gate)
+                    gate.acquire()
+                arrived, posted = mail[rank][source, tag].popleft()
+                posted.happen()
+                arrived.wait()
+                ended.setdefault(id, Event()).happen()
+        finish_s = max(finish_s, Engine.clock)
+
+    for rank, each in enumerate(what["ranks"]):
+        ended: dict = {}
+        for ops in each["lanes"]:
+            Actor.create(f"rank{rank}", hosts[rank], do, rank, ops, ended)
+    engine.run()
+    return finish_s
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        # An engine runs once in a process.
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            os.close(reader)
+            signal.alarm(60)  # a deadlock must not hang the test
+            os.write(writer, f"{simulated_s(json.loads(line))!r}\n".encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            print(answer.read().strip() or "failed", flush=True)
+        os.waitpid(child, 0)
