@@ -75,8 +75,8 @@ class _Sent:
     """A message of ``nbytes`` sent at ``sent_s`` by a rank to one with ``index`` along ``axis``.
 
     Without an index it is for any that expects it. Its flow starts at ``start_s`` and would end at
-    ``end_s`` if no other rank's were in its way; they are infinite until its receive is posted if
-    it waits for that.
+    ``end_s`` if no other rank's were in its way. If it ``is_held`` until its receive is posted, it
+    takes ``took_s`` from then on, after its latency.
     """
 
     walk: _Walk
@@ -86,8 +86,10 @@ class _Sent:
     index: int | None
     nbytes: float
     sent_s: float
+    is_held: bool
     start_s: float = math.inf
     end_s: float = math.inf
+    took_s: float = 0.0
 
 
 def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
@@ -175,8 +177,13 @@ class _Solver:
                 case Receive(id):
                     if place not in arrivals_s:
                         run = self._run(ordered, place)
+                        while (messages := self._messages(walk, run[:1])) is None:
+                            yield
+                        if messages[0].is_held:
+                            run = run[:1]
                         while (messages := self._messages(walk, run)) is None:
                             yield
+                        self._take(walk, run)
                         ends_s = self._arrivals_s(walk, messages, now_s)
                         arrivals_s |= zip((at for at, _, _ in run), ends_s, strict=True)
                     now_s = max(now_s, arrivals_s[place])
@@ -210,19 +217,21 @@ class _Solver:
     def _send(self, walk: _Walk, sends: Sequence[tuple[Op, int | None]], now_s: float) -> None:
         """Post messages that follow each other at once, and so share what they have in common."""
         run = [self._sent(walk, op, iteration, now_s) for op, iteration in sends if isinstance(op, Send)]  # fmt: skip
-        leaving = [each for each in run if not self.costs.waits_for_receive(each.nbytes, walk.rank, each.dest)]  # fmt: skip
-        for each in leaving:
-            latency_s, transfer_s = self.costs.alone(each.nbytes, walk.rank, each.dest)
-            each.start_s = max(now_s + latency_s, walk.free_s[each.dest])
-            each.end_s = each.start_s + transfer_s
-            walk.free_s[each.dest] = each.end_s
-        if len(leaving) > 1:
+        for each in run:
+            latency_s, each.took_s = self.costs.alone(each.nbytes, walk.rank, each.dest)
+            each.start_s = now_s + latency_s
+            if not each.is_held:
+                each.start_s = max(each.start_s, walk.free_s[each.dest])
+                each.end_s = walk.free_s[each.dest] = each.start_s + each.took_s
+        if len(run) > 1:
             flows = [
                 (each.start_s, replace(self.costs.transfer(each.nbytes, walk.rank, each.dest), latency_s=0.0))
-                for each in leaving
+                for each in run
             ]  # fmt: skip
-            for each, end_s in zip(leaving, completions_s(flows, self.costs.capacity), strict=True):
-                each.end_s = walk.free_s[each.dest] = end_s
+            for each, end_s in zip(run, completions_s(flows, self.costs.capacity), strict=True):
+                each.took_s = end_s - each.start_s
+                if not each.is_held:
+                    each.end_s = walk.free_s[each.dest] = end_s
         for each in run:
             walk.latest[each.id] = each
             walk.ended_s.pop(each.id, None)
@@ -236,7 +245,9 @@ class _Solver:
         axis = Axis.DP if isinstance(op.peer, Rank | AnyRank | Sender) else op.peer.axis
         is_one = iteration is not None or isinstance(op.peer, At)
         index = self.program.mesh.coordinate(dest, axis) if is_one else None
-        sent = _Sent(walk, op.id, dest, axis, index, op.part.size * self.program.itemsize, now_s)
+        nbytes = op.part.size * self.program.itemsize
+        is_held = self.costs.waits_for_receive(nbytes, walk.rank, dest)
+        sent = _Sent(walk, op.id, dest, axis, index, nbytes, now_s, is_held)
         walk.sent[op.tag].append(sent)
         return sent
 
@@ -269,15 +280,19 @@ class _Solver:
                 return None
             taken[key] = taken.get(key, 0) + 1
             found.append(message)
-        walk.taken.update(taken)
         return found
+
+    def _take(self, walk: _Walk, run: list[tuple[int, Receive, int | None]]) -> None:
+        """Count the messages of ``run`` as taken."""
+        for _, op, iteration in run:
+            walk.taken[self._peer(walk, op.peer, iteration or 0), op.tag] += 1
 
     def _arrivals_s(self, walk: _Walk, messages: list[_Sent], now_s: float) -> list[float]:
         """Return when ``messages`` are here: they share what they have in common of their ways.
 
-        Those that wait for their receives come one after another, as these are posted.
+        A message that is held comes alone.
         """
-        if len(messages) > 1 and all(each.end_s < math.inf for each in messages):
+        if len(messages) > 1:
             flows = []
             for each in messages:
                 told = self.costs.transfer(each.nbytes, each.walk.rank, walk.rank)
@@ -285,18 +300,17 @@ class _Solver:
                 rate = told.nbytes / took_s if took_s else math.inf
                 flows.append((each.start_s, replace(told, latency_s=0.0, bytes_per_s=rate, channel=None)))  # fmt: skip
             return completions_s(flows, self.costs.capacity)
-        ends_s = []
-        for each in messages:
-            sender, end_s = each.walk, each.end_s
-            if end_s == math.inf:
-                latency_s, transfer_s = self.costs.alone(each.nbytes, sender.rank, walk.rank)
-                end_s = max(max(each.sent_s, now_s) + latency_s, sender.free_s[each.dest]) + transfer_s  # fmt: skip
-                sender.free_s[each.dest] = end_s
-                if sender.latest[each.id] is each:
-                    sender.ended_s[each.id] = max(end_s, sender.ended_s.get(each.id, 0.0))
-                now_s = max(now_s, end_s)
-            ends_s.append(end_s)
-        return ends_s
+        message = messages[0]
+        if message.is_held:
+            sender = message.walk
+            latency_s, alone_s = self.costs.alone(message.nbytes, sender.rank, walk.rank)
+            start_s = max(max(message.sent_s, now_s) + latency_s, sender.free_s[message.dest])
+            message.end_s = start_s + max(alone_s, message.took_s)
+            sender.free_s[message.dest] = message.end_s
+            if sender.latest[message.id] is message:
+                ended_s = sender.ended_s.get(message.id, 0.0)
+                sender.ended_s[message.id] = max(message.end_s, ended_s)
+        return [message.end_s]
 
     def _next(self, walk: _Walk, sent: list[_Sent], taken: int) -> _Sent | None:
         """Return the message that ``walk`` takes next of those ``sent``, if it is there."""
