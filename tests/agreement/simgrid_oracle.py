@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 from collections import defaultdict, deque
+from heapq import heappop, heappush
 from itertools import count
 
 from simgrid import (  # type: ignore[import-not-found]
@@ -39,8 +40,6 @@ SETTINGS = (
     "network/weight-S:0",
     "network/latency-factor:1",
     "network/bandwidth-factor:1",
-    "surf/precision:1e-13",
-    "maxmin/precision:1e-9",
 )
 
 
@@ -79,33 +78,36 @@ def simulated_s(what: dict) -> float:
     zone.seal()
     mail: dict = defaultdict(lambda: defaultdict(deque))
     news: dict = defaultdict(deque)
-    under_way: dict = {}
+    waiting: dict = defaultdict(list)
+    under_way: set = set()
     numbers = count()
     finish_s = 0.0
 
-    def carry(source: int, message: list, arrived: Event, posted: Event) -> None:
+    def carry(source: int, number: int, message: list, arrived: Event, posted: Event) -> None:
         _, _, dest, _, nbytes, latency_s, rate, is_held = message
         if is_held:
             posted.wait()
         if not what["latency_in_links"]:
             this_actor.sleep_for(latency_s)
-        channel = (source, dest)
-        if channel in under_way:
-            turn = Semaphore(0)
-            under_way[channel].append(turn)
-            turn.acquire()
-        else:
-            under_way[channel] = deque()
-        box = Mailbox.by_name(f"message{next(numbers)}")
+        # Of those whose latencies end together the first sent is the first: SimGrid wakes them in
+        # any order, so all have to be there before one goes.
+        channel, turn = (source, dest), Semaphore(0)
+        heappush(waiting[channel], (Engine.clock, number, turn))
+        this_actor.yield_()
+        if channel not in under_way:
+            under_way.add(channel)
+            heappop(waiting[channel])[2].release()
+        turn.acquire()
+        box = Mailbox.by_name(f"message{number}")
         Actor.create("taker", hosts[dest], box.get)
         comm = box.put_init(0, nbytes)
         if rate is not None:
             comm.set_rate(rate)
         comm.wait()
-        if under_way[channel]:
-            under_way[channel].popleft().release()
+        if waiting[channel]:
+            heappop(waiting[channel])[2].release()
         else:
-            del under_way[channel]
+            under_way.remove(channel)
         arrived.happen()
 
     def do(rank: int, ops: list, ended: dict) -> None:
@@ -124,7 +126,7 @@ def simulated_s(what: dict) -> float:
                 mail[op[2]][rank, op[3]].append((arrived, posted))
                 while news[op[2]]:
                     news[op[2]].popleft().release()
-                Actor.create("carrier", hosts[rank], carry, rank, op, arrived, posted)
+                Actor.create("carrier", hosts[rank], carry, rank, next(numbers), op, arrived, posted)
             else:
                 _, _, source, tag = op
                 while not mail[rank][source, tag]:
@@ -151,7 +153,7 @@ if __name__ == "__main__":
         reader, writer = os.pipe()
         if (child := os.fork()) == 0:
             os.close(reader)
-            signal.alarm(60)  # a deadlock must not hang the test
+            signal.alarm(20)  # a deadlock must not hang the test
             os.write(writer, f"{simulated_s(json.loads(line))!r}\n".encode())
             os._exit(0)
         os.close(writer)
