@@ -29,7 +29,6 @@ from simgrid import (  # type: ignore[import-not-found]
     LinkInRoute,
     Mailbox,
     NetZone,
-    Semaphore,
     this_actor,
 )
 
@@ -47,16 +46,20 @@ class Event:
     """Something that happens once, and that any number of actors may wait for."""
 
     def __init__(self) -> None:
-        self.has_happened, self.gate = False, Semaphore(0)
+        self.has_happened, self.waiters, self.number = False, [], 0
 
     def happen(self) -> None:
         self.has_happened = True
-        self.gate.release()
+        for actor in self.waiters:
+            actor.resume()
 
     def wait(self) -> None:
         if not self.has_happened:
-            self.gate.acquire()
-            self.gate.release()
+            self.waiters.append(Actor.self())
+            this_actor.suspend()
+
+
+kept: list = []  # so that nothing of SimGrid's is freed while it runs
 
 
 def simulated_s(what: dict) -> float:
@@ -67,6 +70,8 @@ def simulated_s(what: dict) -> float:
     zone = NetZone.create_full_zone("all")
     speeds = [each["speed"] for each in what["ranks"]]
     hosts = [zone.create_host(f"rank{rank}", speed) for rank, speed in enumerate(speeds)]
+    for host in hosts:
+        host.set_core_count(2)  # one for each lane: sums do not slow compute down
     links = {name: zone.create_link(name, rate).seal() for name, rate in what["links"].items()}
     for pair, route in what["routes"].items():
         source, dest = map(int, pair.split("-"))
@@ -77,35 +82,37 @@ def simulated_s(what: dict) -> float:
         zone.add_route(hosts[source].netpoint, hosts[dest].netpoint, None, None, way, False)
     zone.seal()
     mail: dict = defaultdict(lambda: defaultdict(deque))
-    news: dict = defaultdict(deque)
+    news: dict = defaultdict(list)
     waiting: dict = defaultdict(list)
     under_way: set = set()
     numbers = count()
     finish_s = 0.0
 
-    def carry(source: int, number: int, message: list, arrived: Event, posted: Event) -> None:
+    def carry(source: int, message: list, events: list, box: Mailbox) -> None:
         _, _, dest, _, nbytes, latency_s, rate, is_held = message
+        sent, posted, arrived = events
+        sent.wait()
+        number = sent.number
         if is_held:
             posted.wait()
         if not what["latency_in_links"]:
             this_actor.sleep_for(latency_s)
         # Of those whose latencies end together the first sent is the first: SimGrid wakes them in
         # any order, so all have to be there before one goes.
-        channel, turn = (source, dest), Semaphore(0)
+        channel, turn = (source, dest), Event()
         heappush(waiting[channel], (Engine.clock, number, turn))
         this_actor.yield_()
         if channel not in under_way:
             under_way.add(channel)
-            heappop(waiting[channel])[2].release()
-        turn.acquire()
-        box = Mailbox.by_name(f"message{number}")
-        Actor.create("taker", hosts[dest], box.get)
+            heappop(waiting[channel])[2].happen()
+        turn.wait()
         comm = box.put_init(0, nbytes)
+        kept.append(comm)
         if rate is not None:
             comm.set_rate(rate)
         comm.wait()
         if waiting[channel]:
-            heappop(waiting[channel])[2].release()
+            heappop(waiting[channel])[2].happen()
         else:
             under_way.remove(channel)
         arrived.happen()
@@ -121,24 +128,32 @@ def simulated_s(what: dict) -> float:
             elif kind == "wait":
                 ended.setdefault(id, Event()).wait()
             elif kind == "send":
-                arrived, posted = Event(), Event()
+                sent, posted, arrived = op[-1]
                 ended[id] = arrived
                 mail[op[2]][rank, op[3]].append((arrived, posted))
-                while news[op[2]]:
-                    news[op[2]].popleft().release()
-                Actor.create("carrier", hosts[rank], carry, rank, next(numbers), op, arrived, posted)
+                for each in news.pop(op[2], ()):  # who is woken in vain waits anew
+                    each.happen()
+                sent.number = next(numbers)
+                sent.happen()
             else:
                 _, _, source, tag = op
                 while not mail[rank][source, tag]:
-                    gate = Semaphore(0)
-                    news[rank].append(gate)
-                    gate.acquire()
+                    arrival = Event()
+                    news[rank].append(arrival)
+                    arrival.wait()
                 arrived, posted = mail[rank][source, tag].popleft()
                 posted.happen()
                 arrived.wait()
                 ended.setdefault(id, Event()).happen()
         finish_s = max(finish_s, Engine.clock)
 
+    for rank, each in enumerate(what["ranks"]):
+        for op in (op for ops in each["lanes"] for op in ops if op[0] == "send"):
+            events, box = [Event(), Event(), Event()], Mailbox.by_name(f"message{len(kept)}")
+            kept.append(box)
+            Actor.create("carrier", hosts[rank], carry, rank, list(op), events, box)
+            Actor.create("taker", hosts[op[2]], box.get)
+            op.append(events)
     for rank, each in enumerate(what["ranks"]):
         ended: dict = {}
         for ops in each["lanes"]:
@@ -153,7 +168,7 @@ if __name__ == "__main__":
         reader, writer = os.pipe()
         if (child := os.fork()) == 0:
             os.close(reader)
-            signal.alarm(20)  # a deadlock must not hang the test
+            signal.alarm(60)  # a deadlock must not hang the test
             os.write(writer, f"{simulated_s(json.loads(line))!r}\n".encode())
             os._exit(0)
         os.close(writer)
