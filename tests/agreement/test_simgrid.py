@@ -10,7 +10,7 @@ a / (a + b) of it. Ours get a half each. So either all latencies are equal and s
 links, or messages sleep for theirs and go over links without; one test is of the difference itself.
 MPI's order is not SimGrid's either: there two messages of one rank to another share; ours, and
 those of the oracle, go one after the other as on one connection. And a rank's two lanes are two
-cores in SimGrid, or its sums would slow its compute down.
+hosts in SimGrid, or its sums would slow its compute down.
 """
 
 import json
@@ -198,7 +198,9 @@ def fabric_machines(draw: st.DrawFn, nodes: int, *, has_one_latency: bool = Fals
     }  # fmt: skip
     fabric = draw(fabrics(nodes))
     if not has_one_latency and fabric.kind is not FabricKind.STAR:
-        fabric = fabric.model_copy(update={"hop_latency_s": draw(st.sampled_from([0.0, 2.9137e-3]))})
+        fabric = fabric.model_copy(
+            update={"hop_latency_s": draw(st.sampled_from([0.0, 2.9137e-3]))}
+        )
     kernels = {kernel: kernel_model(kernel, 1e-3, draw(st.sampled_from([1e-5, 1e-4]))) for kernel in Kernel}  # fmt: skip
     return machine(compute=compute(kernels=kernels), links=links, fabric=fabric)
 
