@@ -156,7 +156,7 @@ def simulated_s(what: dict) -> float:
     for rank, each in enumerate(what["ranks"]):
         ended: dict = {}
         # A host for each lane: sums do not slow compute down.
-        for host, ops in zip((hosts[rank], beside[rank]), each["lanes"]):
+        for host, ops in zip((hosts[rank], beside[rank]), each["lanes"], strict=False):
             Actor.create(f"rank{rank}", host, do, rank, ops, ended)
     engine.run()
     return finish_s

@@ -101,10 +101,11 @@ def half_the_bandwidth(of: Machine) -> Machine:
 
 
 def test_1f1b_of_four_stages_does_meet_contention() -> None:
-    # Else the law above would say nothing.
-    options = PlanOptions(2, Schedule.ONE_F_ONE_B)
-    plan = Plan(Workload(mlp(64, 48, 48, 48, 16), 32, ITEMSIZE), Mesh(pp=4), options)
-    assert plan.simulated_s(ROUND) > 1.01 * plan.solved_s(ROUND)
+    # Else the law above would say nothing. Links are slow, so that messages are under way for long.
+    options = PlanOptions(6, Schedule.ONE_F_ONE_B)
+    plan = Plan(Workload(mlp(48, 16, 64, 16, 48), 24, ITEMSIZE), Mesh(pp=4), options)
+    on = machine(links=links(ALPHA_S, 40 * BETA_S_PER_BYTE))
+    assert plan.simulated_s(on) > 1.1 * plan.solved_s(on)
 
 
 @pytest.mark.parametrize("algorithm", [Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING])
@@ -180,8 +181,8 @@ def test_two_levels_of_uneven_parts_lie_about_between_the_even_ones_around_them(
         simulated_s, solved_s = both_s(elements)
         assert at_most(simulated_s, solved_s)
         # Not at most: unequal messages leave a shared link one by one, so that those behind them start
-        # earlier. Measured, not derived: 0.2 % and less.
-        assert at_most(both_s(elements // ranks * ranks)[0] * 0.995, simulated_s)
+        # earlier. Measured, not derived: 0.8 % and less.
+        assert at_most(both_s(elements // ranks * ranks)[0] * 0.99, simulated_s)
         assert at_most(solved_s, both_s(-(-elements // ranks) * ranks)[0])
 
 

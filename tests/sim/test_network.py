@@ -1,5 +1,6 @@
 """Laws of the network: fair rates, links never above their bandwidth, and exact times."""
 
+import itertools
 import math
 
 import pytest
@@ -78,7 +79,7 @@ def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows)
     for name, capacity in CAPACITIES.items():
         loads = [load for load in network.loads if load.link == name]
         assert all(load.bytes_per_s <= capacity * (1 + SAME) for load in loads)
-        spans = zip(loads, loads[1:], strict=False)
+        spans = itertools.pairwise(loads)
         carried = sum(one.bytes_per_s * (two.time_s - one.time_s) for one, two in spans)
         sent = sum(transfer.nbytes for _, transfer in flows if name in transfer.route)
         assert carried == pytest.approx(sent, rel=SAME, abs=SAME)

@@ -85,13 +85,13 @@ def test_the_command_line_spells_fabrics(text: str, expected: FabricModel) -> No
     "torus", "torus:4y4", "torus:0x4", "tree:racks=2,uplink=0bit", "star:4x4",
 ])  # fmt: skip
 def test_what_spells_no_fabric_is_refused_by_name(text: str) -> None:
-    with pytest.raises(UsageError, match="^fabric"):
+    with pytest.raises(UsageError, match=r"^fabric"):
         parse_fabric(text)
 
 
 @pytest.mark.parametrize("text", ["3", "3=", "a=0.5", "4=0.5", "3=0", "3=2", "3=fast"])
 def test_what_spells_no_slow_link_is_refused_by_name(text: str) -> None:
-    with pytest.raises(UsageError, match="^slow-link must"):
+    with pytest.raises(UsageError, match=r"^slow-link must"):
         parse_slow_links([text], 4)
 
 
