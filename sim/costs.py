@@ -154,6 +154,9 @@ class Costs:
 
             alpha + max(beta n, min(beta, beta_wire) n sharers)
 
+        Inside a node a rank's link is its own copying, which nothing passes beside: there
+        ``beta`` takes the place of ``beta_wire``.
+
         The curve is fitted to exchanges, so its ``beta`` is that of one direction of a link while
         the other is as busy: links are full duplex here, and nothing is charged for it again.
         """
@@ -162,7 +165,9 @@ class Costs:
         curve = self.link(tier).message
         self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
         alpha_s, beta_s_per_byte = curve.at(nbytes)
-        on_wire = min(beta_s_per_byte, curve.wire_s_per_byte)
+        on_wire = beta_s_per_byte
+        if tier is Tier.NETWORK:
+            on_wire = min(on_wire, curve.wire_s_per_byte)
         return alpha_s, max(beta_s_per_byte, on_wire * sharers) * nbytes
 
     def transfer(self, nbytes: float, source: int, dest: int) -> Transfer:
@@ -188,6 +193,8 @@ class Costs:
         slowest = max(beta, wire)
         if not slowest:
             return Transfer(route, 0.0, alpha_s, channel=channel)
+        if tier is Tier.NODE and wire:
+            return Transfer(route, nbytes * (beta / wire), alpha_s, 1.0 / wire, channel)
         return Transfer(route, nbytes * min(1.0, beta / wire) if wire else nbytes, alpha_s,
                         1.0 / slowest, channel)  # fmt: skip
 
