@@ -1,10 +1,10 @@
 # The project's verbs. `make predict` and `make test` need Python 3.11 or newer and nothing else.
 PYTHON ?= python3
 VENV := .venv
-RUN := $(VENV)/bin/python
+RUN ?= $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: predict test check format paper measure sweep bench clean
+.PHONY: predict test test-gpu check format paper measure measure-gpu sweep bench bench-gpu clean
 
 predict: $(VENV)/installed-mpi
 	@if [ -t 2 ]; then export FORCE_COLOR=1; fi; \
@@ -14,6 +14,16 @@ predict: $(VENV)/installed-mpi
 
 test: $(VENV)/installed-test
 	$(RUN) -m pytest
+
+# What only a GPU can be asked. The gpu extra, some gigabytes, is installed where there is a driver for
+# it; where there is none every test is skipped, with the reason. RUN=python3 takes a Python that has
+# all of it already, and installs nothing.
+COMMA := ,
+DRIVER := $(shell command -v nvidia-smi)
+GPU_READY = $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/installed-$(1)$(if $(DRIVER),$(COMMA)gpu))
+test-gpu: $(call GPU_READY,test)
+	@$(if $(DRIVER),,echo "no nvidia-smi: NVIDIA's driver is missing, so the gpu extra is not installed; GPU tests are skipped")
+	$(RUN) -m pytest -m gpu -rs
 
 check: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
@@ -52,6 +62,7 @@ measure: $(VENV)/installed-bench
 	    --out $(MEASURED)/schemes-2core-epyc.jsonl $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 	$(RUN) benchmarks/slow_node.py --machine $(MEASURED)/machine-2core-epyc.json \
 	    --out $(MEASURED)/slow-node-2core-epyc.jsonl
+	$(RUN) benchmarks/scaling.py --out $(MEASURED)/scaling-2core-epyc.jsonl
 	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
 	    > $(MEASURED)/letters-2core-epyc.json
 
@@ -69,6 +80,14 @@ sweep: $(VENV)/installed-mpi,plot
 bench: $(VENV)/installed-bench
 	$(RUN) benchmarks/trainer.py
 	$(RUN) benchmarks/simulator.py
+
+# PyTorch on the same GPU; make measure-gpu OUT=dir measures all there is, PARTS="bench-mlp check" some.
+OUT ?= build/gpu
+PARTS ?=
+bench-gpu: $(call GPU_READY,test$(COMMA)bench)
+	PYTHONPATH=$(CURDIR) $(RUN) benchmarks/gpu.py
+measure-gpu: $(call GPU_READY,test$(COMMA)bench)
+	PYTHONPATH=$(CURDIR) $(RUN) benchmarks/measure_gpu.py --out $(OUT) $(foreach part,$(PARTS),--parts $(part))
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

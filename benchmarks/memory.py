@@ -42,7 +42,8 @@ from exec.network.modules import (
 from exec.network.network import build
 from exec.network.parse import parse_net
 from exec.program.mesh import Mesh
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload, positive
 

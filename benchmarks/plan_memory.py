@@ -30,7 +30,8 @@ from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.runtime.job import TransportName, run_job
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.workload import Workload, positive
 from sim.forecast import memory_nbytes

@@ -41,7 +41,8 @@ from exec.errors import UsageError
 from exec.network.parse import parse_net
 from exec.nn.weights import Weights
 from exec.program.mesh import Mesh
-from exec.runtime.session import TIMED_EVERY, Session, TrainingPlan
+from exec.runtime.session import TIMED_EVERY, Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload, positive
 

@@ -17,20 +17,37 @@ from threadpoolctl import threadpool_limits
 from calibration.assemble import assemble
 from calibration.disk import SIZES, probe_storage
 from calibration.find import local_profile
+from calibration.gpu_messages import (
+    MOST_ELEMENTS,
+    MOST_EMULATED_ELEMENTS,
+    num_gpus_a_node,
+    num_messages,
+    probe_device_messages,
+)
+from calibration.gpu_probe import GPU_PASSES, NUM_SIZES, device_provenance, probe_gpu
+from calibration.importing import fit_tables, import_measurements
 from calibration.machine import Machine, read_machine, write_machine
 from calibration.probe import PASSES, idle, probe_kernels, probe_messages, probe_neighbour
 from calibration.samples import Sample, read_samples, write_samples
+from calibration.showing import show_machine
 from exec.cli import console, make_app, run_app
+from exec.device.kind import DeviceKind
 from exec.errors import MachineError, UsageError
 from exec.launch import launched_ranks
+from exec.runtime.backend import OnDevice
 from exec.runtime.job import TransportName, run_job
+from exec.runtime.opening import open_backend
 from exec.runtime.report import cpu_model, num_cores, software
 from exec.transport.protocol import Transport
 
 app = make_app("python -m calibration", "Measure what compute and messages cost on this machine.")
+app.command(import_measurements, name="import")
+app.command(fit_tables, name="fit")
+app.command(show_machine, name="show")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _FULL, _QUICK = (192, 0.25, 9), (56, 0.12, 3)  # rungs, seconds on each, passes over the disk
+_GPU_FULL, _GPU_QUICK, _EMULATED = (96, 0.5, 9), (40, 0.3, 3), (24, 0.02, 1)
 _MESSAGES = {1: 0, 2: 22, 3: 33}  # sizes measured in a pass, by ranks
 _NEIGHBOUR_SHARE = 8  # one rung in so many is measured again with a busy neighbour
 
@@ -46,6 +63,8 @@ def calibrate(
     fit: list[Path] | None = None,
     storage_dir: Path | None = None,
     blas_threads: int = 1,
+    device: DeviceKind = DeviceKind.CPU,
+    tf32: Flag = False,
 ) -> None:
     """Measure what compute and messages cost on this machine, and write its Machine file.
 
@@ -71,8 +90,15 @@ def calibrate(
         temporary folder unless given.
     blas_threads
         Threads of each rank's matrix products.
+    device
+        What to measure: cpu, gpu, or emulated, a GPU that is none, for tests. That of a GPU is the
+        profile that --machine local-gpu means.
+    tf32
+        Let the GPU round the factors of its products to TF32.
     """
-    path = out or local_profile()
+    path = out or local_profile(device)
+    if tf32 and device is DeviceKind.CPU:
+        raise UsageError("tf32 needs --device gpu, got cpu")
     for option, file in (("out", out), ("samples", samples)):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise UsageError(f"{option} must be a file in a folder that exists, got {file}")
@@ -94,10 +120,17 @@ def calibrate(
 
     def body(wire: Transport) -> None:
         with threadpool_limits(blas_threads):
-            found = _measure(wire, storage_dir, *(_QUICK if quick else _FULL))
+            if device is DeviceKind.CPU:
+                known, found = (
+                    dict[str, str](),
+                    _measure(wire, storage_dir, *(_QUICK if quick else _FULL)),
+                )
+            else:
+                sizes = _EMULATED if device is DeviceKind.EMULATED else _GPU_QUICK if quick else _GPU_FULL  # fmt: skip
+                known, found = _measure_device(wire, device, storage_dir, *sizes, is_tf32=tf32)
         if wire.rank:
             return
-        provenance = _provenance(wire)
+        provenance = _provenance(wire) | known
         if samples is not None:
             write_samples(samples, provenance, found)
         _finish(name, path, provenance, found)
@@ -111,16 +144,20 @@ def _fit(files: list[Path], name: str, path: Path) -> None:
     for file in files:
         provenance, own = read_samples(file)
         found += own
-    if missing := {"cpu", "cores", "memory_nbytes", "command", "date"} - provenance.keys():
+    needed = {"cpu", "cores", "memory_nbytes", "command", "date"}
+    if provenance.get("device", DeviceKind.CPU) != DeviceKind.CPU:
+        needed |= {"gpu", "gpus", "gpu_memory_nbytes", "multiprocessors"}
+    if missing := needed - provenance.keys():
         raise MachineError(f"{file}, line 1 must name {', '.join(sorted(missing))}")
     _finish(name, path, provenance | {"runs": str(len(files))}, found)
 
 
 def _finish(name: str, path: Path, provenance: dict[str, str], found: list[Sample]) -> None:
-    machine = assemble(
-        name, provenance, found,
-        cores_per_node=int(provenance["cores"]), memory_nbytes=int(provenance["memory_nbytes"]),
-    )  # fmt: skip
+    cores, memory_nbytes = int(provenance["cores"]), int(provenance["memory_nbytes"])
+    if "gpus" in provenance:
+        cores = int(provenance["gpus"])
+        memory_nbytes = cores * int(provenance["gpu_memory_nbytes"])
+    machine = assemble(name, provenance, found, cores_per_node=cores, memory_nbytes=memory_nbytes)
     write_machine(machine, path)
     console().print(_summary(machine, path))
 
@@ -142,6 +179,30 @@ def _measure(
             idle(wire)
             found += probe_messages(wire, seconds_each / 2, progress)
     return found
+
+
+def _measure_device(
+    wire: Transport, kind: DeviceKind, storage_dir: Path | None, num_rungs: int, seconds_each: float,
+    num_writes: int, *, is_tf32: bool,
+) -> tuple[dict[str, str], list[Sample]]:  # fmt: skip
+    """Return what is known of the device, and its samples; all ranks must call it together."""
+    known: dict[str, str] = {}
+    found: list[Sample] = []
+    total = GPU_PASSES * num_rungs + NUM_SIZES + 1 + num_writes * len(SIZES)
+    total += PASSES * num_messages(wire.size)
+    with _progress(total, shown=wire.rank == 0) as progress:
+        if wire.rank == 0:
+            known = device_provenance(kind, is_tf32=is_tf32)
+            found += probe_gpu(kind, num_rungs, seconds_each, progress, is_tf32=is_tf32)
+            found += probe_storage(storage_dir, num_writes, progress)
+        if wire.size > 1:
+            idle(wire)
+            backend = open_backend(kind, wire, is_tf32=is_tf32)
+            assert isinstance(backend, OnDevice)
+            most = MOST_EMULATED_ELEMENTS if kind is DeviceKind.EMULATED else MOST_ELEMENTS
+            found += probe_device_messages(backend.transport, seconds_each / 2, progress, most)
+            known |= {"gpus": str(num_gpus_a_node(backend.transport)), "wire": backend.transport.library}  # fmt: skip
+    return known, found
 
 
 @contextmanager
@@ -192,15 +253,21 @@ def _summary(machine: Machine, path: Path) -> str:
         f"+-{model.rel_sigma:.0%} over {model.num_samples} shapes"
         for kernel, model in compute.kernels.items()
     ]
-    lines.append(f"  all cores busy: {compute.busy_slowdown:.2f} x the time; "
-                 f"step-time noise {compute.noise_rel_sigma:.1%}")  # fmt: skip
+    if compute.device.has_streams:
+        lines.append(f"  a launch: {compute.launch_s * 1e6:.2f} us; a step: {compute.step_overhead_s * 1e6:.2f} us and its ops; "
+                     f"noise {compute.noise_rel_sigma:.1%}; TF32 {'on' if compute.is_tf32 else 'off'}")  # fmt: skip
+    else:
+        lines.append(f"  all cores busy: {compute.busy_slowdown:.2f} x the time; "
+                     f"step-time noise {compute.noise_rel_sigma:.1%}")  # fmt: skip
+    for direction, curve in machine.copies.items():
+        lines.append(f"  a copy {direction}: {curve.at(8)[0] * 1e6:.2f} us and {1e-9 / max(curve.at(1 << 26)[1], 1e-15):.2f} GB/s")  # fmt: skip
     for tier, link in machine.links.items():
         alpha_s = link.message.at(8)[0]
-        beta = link.message.at(1 << 23)[1]
+        beta = max(link.message.at(1 << 23)[1], 1e-15)
         lines.append(f"  {tier}: {alpha_s * 1e6:.2f} us and {1e-9 / beta:.2f} GB/s a message, "
                      f"+-{link.message.rel_sigma:.0%}")  # fmt: skip
     if not machine.links:
-        lines.append("  no links measured: run mpiexec -n 2 python -m calibration for those")
+        lines.append("  no links measured: run it under mpiexec -n 2 for those")
     else:
         lines.append(f"  overlap of communication with compute: {machine.overlap_share:.0%}")
     if machine.storage is not None:

@@ -11,9 +11,10 @@ import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[float, Field(gt=0)]
+from calibration.section import NonNegative, Positive, Section
+
 Count = Annotated[int, Field(ge=1)]
 LINK_NAME = re.compile(r"node\d+(\.up|\.down|-node\d+)?|rack\d+(\.up|\.down)?")
 
@@ -26,11 +27,7 @@ class FabricKind(StrEnum):
     TORUS = "torus"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-
-class LinkSpeed(_Section):
+class LinkSpeed(Section):
     """The bandwidth of one link: ``share`` of what it would be, or ``bytes_per_s``."""
 
     share: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -50,7 +47,7 @@ class LinkSpeed(_Section):
         return nominal * self.share
 
 
-class FabricModel(_Section):
+class FabricModel(Section):
     """How nodes are joined, and which links are unlike the others.
 
     A tree has ``racks``, which share its nodes evenly and in order, or ``nodes_per_rack``. A rack's
@@ -67,8 +64,8 @@ class FabricModel(_Section):
     uplink_bytes_per_s: Positive | None = None
     oversubscription: Positive | None = None
     dims: tuple[Count, ...] = ()
-    hop_latency_s: Annotated[float, Field(ge=0)] = 0.0
-    links: dict[str, LinkSpeed] = {}
+    hop_latency_s: NonNegative = 0.0
+    links: dict[str, LinkSpeed] = Field(default_factory=dict)
     source: str = "as told"
 
     @model_validator(mode="after")

@@ -6,8 +6,11 @@ and columns that NumPy loops over, and for what streams from memory, the part th
 The last is ``size * max(0, 1 - cache / working_set)``: with least-recently-used caching of a
 working set that is swept once a step, that share misses. The letters are those of
 :class:`exec.program.ops.Shape`; ``c`` are the channels of an image that is convolved, ``k / w``.
+Those are a CPU's; a GPU's are in :mod:`calibration.gpu_features`.
 """
 
+from calibration.gpu_features import gpu_features
+from calibration.processor import CPU, Processor
 from calibration.windows import Window, convolution_of, window_of
 from exec.network.scratch import BLOCK
 from exec.program.ops import Kernel, Shape
@@ -15,14 +18,28 @@ from exec.program.ops import Kernel, Shape
 Features = dict[str, float]
 
 
-def features(kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]) -> Features:
+def features(
+    kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int], processor: Processor = CPU
+) -> Features:  # fmt: skip
     """Return the features of ``kernel`` on ``shape``, for a rank that holds ``working_set`` bytes.
 
     >>> features(Kernel.ACCUMULATE, Shape(0, 0, 10), 1000, (500, 2000))
     {'fixed': 1.0, 'm': 10, 'm_inner_miss': 5.0, 'm_outer_miss': 0.0}
     """
+    return features_missing(kernel, shape, missed(working_set, caches), caches, processor)
+
+
+def features_missing(
+    kernel: Kernel, shape: Shape, shares: tuple[float, float], caches: tuple[int, int], processor: Processor = CPU
+) -> Features:  # fmt: skip
+    """Return the features of ``kernel`` on ``shape`` where the caches miss ``shares`` of what is held.
+
+    They are linear in the shares.
+    """
     n, k, m = shape.n, shape.k, shape.m
-    inner, outer = missed(working_set, caches)
+    inner, outer = shares
+    if processor.device.has_streams:
+        return gpu_features(kernel, shape, inner, caches[0], processor.num_multiprocessors)
     match kernel:
         case Kernel.LOAD:
             is_turned = float(shape.q > 1)

@@ -16,12 +16,15 @@ from scipy.optimize import nnls
 
 from calibration.features import features
 from calibration.machine import Curve, KernelModel, Range, Segment, Storage
-from calibration.samples import KernelSample, MessageSample, StorageSample
+from calibration.processor import CPU, Processor
+from calibration.samples import KernelSample, MessageSample, StepSample, StorageSample
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
 INNER_CACHES = (1 << 18, 1 << 19, 1 << 20, 1 << 21)
 OUTER_CACHES = (1 << 22, 1 << 23, 1 << 24, 1 << 25)
+GPU_CACHES = tuple((megabytes * 10**6, 1 << 62) for megabytes in (4, 8, 16, 25, 32, 40, 50, 64, 96))
+"""Of a GPU the second level, of which each half of a chip may see its own half; then the memory."""
 _SCALE = 0.1  # relative error at which a sample's weight is halved
 _MAD_TO_SIGMA = 1.4826
 _KNEES = (512, 8 << 10, 64 << 10, 1 << 20)
@@ -55,7 +58,7 @@ def robust_sigma(residuals: Sequence[float] | Floats) -> float:
 
 
 def fit_kernels(
-    samples: Sequence[KernelSample],
+    samples: Sequence[KernelSample], processor: Processor = CPU
 ) -> tuple[dict[Kernel, KernelModel], tuple[int, int]]:
     """Return a model of every kernel in ``samples`` and the cache sizes that explain them best.
 
@@ -70,12 +73,13 @@ def fit_kernels(
             raise MachineError(f"{kernel} must have at least 5 samples, got {len(group)}")
 
     def cost(caches: tuple[int, int]) -> float:
-        residuals = np.concatenate([_fit_kernel(k, g, caches)[1] for k, g in groups.items()])
+        residuals = np.concatenate([_fit_kernel(k, g, caches, processor)[1] for k, g in groups.items()])  # fmt: skip
         return float(np.log1p((residuals / _SCALE) ** 2).sum())
 
-    caches = min(itertools.product(INNER_CACHES, OUTER_CACHES), key=cost)
+    is_cpu = not processor.device.has_streams
+    caches = min(itertools.product(INNER_CACHES, OUTER_CACHES) if is_cpu else GPU_CACHES, key=cost)
     return {
-        kernel: _fit_kernel(kernel, group, caches)[0] for kernel, group in groups.items()
+        kernel: _fit_kernel(kernel, group, caches, processor)[0] for kernel, group in groups.items()
     }, caches
 
 
@@ -92,11 +96,11 @@ def _calmest(samples: Sequence[KernelSample]) -> list[KernelSample]:
 
 
 def _fit_kernel(
-    kernel: Kernel, group: Sequence[KernelSample], caches: tuple[int, int]
+    kernel: Kernel, group: Sequence[KernelSample], caches: tuple[int, int], processor: Processor
 ) -> tuple[KernelModel, Floats]:
     shapes = [sample.shape for sample in group]
     rows = [
-        features(kernel, shape, sample.working_set, caches)
+        features(kernel, shape, sample.working_set, caches, processor)
         for shape, sample in zip(shapes, group, strict=True)
     ]
     matrix = np.array([list(row.values()) for row in rows], dtype=float)
@@ -187,6 +191,29 @@ def fit_allreduce(samples: Sequence[MessageSample], source: str) -> Curve:
         for segment in curve.segments
     )  # fmt: skip
     return curve.model_copy(update={"segments": segments})
+
+
+def fit_step_costs(steps: Sequence[StepSample]) -> tuple[float, float]:
+    """Return what a step costs beside its ops, and by how much each op was timed too long.
+
+    With T the time of a whole step, and n ops that were timed one by one between events, which take
+    a moment of their own and hold back what follows:
+
+        T = step + sum_i (t_i - event)
+
+    What is found for ``event`` may be negative: ops may also take longer one after another.
+    """
+    times_s = np.array([step.time_s for step in steps])
+    rest_s = times_s - np.array([step.ops_s for step in steps])
+    counts = np.array([step.num_ops for step in steps], dtype=float)
+    matrix = np.column_stack([np.ones_like(counts), counts, -counts])
+    weights = 1.0 / times_s
+    for _ in range(8):
+        found, _ = nnls(matrix * weights[:, None], rest_s * weights, maxiter=10_000)
+        error = (matrix @ found - rest_s) / times_s
+        weights = 1.0 / times_s / np.sqrt(1.0 + (error / _SCALE) ** 2)
+    step_s, too_short_s, too_long_s = map(float, found)
+    return step_s, too_long_s - too_short_s
 
 
 def fit_storage(samples: Sequence[StorageSample], source: str) -> Storage:

@@ -9,46 +9,25 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from calibration.collective_model import CollectiveModel
 from calibration.fabric import FabricModel
-from calibration.features import LATER, features
+from calibration.features import LATER, features, features_missing
+from calibration.importers.measured import Operation
+from calibration.processor import CPU, Processor
+from calibration.section import NonNegative, Section, Share
+from calibration.section import Positive as Positive  # noqa: PLC0414  # others know these three from here
+from calibration.section import Range as Range  # noqa: PLC0414
+from calibration.section import Tier as Tier  # noqa: PLC0414
+from exec.device.kind import DeviceKind
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, hide_input_in_errors=False
-    )
-
-
-class Tier(StrEnum):
-    """Where two ranks meet."""
-
-    NODE = "node"
-    NETWORK = "network"
-
-
-class Range(_Section):
-    """The smallest and the largest value that was measured."""
-
-    low: NonNegative
-    high: NonNegative
-
-    def holds(self, value: float) -> bool:
-        """Say whether ``value`` was within what was measured."""
-        return self.low <= value <= self.high
-
 
 _ONE = Range(low=1, high=1)
 
 
-class KernelModel(_Section):
+class KernelModel(Section):
     """The time of one kernel: the sum of ``coefficients_s`` times the features of a shape.
 
     The features are those of :mod:`calibration.features`, the ranges those of the letters of
@@ -65,9 +44,19 @@ class KernelModel(_Section):
     rel_sigma: NonNegative
     num_samples: Annotated[int, Field(ge=0)]
 
-    def time_s(self, kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int]) -> float:  # fmt: skip
+    def time_s(
+        self, kernel: Kernel, shape: Shape, working_set: int, caches: tuple[int, int], processor: Processor = CPU
+    ) -> float:  # fmt: skip
         """Return the time of ``kernel`` on ``shape``, in seconds."""
-        values = features(kernel, shape, working_set, caches)
+        return self._sum_s(features(kernel, shape, working_set, caches, processor))
+
+    def time_missing_s(
+        self, kernel: Kernel, shape: Shape, shares: tuple[float, float], caches: tuple[int, int], processor: Processor
+    ) -> float:  # fmt: skip
+        """Return the time where the caches miss ``shares`` of what is held: linear in them."""
+        return self._sum_s(features_missing(kernel, shape, shares, caches, processor))
+
+    def _sum_s(self, values: dict[str, float]) -> float:
         return sum(coefficient * values[name] for name, coefficient in self.coefficients_s.items())
 
     def is_within(self, shape: Shape) -> bool:
@@ -82,15 +71,22 @@ class KernelModel(_Section):
         )
 
 
-class Compute(_Section):
+class Compute(Section):
     """What one rank computes with, and what its neighbours on the node cost it.
 
     ``cache_nbytes`` are the working sets beyond which weights no longer stay in the inner and
     the outer cache. ``busy_slowdown`` multiplies times when all of ``cores_per_node`` are busy.
     ``noise_rel_sigma`` is the spread of one rank's step time. ``kernels`` need not name every
     kernel: a Machine older than a kernel still answers for networks without it.
+
+    Where the ``device`` is a GPU, ``cores_per_node`` counts GPUs, ``memory_nbytes`` is that of all
+    of them, and ``launch_s`` what one more launch costs.
     """
 
+    device: DeviceKind = DeviceKind.CPU
+    num_multiprocessors: Annotated[int, Field(ge=1)] = 1
+    is_tf32: bool = False
+    launch_s: NonNegative = 0.0
     source: str
     dtype: Literal["float32", "float64"]
     cores_per_node: Annotated[int, Field(ge=1)]
@@ -101,11 +97,22 @@ class Compute(_Section):
     busy_slowdown: Annotated[float, Field(ge=1)]
     noise_rel_sigma: NonNegative
 
+    @property
+    def processor(self) -> Processor:
+        """The chip, as the features of kernels see it."""
+        return Processor(self.device, self.num_multiprocessors)
+
+    @property
+    def memory_nbytes_per_core(self) -> int:
+        """What each of ``cores_per_node`` has of the memory."""
+        return self.memory_nbytes // self.cores_per_node
+
     @model_validator(mode="after")
     def _knows_its_coefficients(self) -> "Compute":
         for kernel, model in self.kernels.items():
-            known = features(kernel, Shape(1, 1, 1), 1, (1, 1))
-            if set(model.coefficients_s) | LATER.get(kernel, set()) != set(known):
+            known = features(kernel, Shape(1, 1, 1), 1, (1, 1), self.processor)
+            later = set() if self.device.has_streams else LATER.get(kernel, set())
+            if set(model.coefficients_s) | later != set(known):
                 raise ValueError(
                     f"{kernel} must have a coefficient for each of {', '.join(known)}, got "
                     f"{', '.join(model.coefficients_s) or 'none'}"
@@ -113,7 +120,7 @@ class Compute(_Section):
         return self
 
 
-class Segment(_Section):
+class Segment(Section):
     """``alpha_s + beta_s_per_byte * n`` for messages of up to ``up_to_nbytes`` bytes."""
 
     up_to_nbytes: Positive
@@ -121,7 +128,7 @@ class Segment(_Section):
     beta_s_per_byte: NonNegative
 
 
-class Curve(_Section):
+class Curve(Section):
     """A time as a function of message size, piecewise linear: R. Hockney, "The communication
     challenge for MPP", Parallel Computing 20 (1994) 389-398, with a segment per protocol.
 
@@ -154,22 +161,33 @@ class Curve(_Section):
         return self.segments[-1].beta_s_per_byte
 
 
-class Link(_Section):
+class Link(Section):
     """What joins two ranks: messages, and the library's all-reduce between two of them.
 
     ``allreduce`` is fitted to two ranks, or to what more ranks imply for two (see
     :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured. A
     message of more than ``eager_limit_nbytes`` does not leave before its receive is posted; without
-    a limit all leave at once.
+    a limit all leave at once. What was measured between GPUs is ``from_device``: from memory of
+    theirs to memory of theirs. A node has ``lanes`` of it, of which a rank drives one: a message is
+    never faster than one, the all-reduce is that of ranks that drive them all.
     """
 
     message: Curve
     allreduce: Curve
     allreduce_ranks: Range
     eager_limit_nbytes: NonNegative | None = None
+    from_device: bool = False
+    lanes: Annotated[int, Field(ge=1)] = 1
 
 
-class Storage(_Section):
+class CopyDirection(StrEnum):
+    """Which way a copy between the host's memory and a GPU's goes."""
+
+    TO_DEVICE = "to_device"
+    TO_HOST = "to_host"
+
+
+class Storage(Section):
     """What a checkpoint costs: ``fixed_s + s_per_byte * n`` for the n bytes that a node writes.
 
     The ranks of a node are taken to share one disk, whatever they write to.
@@ -186,17 +204,23 @@ class Storage(_Section):
         return self.fixed_s + self.s_per_byte * nbytes
 
 
-class Machine(_Section):
-    """One machine, or the parts of several put together."""
+class Machine(Section):
+    """One machine, or the parts of several put together.
+
+    ``copies`` of pinned memory are what a GPU's messages need over links that do not begin at one.
+    ``collectives`` are those that were measured for themselves.
+    """
 
     format: Literal["stepcast-machine-1"]
     name: str
     description: str
     provenance: dict[str, str]
     compute: Compute | None = None
-    links: dict[Tier, Link] = {}
+    copies: dict[CopyDirection, Curve] = Field(default_factory=dict)
+    links: dict[Tier, Link] = Field(default_factory=dict)
     fabric: FabricModel | None = None
     storage: Storage | None = None
+    collectives: dict[Operation, CollectiveModel] = Field(default_factory=dict)
     overlap_share: Share = 0.0
 
     def kernel_model(self, kernel: Kernel) -> KernelModel:
@@ -214,15 +238,19 @@ class Machine(_Section):
 
     def combined_with(self, other: "Machine") -> "Machine":
         """Return this machine with the parts that it lacks taken from ``other``."""
+        found = ((name, model.beside(self.links)) for name, model in other.collectives.items())
+        beside = {name: model for name, model in found if model is not None}
         return self.model_copy(
             update={
                 "name": f"{self.name}+{other.name}",
                 "description": f"{self.description}; {other.description}",
                 "provenance": {**other.provenance, **self.provenance},
                 "compute": self.compute or other.compute,
+                "copies": self.copies if self.compute else other.copies,
                 "links": {**other.links, **self.links},
                 "fabric": self.fabric or other.fabric,
                 "storage": self.storage or other.storage,
+                "collectives": {**beside, **self.collectives},
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,
             }
         )

@@ -9,7 +9,8 @@ from threadpoolctl import threadpool_limits
 from exec.data.noise import noise_dataset
 from exec.network.network import mlp
 from exec.program.mesh import Mesh
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload

@@ -46,8 +46,9 @@ from exec.program.program import Program, Role
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
 from exec.runtime.step import Step, bind_step
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload
@@ -245,7 +246,7 @@ def probe_messages(wire: Transport, seconds_each: float, progress: Progress) -> 
     """
     hosts = wire.gather_objects(socket.gethostname())
     found: list[Sample] = []
-    for tier, pair in _pairs(hosts).items():
+    for tier, pair in pairs_of(hosts).items():
         colors = wire.split(int(wire.rank in pair))
         if wire.rank in pair:
             found += _time_pair(colors, tier, seconds_each, progress)
@@ -257,7 +258,7 @@ def probe_messages(wire: Transport, seconds_each: float, progress: Progress) -> 
     return wire.gather_objects(found)[0]
 
 
-def _pairs(hosts: list[str]) -> dict[Tier, tuple[int, int]]:
+def pairs_of(hosts: list[str]) -> dict[Tier, tuple[int, int]]:
     """Return two ranks that meet at each tier; rank 0 is one of each pair."""
     pairs: dict[Tier, tuple[int, int]] = {}
     for other, host in enumerate(hosts[1:], 1):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from calibration.machine import Positive, Tier
+from calibration.machine import CopyDirection, Positive, Tier
 from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
@@ -39,7 +39,7 @@ class KernelSample(_Record):
 
 
 class StepSample(_Record):
-    """A whole step: its median time, the sum of its ops' medians, and its relative spread."""
+    """A whole step: its median time, the sum of its ``num_ops`` ops' medians, its relative spread."""
 
     kind: Literal["step"] = "step"
     net: str
@@ -48,6 +48,7 @@ class StepSample(_Record):
     time_s: Positive
     ops_s: float
     rel_sigma: float
+    num_ops: Annotated[int, Field(ge=0)] = 0
 
 
 class MessageSample(_Record):
@@ -70,6 +71,23 @@ class OverlapSample(_Record):
     left_s: float
 
 
+class LaunchSample(_Record):
+    """What one more launch costs a GPU: the time of a graph of ``num_launches``, divided by them."""
+
+    kind: Literal["launch"] = "launch"
+    num_launches: Annotated[int, Field(ge=1)]
+    time_s: Positive
+
+
+class CopySample(_Record):
+    """The time of a copy between pinned memory of the host and a GPU's."""
+
+    kind: Literal["copy"] = "copy"
+    direction: CopyDirection
+    nbytes: Annotated[int, Field(ge=1)]
+    time_s: Positive
+
+
 class StorageSample(_Record):
     """The time of a whole checkpoint of one rank that holds ``nbytes``."""
 
@@ -78,7 +96,15 @@ class StorageSample(_Record):
     time_s: Positive
 
 
-Sample = KernelSample | StepSample | MessageSample | OverlapSample | StorageSample
+Sample = (
+    KernelSample
+    | StepSample
+    | MessageSample
+    | OverlapSample
+    | LaunchSample
+    | CopySample
+    | StorageSample
+)
 _ADAPTER: TypeAdapter[Sample] = TypeAdapter(Sample)
 
 

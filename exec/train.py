@@ -2,7 +2,6 @@
 
 import json as json_format
 import math
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -16,7 +15,6 @@ from threadpoolctl import threadpool_limits
 from exec.cli import console, make_app, run_app
 from exec.device.kind import DeviceKind
 from exec.errors import ModelFileError, UsageError
-from exec.launch import launched_ranks
 from exec.network.parse import parse_net
 from exec.nn.backend import DTYPES
 from exec.plan.epoch import check_plan, idle_options
@@ -28,11 +26,19 @@ from exec.plan.strategy import Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.runtime.checkpoint.store import KEEP
 from exec.runtime.checkpoint.training import CheckpointOptions, open_checkpoints
-from exec.runtime.job import AgreedError, TransportName, choose_transport, run_job, together
+from exec.runtime.job import (
+    AgreedError,
+    TransportName,
+    choose_transport,
+    run_job,
+    started_ranks,
+    together,
+)
 from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
-from exec.runtime.opening import open_backend
+from exec.runtime.opening import backend_of
 from exec.runtime.outputs import Files, save_model, write_files
+from exec.runtime.pace import Pacing, parse_noise, read_pace
 from exec.runtime.placement import placed
 from exec.runtime.record import device_line, headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
@@ -40,8 +46,9 @@ from exec.runtime.report import (
     is_oversubscribed,
     num_cores,
 )  # fmt: skip
-from exec.runtime.session import Epoch, Session, TrainingPlan
+from exec.runtime.session import Epoch, Session
 from exec.runtime.source import Source
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.utilisation_plot import check_plot
 from exec.runtime.weights import scatter_weights
 from exec.transport.protocol import Transport
@@ -80,6 +87,8 @@ def train(
     independent_starts: Flag = False,
     servers: int = 1,
     slow: tuple[str, ...] = (),
+    pace: Path | None = None,
+    noise: str | None = None,
     arrivals: Path | None = None,
     replay: Path | None = None,
     batch: int | None = None,
@@ -164,6 +173,10 @@ def train(
         How many ranks, the first, serve parameters (server, async_server).
     slow
         Slow a rank down, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
+    pace
+        Pad every compute op to the time that this file gives it, asleep (python -m sim.pace).
+    noise
+        Noise on those times, by rank and step, as lognormal:0.1 or exponential:0.1.
     arrivals
         Write here in which order the servers of async_server took their messages.
     replay
@@ -188,8 +201,9 @@ def train(
     seed
         The seed of weights, order of samples and drawn letters.
     transport
-        mpi or threads; auto is MPI under a launcher. Between GPUs nccl; auto is NCCL where every
-        rank has a GPU of its own, and mpi or threads stage messages through the host.
+        mpi, threads, or tcp (where ranks meet without MPI: as torchrun says, or in the file
+        STEPCAST_RENDEZVOUS); auto takes what the launcher offers. Between GPUs nccl: auto is NCCL
+        where every rank has a GPU of its own; the others stage messages through the host.
     blas_threads
         Threads of each rank's matrix products.
     load
@@ -214,8 +228,7 @@ def train(
         Print one JSON record instead of text.
     """
     name = choose_transport(transport)
-    threads = 1 if ranks is None else ranks
-    world_size = launched_ranks(os.environ) if name is TransportName.MPI else threads
+    world_size = started_ranks(name, ranks)
     if world_size < 1:
         raise UsageError(f"ranks must be at least 1, got {world_size}")
     if strategy is None:
@@ -254,9 +267,17 @@ def train(
             "checkpoint must name a folder if checkpoint-every, keep or resume is given"
         )
     if tf32 and device is DeviceKind.CPU:
-        raise UsageError("tf32 needs --device gpu, got cpu")
+        raise UsageError("tf32 needs --device gpu or emulated, got cpu")
+    if transport is TransportName.NCCL and device is DeviceKind.CPU:
+        raise UsageError("transport nccl needs --device gpu or emulated, got cpu")
     if slow and device is not DeviceKind.CPU:
         raise UsageError(f"slow needs --device cpu, got {device}: only the host can be slowed down")
+    if pace is not None and device is not DeviceKind.CPU:
+        raise UsageError(f"pace needs --device cpu, got {device}: only the host can be padded")
+    if noise is not None and pace is None:
+        raise UsageError("noise needs --pace: it is on the times that are given")
+    parsed_noise = None if noise is None else parse_noise(noise)
+    pacing = None if pace is None else Pacing(read_pace(pace), parsed_noise)
     mesh = mesh_of(strategy, world_size, dp, pp, tp)
     global_batch = batch_per_rank * world_size if batch_per_rank is not None else batch or 32
     if batch is not None:
@@ -283,7 +304,7 @@ def train(
         raise UsageError("resume and arrivals must not both be given; the order would lack its beginning")  # fmt: skip
     replayed = () if replay is None else read_arrivals(replay, options.servers, mesh.world_size)
     plan = TrainingPlan(workload, mesh, options, dtype, learning_rate, momentum, seed,
-                        independent_starts, parse_slow(slow, world_size), replayed, tf32)  # fmt: skip
+                        independent_starts, parse_slow(slow, world_size), replayed, tf32, pacing)  # fmt: skip
     source = Source(data, data_dir, test_file, fold, num_train, num_test, seed)
 
     files = Files(
@@ -296,18 +317,18 @@ def train(
             on_nodes = placed(plan, ranks_per_node, wire)
             note = without_effect(mesh, algorithm, on_nodes.options.ranks_per_node,
                                   is_given=ranks_per_node is not None)  # fmt: skip
-            _run(wire, on_nodes, source, strategy, epochs, files, note, is_json=json)
+            _run(wire, on_nodes, source, strategy, epochs, files, note, transport, is_json=json)
 
     run_job(name, ranks, body)
 
 
 def _run(
     wire: Transport, plan: TrainingPlan, source: Source, strategy: Strategy, epochs: int,
-    files: Files, note: str, *, is_json: bool,
+    files: Files, note: str, transport: TransportName, *, is_json: bool,
 ) -> None:  # fmt: skip
     workload = plan.workload
+    backend = backend_of(plan, wire, transport.device_wire)
     checkpoints = open_checkpoints(files.checkpoint, plan, wire)
-    backend = open_backend(plan.device, wire, is_tf32=plan.is_tf32)
     dataset = together(wire, lambda: source.load_for(workload))
     checkpoints.check_data(dataset)
     session = together(wire, lambda: Session(plan, dataset, wire, checkpoints.start, backend))
@@ -325,6 +346,8 @@ def _run(
         out.print(headline(plan, dataset, strategy, wire.size))
         if line := device_line(plan, session.backend.description()):
             out.print(line)
+        if backend.note:
+            out.print(f"note: {backend.note}")
         for idle in idle_options(plan.workload, plan.mesh, plan.options):
             out.print(f"note: {idle} changes nothing with strategy {strategy} on this mesh")
         if note:
@@ -342,7 +365,7 @@ def _run(
     wire.gather_objects(None)
     origin_s = perf_counter()
     num_samples = len(dataset.train_labels)
-    with monitor:
+    with monitor, backend.watched():
         for number in range(checkpoints.first_epoch, epochs + 1):
             with _progress(shown=speaks and not is_json) as bar:
                 task = bar.add_task(f"epoch {number}/{epochs}", total=num_samples)

@@ -18,6 +18,7 @@ from exec.network.modules import (
     Linear,
     MaxPool,
     Module,
+    Profiled,
     ReLU,
     Sigmoid,
 )
@@ -66,12 +67,19 @@ class Workload:
                 return Shape(samples, 0, outputs, after, after)
             case Linear():
                 return Shape(samples, inputs, outputs)
+            case Profiled() as module:
+                whole = network.shape(each.inputs[0])[0] * each.shape[0]
+                return profiled_shape(module, samples, inputs * outputs / whole)
             case _:
                 return Shape(samples, 0, outputs * after)
 
     def node_flops(self, node: int) -> int:
         """Return the flops of ``node``, forward and backward, for one sample."""
         network, each = self.network, self.network.nodes[node]
+        if isinstance(
+            each.module, Profiled
+        ):  # nobody knows; times are as good to compare layers by
+            return each.module.forward_ps[1] + each.module.backward_ps[1]
         value = each.inputs[0]
         shape = self.shape(node, 1, network.shape(value)[0], each.shape[0])
         backward = backward_kernels(each.module, has_grad_input=value >= 0)
@@ -93,6 +101,18 @@ class Workload:
         return Compute(kernel, layer, microbatch, shape, kernel_flops(kernel, shape), nbytes)
 
 
+def profiled_shape(module: Profiled, samples: int, share: float) -> Shape:
+    """Return what stands for the times of a ``share`` of ``module``: picoseconds.
+
+    ``m`` are those of the forward pass, ``k`` those of the backward pass of all samples. What is
+    fixed does not shrink with the share.
+    """
+    (fixed, each), (fixed_back, each_back) = module.forward_ps, module.backward_ps
+    return Shape(
+        1, fixed_back + round(each_back * samples * share), fixed + round(each * samples * share)
+    )
+
+
 @lru_cache(maxsize=1 << 17)
 def _node_op(
     network: Network, itemsize: int, kernel: Kernel, node: int, microbatch: int, samples: int, inputs: int, outputs: int
@@ -106,7 +126,7 @@ def _node_op(
 def forward_kernels(module: Module) -> tuple[Kernel, ...]:
     """Return the kernels of the forward pass of ``module``, in order; a flatten has none."""
     match module:
-        case Linear():
+        case Linear() | Profiled():
             return (Kernel.LINEAR,)
         case Conv2d():
             return (Kernel.CONV,)
@@ -134,6 +154,8 @@ def backward_kernels(module: Module, *, has_grad_input: bool) -> tuple[Kernel, .
     match module:
         case Linear():
             return (Kernel.LINEAR_BACKWARD if has_grad_input else Kernel.LINEAR_BACKWARD_FIRST,)
+        case Profiled():
+            return (Kernel.LINEAR_BACKWARD,)
         case Conv2d():
             return (Kernel.CONV_BACKWARD if has_grad_input else Kernel.CONV_BACKWARD_FIRST,)
         case BatchNorm2d():

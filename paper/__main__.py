@@ -19,6 +19,8 @@ from paper.results import (
     scalings,
     setting_of,
 )
+from paper.scaling import scaling_numbers
+from paper.scaling_figure import scaling_figure
 from paper.strategies import strategy_numbers
 from paper.strategies_figure import strategies_figure
 from sim.compare import SERVING, curves, schemes
@@ -50,6 +52,10 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
     results["strategies"] = strategy_numbers()
     for suffix in ("svg", "png"):
         strategies_figure(out / f"strategies.{suffix}", results["strategies"])
+    results["node"] = scaling_numbers()
+    if not results["node"]["is_pending"]:
+        for suffix in ("svg", "png"):
+            scaling_figure(out / f"scaling.{suffix}", results["node"]["rows"])
     setting = setting_of(*COMPARED[-1])
     times = curves(setting, list(schemes(PlanOptions(), SERVING)), MOST_NODES)
     serial_s = results["comparisons"][-1]["serial_epoch_s"]

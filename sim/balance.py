@@ -21,6 +21,7 @@ from exec.program.peers import split_size
 from exec.program.program import Program
 from exec.workload import Workload
 from sim.costs import Costs
+from sim.placement import placed
 
 _ROUNDS = 3
 
@@ -64,6 +65,7 @@ def calibrated(costs: Costs, workload: Workload, options: PlanOptions) -> PlanOp
     What a rank holds depends on the cuts, and how long its kernels take on what it holds: so a few
     rounds of both, from stages of equal flops, of which the best is taken.
     """
+    options = placed(options, costs.machine)
     pp = costs.mesh.pp
     if pp == 1 or options.stages:
         return options
@@ -88,7 +90,8 @@ def node_times_s(costs: Costs, workload: Workload, options: PlanOptions) -> list
     mesh, count = costs.mesh, options.num_microbatches
     rows = split_size(split_size(workload.global_batch, mesh.dp, 0), count, 0)
     alone = Mesh(1, mesh.pp, mesh.tp)
-    program = _microbatch(replace(workload, global_batch=rows), alone, options.stages)
+    plain = PlanOptions(stages=options.stages, device=options.device)
+    program = _microbatch(replace(workload, global_batch=rows), alone, plain)
     times_s: dict[int, float] = defaultdict(float)
     for role in program.roles:
         if role.tp.start > 0:  # the first has at least as much as any other
@@ -110,5 +113,5 @@ def node_times_s(costs: Costs, workload: Workload, options: PlanOptions) -> list
 
 
 @lru_cache(maxsize=1024)
-def _microbatch(workload: Workload, mesh: Mesh, cuts: tuple[int, ...]) -> Program:
-    return plan_step(workload, mesh, PlanOptions(stages=cuts))
+def _microbatch(workload: Workload, mesh: Mesh, options: PlanOptions) -> Program:
+    return plan_step(workload, mesh, options)

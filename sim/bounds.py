@@ -61,11 +61,13 @@ def _served(program: Program, costs: Costs) -> StepTimes:
     visits = [[_visit(program, server, rank, costs) for server in servers] for _, rank in workers]
     compute_s = [_compute_s(role.ops, role, rank, costs) for role, rank in workers]
     alone_s, crowded_s = [], 0.0
-    is_plain = costs.fabric.num_nodes == 1 or costs.topology.is_plain
+    is_plain = costs.fabric.num_nodes == 1 or costs.is_plain
     for own, took_s in zip(visits, compute_s, strict=True):
         last = own[-1]
-        # Pushes share the worker's own link; where links differ it need not be the narrowest.
-        pushes_s = sum(each.push_s for each in own if each is last or (is_plain and each.tier is last.tier))  # fmt: skip
+        # Pushes share the worker's own link, if it has one lane; where links differ it need not be
+        # the narrowest.
+        is_shared = is_plain and costs.lanes(last.tier) == 1
+        pushes_s = sum(each.push_s for each in own if each is last or (is_shared and each.tier is last.tier))  # fmt: skip
         alone_s.append(took_s + last.latency_s + pushes_s + last.busy_s)
     for each in zip(*visits, strict=True):  # of one server, by worker
         push_s, update_s = max(v.push_s for v in each), max(v.update_s for v in each)

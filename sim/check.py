@@ -9,8 +9,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,17 +16,16 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from calibration.find import find_machine
-from calibration.ladder import ladder
+from calibration.ladder import bounds_for, ladder
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
+from exec.device.kind import DeviceKind
 from exec.errors import UsageError
 from exec.launch import find_mpiexec
-from exec.network.parse import parse_net
-from exec.plan.options import PlanOptions
-from exec.plan.strategy import Strategy, mesh_of
+from exec.plan.strategy import mesh_of
 from exec.program.ops import Algorithm
-from exec.workload import Workload
 from sim.balance import calibrated
+from sim.check_cases import Case, NetKind, cases_of
 from sim.costs import Costs
 from sim.forecast import INTERVAL_Z, Engine, forecast
 
@@ -41,74 +38,14 @@ _SLOW_S = 0.02  # from which step time on a run has few steps: eight, of which f
 _MAX_ELEMENTS = 8_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One plan to run and to forecast."""
-
-    net: str
-    batch: int
-    strategy: Strategy = Strategy.SERIAL
-    microbatches: int = 1
-    algorithm: Algorithm = Algorithm.LIBRARY
-    overlap: bool = False
-    sync_batchnorm: bool = False
-
-    @property
-    def workload(self) -> Workload:
-        """The step it trains."""
-        return Workload(parse_net(self.net), self.batch)
-
-    @property
-    def options(self) -> PlanOptions:
-        """How it uses its ranks."""
-        return PlanOptions(self.microbatches, algorithm=self.algorithm, overlap=self.overlap,
-                           strategy=self.strategy, sync_batchnorm=self.sync_batchnorm)  # fmt: skip
-
-
-SERIAL_CASES = (
-    Case("128-50-26", 32), Case("128-100-26", 32), Case("128-100-26", 256), Case("128-300-26", 64),
-    Case("128-200-100-26", 128), Case("784-300-10", 100), Case("256-1000-50", 500),
-    Case("784-512-512-26", 256),
-)  # fmt: skip
-CONV_SERIAL_CASES = (Case("cnn", 32), Case("cnn", 64), Case("resnet18-small", 16))
-_DATA, _PIPE, _TENSOR = Strategy.DATA, Strategy.PIPELINE, Strategy.TENSOR
-SHARED_CASES = (
-    Case("128-100-26", 256, _DATA), Case("128-300-26", 1024, _DATA, algorithm=Algorithm.RING),
-    Case("784-300-10", 200, _DATA, algorithm=Algorithm.RECURSIVE_DOUBLING),
-    Case("784-512-512-26", 256, _DATA), Case("784-512-512-26", 256, _DATA, overlap=True),
-    Case("128-200-100-26", 128, _PIPE, microbatches=2), Case("784-512-512-26", 256, _PIPE, microbatches=4),
-    Case("128-300-26", 64, _TENSOR), Case("784-512-512-26", 256, _TENSOR),
-)  # fmt: skip
-CONV_SHARED_CASES = (
-    Case("cnn", 64, _DATA), Case("cnn", 64, _PIPE, microbatches=4), Case("cnn", 32, _TENSOR),
-    Case("cnn", 64, Strategy.KRIZHEVSKY), Case("resnet18-small", 32, _DATA),
-    Case("resnet18-small", 32, _DATA, sync_batchnorm=True), Case("resnet18-small", 32, _PIPE, microbatches=2),
-    Case("resnet18-small", 16, _TENSOR), Case("resnet18-small", 32, Strategy.KRIZHEVSKY),
-)  # fmt: skip
-
-
-class NetKind(StrEnum):
-    """Which networks are checked: dense layers only, with convolutions, or both."""
-
-    ALL = "all"
-    MLP = "mlp"
-    CONV = "conv"
-
-
-def cases_of(kind: NetKind, ranks: int) -> list[tuple[Case, int]]:
-    """Return the cases of ``kind``, each with how many ranks it runs on."""
-    serial = SERIAL_CASES * (kind is not NetKind.CONV) + CONV_SERIAL_CASES * (kind is not NetKind.MLP)  # fmt: skip
-    shared = SHARED_CASES * (kind is not NetKind.CONV) + CONV_SHARED_CASES * (kind is not NetKind.MLP)  # fmt: skip
-    return [(case, 1) for case in serial] + [(case, ranks) for case in shared if ranks > 1]
-
-
 @app.default
 def check(
     *,
-    machine: str = "local",
-    ranks: int = 2,
+    machine: str | None = None,
+    ranks: int | None = None,
     repeats: int = 3,
     net_kind: NetKind = NetKind.ALL,
+    device: DeviceKind = DeviceKind.CPU,
     out: Path | None = None,
     json: Flag = False,
 ) -> None:
@@ -117,25 +54,33 @@ def check(
     Parameters
     ----------
     machine
-        The Machine that forecasts; to be fair it must be the one this runs on.
+        The Machine that forecasts; to be fair it must be the one this runs on. Unless given, local,
+        or of a device local-gpu.
     ranks
-        Ranks of the parallel cases, on this one node.
+        Ranks of the parallel cases, on this one node: 2 unless given, or 1 on a device.
     repeats
         Runs of each case; the middle one counts.
     net_kind
         Check networks of dense layers (mlp), with convolutions (conv), or all.
+    device
+        What trains, and what the Machine must be of: cpu, gpu or emulated.
     out
         Write the results here as JSON lines, the provenance first.
     json
         Print the results as JSON lines instead of a table.
     """
+    ranks = (2 if device is DeviceKind.CPU else 1) if ranks is None else ranks
     if ranks < 1 or repeats < 1:
         raise UsageError(f"ranks and repeats must be at least 1, got {ranks} and {repeats}")
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UsageError(f"out must be a file in a folder that exists, got {out}")
-    found = find_machine(machine)
-    seen = {(workload.network, workload.global_batch) for workload in ladder(_LADDER)}
-    cases = cases_of(net_kind, ranks)
+    found = find_machine(machine or ("local" if device is DeviceKind.CPU else f"local-{device}"))
+    if found.compute is not None and found.compute.device is not device:
+        raise UsageError(f"machine must be of device {device}, got {found.name} of {found.compute.device}")  # fmt: skip
+    seen = {
+        (each.network, each.global_batch) for each in ladder(_LADDER, bounds=bounds_for(device))
+    }
+    cases = cases_of(net_kind, ranks, device)
     if known := [case for case, _ in cases if (case.workload.network, case.batch) in seen]:
         raise ValueError(f"cases must not be on the ladder that was fitted: {known}")
     records = []
@@ -148,9 +93,10 @@ def check(
     command = " ".join(["python", "-m", "sim.check", *sys.argv[1:]])
     provenance = {"kind": "provenance", "machine": found.name, "command": command}
     provenance |= dict(records[0]["provenance"])
-    if provenance["cpu"] != found.provenance.get("cpu"):
+    chip = "cpu" if device is DeviceKind.CPU else "gpu"
+    if provenance[chip] != found.provenance.get(chip):
         console().print(
-            f"warning: {found.name} was measured on {found.provenance.get('cpu', 'an unknown CPU')}, this is {provenance['cpu']}"
+            f"warning: {found.name} was measured on {found.provenance.get(chip, 'an unknown one')}, this is {provenance[chip]}"
         )
     for record in records:
         del record["provenance"]
@@ -174,7 +120,11 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
     }  # fmt: skip
     solved = answers[Engine.SOLVE]
     stages = ",".join(load.first_layer for load in solved.stages[1:])
-    runs = [_run(case, ranks, stages, solved.step_time_s) for _ in range(repeats)]
+    compute = machine.compute
+    assert compute is not None
+    chosen = [] if compute.device is DeviceKind.CPU else ["--device", compute.device.value]
+    chosen += ["--tf32"] * compute.is_tf32
+    runs = [_run(case, ranks, stages, solved.step_time_s, chosen) for _ in range(repeats)]
     times = sorted(run["step_time_s"] for run in runs)
     measured_s = statistics.median(times)
     margin = 1.0 + INTERVAL_Z * solved.rel_sigma
@@ -184,6 +134,7 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
         "batch": case.batch,
         "strategy": case.strategy,
         "ranks": ranks,
+        "device": machine.compute.device if machine.compute is not None else DeviceKind.CPU,
         "microbatches": case.microbatches,
         "algorithm": case.algorithm,
         "overlap": case.overlap,
@@ -205,8 +156,13 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
     }
 
 
-def _run(case: Case, ranks: int, stages: str, expected_s: float) -> dict[str, Any]:
-    """Return the trainer's own record of a run of about as many steps as fit the time."""
+def _run(
+    case: Case, ranks: int, stages: str, expected_s: float, chosen: Sequence[str]
+) -> dict[str, Any]:
+    """Return the trainer's own record of a run of about as many steps as fit the time.
+
+    ``chosen`` are options that say where.
+    """
     least = 8 if expected_s > _SLOW_S else 30
     steps = min(4000, max(least, int(_SECONDS / expected_s)))
     num_train = case.batch * max(
@@ -218,7 +174,7 @@ def _run(case: Case, ranks: int, stages: str, expected_s: float) -> dict[str, An
         "--batch", str(case.batch), "--strategy", case.strategy, "--microbatches", str(case.microbatches),
         "--algorithm", case.algorithm, "--epochs", str(epochs), "--num-train", str(num_train),
         "--num-test", "16", *["--overlap"] * case.overlap, *["--sync-batchnorm"] * case.sync_batchnorm,
-        *(["--stages", stages] if stages else []),
+        *(["--stages", stages] if stages else []), *chosen,
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL

@@ -39,9 +39,31 @@ def library_allreduce_s(nbytes: int, ranks: int, pair: Curve, sharers: float = 1
     ``sharers`` groups share the link. It is the lower envelope of recursive doubling and of
     halving-doubling in Thakur et al., with the library's own constants.
     """
+    return sum(library_parts_s(nbytes, ranks, pair, sharers))
+
+
+def library_parts_s(
+    nbytes: int, ranks: int, pair: Curve, sharers: float = 1
+) -> tuple[float, float]:
+    """Return the two terms of :func:`library_allreduce_s`: latency and transfer."""
     alpha_s, beta_s_per_byte = pair.at(nbytes)
     traffic = 2.0 * (ranks - 1) / ranks * nbytes
-    return math.ceil(math.log2(ranks)) * alpha_s + traffic * beta_s_per_byte * sharers
+    return math.ceil(math.log2(ranks)) * alpha_s, traffic * beta_s_per_byte * sharers
+
+
+def pipelined_allreduce_s(inside_s: tuple[float, float], between_s: tuple[float, float]) -> float:
+    """Return the time of an all-reduce by a library that works on both tiers at once, as NCCL does.
+
+    Its chunks are summed inside a node, then between nodes, one behind the other, so the latencies
+    of the tiers add up and of their transfers the longer counts:
+
+        t = alpha_i + alpha + max(beta_i n, beta n)
+
+    Each pair is the latency and the transfer of :func:`library_allreduce_s` on its tier. The start
+    of the pipeline is left out. Source: S. Jeaugey, "Massively scale your deep learning training
+    with NCCL 2.4", NVIDIA Technical Blog (2019), on trees between nodes and chains inside them.
+    """
+    return inside_s[0] + between_s[0] + max(inside_s[1], between_s[1])
 
 
 def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: Sum) -> float:

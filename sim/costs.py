@@ -5,15 +5,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from calibration.collective_model import Estimate
+from calibration.collective_tiers import collective_estimate
 from calibration.fabric import FabricModel
 from calibration.features import missed
+from calibration.importers.measured import Operation
 from calibration.machine import Compute as ComputeSection
-from calibration.machine import Curve, Link, Machine, Tier
+from calibration.machine import CopyDirection, Curve, Link, Machine, Tier
 from exec.errors import MachineError
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
 from exec.program.program import Program
-from sim.collectives import library_allreduce_s
+from sim.collectives import library_parts_s, pipelined_allreduce_s
 from sim.fabric import Fabric, Pattern
 from sim.network import Transfer
 from sim.steps import Step, steps
@@ -24,7 +27,8 @@ from sim.topology import Topology
 class Costs:
     """The cost of every op on ``machine`` with ``ranks_per_node`` ranks on a node.
 
-    ``extrapolated`` collects what was asked beyond the ranges that were measured. With
+    ``extrapolated`` collects what was asked beyond the ranges that were measured, and
+    ``collective_sigma`` the largest uncertainty of a collective that was measured for itself. With
     ``is_comm_free`` messages and collectives take no time, as on a machine of one perfect node.
     ``slowness`` says how many times longer a rank computes; the first ``guests`` ranks share the
     nodes of the others.
@@ -37,6 +41,7 @@ class Costs:
     slowness: dict[int, float] = field(default_factory=dict)
     guests: int = 0
     extrapolated: set[str] = field(default_factory=set)
+    collective_sigma: float = 0.0
     fabric: Fabric = field(init=False)
     _topology: Topology | None = field(init=False, default=None)
     _transfers: dict[tuple[float, int, int], Transfer] = field(init=False, default_factory=dict)
@@ -48,6 +53,7 @@ class Costs:
     _known: dict[tuple[Kernel, Shape], "_Price"] = field(default_factory=dict)
     _prices: dict[tuple[Kernel, Shape], "_Price"] = field(init=False)
     _missed: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _estimates: dict[tuple[Operation, int, int, int], Estimate | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.fabric = Fabric(self.mesh, self.ranks_per_node, self.guests)
@@ -65,7 +71,8 @@ class Costs:
         cores = self._compute.cores_per_node
         full = self._compute.busy_slowdown
         if busy > cores:
-            self.extrapolated.add(f"oversubscribed: {busy} ranks on {cores} cores")
+            what = "GPUs" if self._compute.device.has_streams else "cores"
+            self.extrapolated.add(f"oversubscribed: {busy} ranks on {cores} {what}")
             return full * busy / cores
         return 1.0 + (full - 1.0) * (busy - 1) / max(cores - 1, 1)
 
@@ -99,11 +106,18 @@ class Costs:
         return alone * self._slowdown
 
     def _price(self, kernel: Kernel, shape: Shape) -> "_Price":
-        model = self.machine.kernel_model(kernel)
-        always, never = 0, 1  # caches that miss all, and nothing, of a working set of a byte
-        cached_s = model.time_s(kernel, shape, 1, (never, never))
-        inner_s = model.time_s(kernel, shape, 1, (always, never)) - cached_s
-        outer_s = model.time_s(kernel, shape, 1, (never, always)) - cached_s
+        model, compute = self.machine.kernel_model(kernel), self._compute
+
+        def time_s(inner: float, outer: float) -> float:
+            shares = inner, outer
+            return model.time_missing_s(
+                kernel, shape, shares, compute.cache_nbytes, compute.processor
+            )
+
+        cached_s = time_s(0.0, 0.0)
+        inner_s = time_s(1.0, 0.0) - cached_s
+        # Behind a GPU's second level is its memory, which misses nothing.
+        outer_s = 0.0 if compute.device.has_streams else time_s(0.0, 1.0) - cached_s
         found = _Price(cached_s, inner_s, outer_s, model.is_within(shape))
         self._prices[kernel, shape] = found
         return found
@@ -154,21 +168,33 @@ class Costs:
 
             alpha + max(beta n, min(beta, beta_wire) n sharers)
 
-        Inside a node a rank's link is its own copying, which nothing passes beside: there
-        ``beta`` takes the place of ``beta_wire``.
+        A node's link of k lanes carries ``k / beta_wire`` bytes/s, of which ``sharers / k`` takes
+        the place of ``sharers``. Inside a node a rank's link is its own copying, which nothing
+        passes beside: there ``beta`` takes the place of ``beta_wire``. What a GPU's message is
+        copied to the host and back for is part of ``alpha``.
 
         The curve is fitted to exchanges, so its ``beta`` is that of one direction of a link while
         the other is as busy: links are full duplex here, and nothing is charged for it again.
         """
         if self.is_comm_free:
             return 0.0, 0.0
-        curve = self.link(tier).message
-        self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
-        alpha_s, beta_s_per_byte = curve.at(nbytes)
+        link = self.link(tier)
+        self._note(link.message, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
+        alpha_s, beta_s_per_byte = link.message.at(nbytes)
         on_wire = beta_s_per_byte
         if tier is Tier.NETWORK:
-            on_wire = min(on_wire, curve.wire_s_per_byte)
-        return alpha_s, max(beta_s_per_byte, on_wire * sharers) * nbytes
+            on_wire = min(on_wire, link.message.wire_s_per_byte)
+        transfer_s = max(beta_s_per_byte, on_wire * self.sharing(tier, sharers)) * nbytes
+        return alpha_s + self._staging_s(link, nbytes), transfer_s
+
+    def lanes(self, tier: Tier) -> int:
+        """Return how many messages a node's link carries at once, each at its full speed."""
+        is_known = tier is Tier.NETWORK and tier in self.machine.links
+        return self.machine.links[tier].lanes if is_known else 1
+
+    def sharing(self, tier: Tier, sharers: float) -> float:
+        """Return how many times longer large messages take where ``sharers`` share a node's link."""
+        return max(1.0, sharers / self.lanes(tier))
 
     def transfer(self, nbytes: float, source: int, dest: int) -> Transfer:
         """Return what a message of ``nbytes`` from rank ``source`` to another asks of the network."""
@@ -182,9 +208,11 @@ class Costs:
         if self.is_comm_free:
             return Transfer((), 0.0, channel=channel)
         tier = self.fabric.tier(source, dest)
-        curve = self.link(tier).message
+        link = self.link(tier)
+        curve = link.message
         self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
         alpha_s, beta = curve.at(nbytes)
+        alpha_s += self._staging_s(link, nbytes)
         wire = curve.wire_s_per_byte
         route: tuple[str, ...] = (f"rank{source}.out", f"rank{dest}.in")
         if tier is Tier.NETWORK:
@@ -201,7 +229,7 @@ class Costs:
     def alone(self, nbytes: float, source: int, dest: int) -> tuple[float, float]:
         """Return ``(latency_s, transfer_s)`` of a message that meets no other on its way."""
         tier = self.fabric.tier(source, dest)
-        if tier is Tier.NODE or self.is_comm_free or self.topology.is_plain:
+        if tier is Tier.NODE or self.is_comm_free or self.is_plain:
             return self.message(nbytes, tier)
         transfer = self.transfer(nbytes, source, dest)
         narrowest = min(map(self.capacity, transfer.route))
@@ -215,12 +243,18 @@ class Costs:
         return limit is not None and nbytes > limit
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nodes are joined by a star of equal links, or nothing says otherwise."""
+        return self.machine.fabric is None or self.topology.is_plain
+
+    @property
     def topology(self) -> Topology:
         """The links between nodes."""
         if self._topology is None:
             wire = self.link(Tier.NETWORK).message.wire_s_per_byte
             model = self.machine.fabric or FabricModel()
-            found = Topology(model, self.fabric.num_nodes, 1.0 / wire if wire else math.inf)
+            of_node = self.lanes(Tier.NETWORK) / wire if wire else math.inf
+            found = Topology(model, self.fabric.num_nodes, of_node)
             if not (wire or found.is_plain):
                 raise MachineError(
                     f"machine {self.machine.name} has a fabric, so a byte of its large messages must "
@@ -239,7 +273,7 @@ class Costs:
     def unlike_ranks(self) -> list[int]:
         """Return the ranks that compute or reach others unlike those beside them."""
         found = set(self.slowness)
-        if self.fabric.num_nodes > 1 and not self.is_comm_free and not self.topology.is_plain:
+        if self.fabric.num_nodes > 1 and not self.is_comm_free and not self.is_plain:
             if self.mesh.pp > 1 and self.mesh.world_size <= _MAX_APART:
                 return list(range(self.mesh.world_size))
             nodes = self.topology.unlike_nodes()
@@ -252,7 +286,7 @@ class Costs:
         With ``block`` the axis is cut into blocks of so many, and the step goes round each.
         """
         fabric = self.fabric
-        if self.is_comm_free or fabric.group_tier(axis) is Tier.NODE or self.topology.is_plain:
+        if self.is_comm_free or fabric.group_tier(axis) is Tier.NODE or self.is_plain:
             hop = fabric.inner_hop(axis, block) if block else fabric.hop(axis, distance, pattern)
             return Step(*hop)
         key = (axis, distance, pattern, block)
@@ -264,25 +298,101 @@ class Costs:
     def library_s(self, op: Collective, itemsize: int, rank: int | None = None) -> float:
         """Return the time of a collective that the library does, once all ranks are there.
 
-        Inside a node first, then between nodes, as libraries do; groups that share a node share
-        its network link. Where links are unequal or shared by nodes, the narrowest that a ring
-        over the group of ``rank`` takes counts; without ``rank`` they count as equal.
+        Inside a node first, then between nodes, as libraries do, or both at once where it is one of
+        GPUs; groups that share a node share its network link. Where links are unequal or shared by
+        nodes, the narrowest that a ring over the group of ``rank`` takes counts; without ``rank``
+        they count as equal.
         """
         if self.is_comm_free:
             return 0.0
         nbytes = (op.part.stop - op.part.start) * itemsize
-        on_node, nodes, sharers = self.fabric.group_nodes(op.axis)
-        shared: float = sharers
-        if nodes > 1 and rank is not None and not self.topology.is_plain:
-            shared = self.step(rank, op.axis, 1, Pattern.SHIFT).sharers
+        if (measured := self._measured(op, nbytes, rank)) is not None:
+            return measured
+        parts_s: dict[Tier, tuple[float, float]] = {}
+        staging_s = 0.0
+        for tier, count, sharers in self.tiers(op.axis, rank):
+            link = self.link(tier)
+            self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
+            parts_s[tier] = library_parts_s(nbytes, count, link.allreduce, sharers)
+            staging_s = max(staging_s, self._staging_s(link, nbytes))
+        return _SHARES[op.kind] * self.together_s(parts_s) + staging_s
+
+    def _measured(self, op: Collective, nbytes: int, rank: int | None) -> float | None:
+        """Return the time of a collective as it was measured for itself, or None if it was not.
+
+        Where other groups use a node's link too, its transfers take so many times longer.
+        """
+        operation = _OPERATIONS[op.kind]
+        if operation not in self.machine.collectives:
+            return None
+        tiers = self.tiers(op.axis, rank)
+        nodes = next((count for tier, count, _ in tiers if tier is Tier.NETWORK), 1)
+        ranks = math.prod(count for _, count, _ in tiers)
+        if ranks == 1:
+            return None
+        found = self._estimate(operation, ranks, nodes, nbytes)
+        if found is None:
+            return None
+        self.collective_sigma = max(self.collective_sigma, found.rel_sigma)
+        if found.is_extrapolated:
+            self.extrapolated.add(f"{op.kind} of {ranks} ranks on {nodes} nodes: {nbytes} bytes")
+        sharers = max(sharers for _, _, sharers in tiers)
+        staging_s = max(
+            self._staging_s(self.machine.links[tier], nbytes) if tier in self.machine.links else 0.0
+            for tier, _, _ in tiers
+        )
+        return found.latency_s + found.transfer_s * sharers + staging_s
+
+    def _estimate(
+        self, operation: Operation, ranks: int, nodes: int, nbytes: int
+    ) -> Estimate | None:
+        key = (operation, ranks, nodes, nbytes)
+        if key not in self._estimates:
+            self._estimates[key] = collective_estimate(
+                self.machine, operation, ranks, nodes, nbytes
+            )
+        return self._estimates[key]
+
+    def together_s(self, parts_s: dict[Tier, tuple[float, float]]) -> float:
+        """Return the time of a library's all-reduce of such latencies and transfers on the tiers."""
+        if len(parts_s) == 2 and all(self.link(tier).from_device for tier in parts_s):
+            return pipelined_allreduce_s(*parts_s.values())
+        return sum(map(sum, parts_s.values()))
+
+    def tiers(self, axis: Axis, rank: int | None = None) -> list[tuple[Tier, int, float]]:
+        """Return where a group along ``axis`` spans more than one rank, over how many, and how shared.
+
+        Where other groups use a node's links too, each transfer takes so many times longer, and so
+        it does where too few ranks of the node take part to drive all lanes. For the group of
+        ``rank`` the narrowest link of its ring counts, where links are not all alike.
+        """
+        on_node, nodes, groups = self.fabric.group_nodes(axis)
+        found: list[tuple[Tier, int, float]] = []
+        if on_node > 1:
+            found.append((Tier.NODE, on_node, 1.0))
+        if nodes > 1:
+            sharers: float = groups
+            if rank is not None and not self.is_plain:
+                sharers = self.step(rank, axis, 1, Pattern.SHIFT).sharers
+            lanes = self.lanes(Tier.NETWORK)
+            found.append((Tier.NETWORK, nodes, max(sharers, lanes / min(lanes, on_node))))
+        return found
+
+    def _staging_s(self, link: Link, nbytes: float) -> float:
+        """Return what copies to the host and back add, if a GPU's message goes over ``link``."""
+        if link.from_device or not nbytes or not self._compute.device.has_streams:
+            return 0.0
         total_s = 0.0
-        for tier, count, groups in ((Tier.NODE, on_node, 1.0), (Tier.NETWORK, nodes, shared)):
-            if count > 1:
-                link = self.link(tier)
-                self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
-                total_s += _SHARES[op.kind] * library_allreduce_s(
-                    nbytes, count, link.allreduce, groups
+        for direction in CopyDirection:
+            if direction not in self.machine.copies:
+                raise MachineError(
+                    f"machine {self.machine.name} has a link between hosts and nothing of copies "
+                    f"between host and GPU; measure them with python -m calibration --device gpu"
                 )
+            curve = self.machine.copies[direction]
+            self._note(curve, nbytes, f"copy ({direction}): {nbytes:.0f} bytes")
+            alpha_s, beta_s_per_byte = curve.at(nbytes)
+            total_s += alpha_s + beta_s_per_byte * nbytes
         return total_s
 
     def note_groups(self, algorithm: Algorithm) -> None:
@@ -353,4 +463,13 @@ _SHARES = {
     CollectiveKind.BROADCAST: 0.5,
     CollectiveKind.REDUCE: 0.5,
     CollectiveKind.BARRIER: 1.0,
+}
+
+_OPERATIONS = {
+    CollectiveKind.ALLREDUCE: Operation.ALLREDUCE,
+    CollectiveKind.ALLGATHER: Operation.ALLGATHER,
+    CollectiveKind.REDUCE_SCATTER: Operation.REDUCE_SCATTER,
+    CollectiveKind.BROADCAST: Operation.BROADCAST,
+    CollectiveKind.REDUCE: Operation.REDUCE,
+    CollectiveKind.BARRIER: Operation.BARRIER,
 }

@@ -15,7 +15,15 @@ from exec.plan.epoch import num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment, programs_of
-from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, SYNCHRONOUS, Strategy, strategy_of
+from exec.plan.strategy import (
+    DIFFERING,
+    ROUNDS,
+    SERVERS,
+    SYNCHRONOUS,
+    UNORDERED,
+    Strategy,
+    strategy_of,
+)
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel
 from exec.program.program import Program, Role
@@ -25,6 +33,7 @@ from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
+from sim.placement import fits_memory, placed
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve
@@ -167,10 +176,13 @@ def forecast(
     Raises:
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
+    options = placed(options, machine)
     guests = options.servers if shares_nodes and options.strategy in SERVERS else 0
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     costs.note_groups(options.algorithm)
+    if options.device.has_streams and options.strategy in UNORDERED and not machine.copies:
+        costs.extrapolated.add("staging through the host: not measured, taken as free")
     times = cycle_times(segments, workload.global_batch, costs, engine, options)
     overhead_s = costs.step_overhead_s
     wait_s = _wait_s(machine, mesh, options, segments, times.compute_s)
@@ -268,18 +280,13 @@ def solved_step_s(
 
     It is infinite where the plan does not fit into a node's memory.
     """
+    options = placed(options, machine)
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node)
     nbytes = max(memory_nbytes(program, options) for program in programs_of(segments))
     if not fits_memory(machine, mesh, nbytes, ranks_per_node):
         return math.inf
     return cycle_times(segments, workload.global_batch, costs, Engine.SOLVE, options).step_time_s
-
-
-def fits_memory(machine: Machine, mesh: Mesh, nbytes: int, ranks_per_node: int) -> bool:
-    """Say whether a node's ranks, of ``nbytes`` each, fit into its memory."""
-    assert machine.compute is not None
-    return nbytes * min(ranks_per_node, mesh.world_size) <= machine.compute.memory_nbytes
 
 
 def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOptions) -> StepTimes:
@@ -328,6 +335,7 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
 def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip
     """Return the spans of a simulated step, or of the steps of a round, for a trace."""
     takes_turns = machine.overlap_share < 0.5
+    options = placed(options, machine)
     costs = Costs(machine, mesh, ranks_per_node)
     spans: list[Span] = []
     now_s = 0.0
@@ -393,7 +401,7 @@ def _link_sigma(machine: Machine, costs: Costs) -> float:
         return 0.0
     link = machine.links[tier]
     doublings = max(0.0, math.log2(ranks / link.allreduce_ranks.high))
-    return math.hypot(max(link.message.rel_sigma, link.allreduce.rel_sigma), SIGMA_PER_DOUBLING * doublings)  # fmt: skip
+    return math.hypot(max(link.message.rel_sigma, link.allreduce.rel_sigma, costs.collective_sigma), SIGMA_PER_DOUBLING * doublings)  # fmt: skip
 
 
 def _compute_s(role: Role, costs: Costs) -> float:

@@ -17,8 +17,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from calibration.machine import Tier
-from exec.network.modules import Conv2d, Flatten, Linear
+from calibration.importers.measured import Operation
+from exec.network.modules import Conv2d, Flatten, Linear, Profiled
 from exec.network.network import INPUT, Network
 from exec.plan.layout import layout_of
 from exec.plan.options import PlanOptions
@@ -63,17 +63,18 @@ class Least:
 
     def _reduced_s(self, mesh: Mesh) -> float:
         """Return what the all-reduces of gradients take at least, in however many buckets."""
+        if Operation.ALLREDUCE in self.costs.machine.collectives:
+            return 0.0  # a measured time may fall where another size is summed in another way
         nbytes = self.workload.num_parameters * self.workload.itemsize / (mesh.pp * mesh.tp)
-        on_node, nodes, sharers = replace(self.costs, mesh=mesh).fabric.group_nodes(Axis.DP)
-        total_s = 0.0
-        for tier, ranks, groups in ((Tier.NODE, on_node, 1), (Tier.NETWORK, nodes, sharers)):
-            if ranks > 1:
-                segments = self.costs.link(tier).allreduce.segments
-                alpha_s = min(each.alpha_s for each in segments)
-                beta_s = min(each.beta_s_per_byte for each in segments)
-                traffic = 2.0 * (ranks - 1) / ranks * nbytes * groups
-                total_s += math.ceil(math.log2(ranks)) * alpha_s + traffic * beta_s
-        return total_s
+        on = replace(self.costs, mesh=mesh)
+        parts_s = {}
+        for tier, ranks, sharers in on.tiers(Axis.DP):
+            segments = on.link(tier).allreduce.segments
+            alpha_s = min(each.alpha_s for each in segments)
+            beta_s = min(each.beta_s_per_byte for each in segments)
+            traffic = 2.0 * (ranks - 1) / ranks * nbytes * sharers
+            parts_s[tier] = math.ceil(math.log2(ranks)) * alpha_s, traffic * beta_s
+        return on.together_s(parts_s)
 
     def cut_step_s(self, mesh: Mesh, options: PlanOptions) -> float:
         """Return what :meth:`step_s` does, of the stages that ``options`` cut: closer, and dearer."""
@@ -113,7 +114,7 @@ class Least:
         # Later stages learn from all that they are given, so no cut makes a gradient needless.
         learns = layout_of(network, Mesh(), 0, 0).learns_before(node)
         own_in, own_out = -(-inputs // tp), -(-outputs // tp)
-        if not isinstance(each.module, Linear | Conv2d):
+        if not isinstance(each.module, Linear | Conv2d | Profiled):
             ways = {(own_in, own_out), (inputs, outputs)}
             return min(self._kernels_s(node, rows, *way, learns) for way in ways)
         by_columns_s = self._kernels_s(node, rows, inputs, own_out, learns)
@@ -134,7 +135,7 @@ class Least:
             self._known_takers.update(
                 _behind_flattens(network, each.inputs[0])
                 for each in network.nodes
-                if isinstance(each.module, Linear | Conv2d)
+                if isinstance(each.module, Linear | Conv2d | Profiled)
             )
         return self._known_takers
 

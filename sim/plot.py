@@ -31,7 +31,7 @@ def draw_forecast(path: Path, rows: Sequence[Forecast], serial: Forecast, title:
     by_strategy: dict[Strategy, list[Forecast]] = defaultdict(list)
     for row in rows:
         by_strategy[row.strategy].append(row)
-    with _figure(path, (9, 3.8)) as figure:
+    with new_figure(path, (9, 3.8)) as figure:
         speedups, times = figure.subplots(1, 2)
         for strategy in sorted(by_strategy, key=list(Strategy).index):
             own = by_strategy[strategy]
@@ -75,7 +75,7 @@ def draw_comparison(
         UsageError: matplotlib is not installed, or the file cannot be written.
     """
     markers, styles = "osv^D", ("-", "--", ":")
-    with _figure(path, (9, 5)) as figure:
+    with new_figure(path, (9, 5)) as figure:
         axes = figure.subplots()
         drawn = {name: points for name, points in curves.items() if len(points) > 1}
         for i, (name, points) in enumerate(drawn.items()):
@@ -97,7 +97,7 @@ def draw_comparison(
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+def new_figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """Yield a figure of ``size`` inches, and save it; the suffix of ``path`` chooses the format."""
     try:
         import matplotlib as mpl  # noqa: PLC0415  # an extra, and slow to import

@@ -13,7 +13,9 @@ from calibration.find import find_machine
 from calibration.machine import Machine
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
+from exec.network.network import Network
 from exec.network.parse import parse_net
+from exec.network.profile import parse_count, rate_network, read_profile
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.layout import check_mesh
 from exec.plan.nodes import check_nodes
@@ -28,7 +30,10 @@ from exec.workload import Workload, positive
 from sim.choices import Choice, choices, node_counts
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
+from sim.profiled import profiled_machine
+from sim.sensitivity import sensitivity as effects_of
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
+from sim.table_effects import print_sensitivity
 from sim.wiring import wired
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
@@ -45,7 +50,11 @@ def predict(
     nodes: int | None = None,
     ranks_per_node: int | None = None,
     machine: str = "local+ethernet-cluster",
-    net: str = "128-100-26",
+    net: str | None = None,
+    profile: Path | None = None,
+    samples_per_s: float | None = None,
+    parameters: str | None = None,
+    profile_batch: int | None = None,
     batch: int | None = None,
     batch_per_rank: int | None = None,
     strategy: Strategy | None = None,
@@ -70,6 +79,7 @@ def predict(
     checkpoint_every: int | None = None,
     engine: Engine | None = None,
     memory: Flag = False,
+    sensitivity: Flag = False,
     plot: Path | None = None,
     trace: Path | None = None,
     json: Flag = False,
@@ -87,7 +97,16 @@ def predict(
         A shipped Machine, local (this machine's profile) or a file; a+b takes from b what a lacks.
     net
         Widths of the layers, as 128-100-26; cnn, svhn-cnn, resnet18 or resnet18-small, with
-        :CxHxW:CLASSES for other images; or a TOML or ONNX file.
+        :CxHxW:CLASSES for other images; or a TOML or ONNX file. 128-100-26 unless given.
+    profile
+        Instead of net, a table of what each layer of a network takes on one device: CSV or TSV with
+        columns layer, forward_s, backward_s, parameter_bytes, activation_bytes and perhaps batch.
+    samples_per_s
+        Instead of net, the rate of a network on one device; needs parameters.
+    parameters
+        How many parameters that network has, as 25.6M.
+    profile_batch
+        The batch that was profiled, if the table has no column batch.
     batch
         The global batch (strong scaling); 1024 unless given.
     batch_per_rank
@@ -141,6 +160,9 @@ def predict(
         given, solve, and simulate where there is no closed form and the ranks are few enough.
     memory
         Print too what each plan's memory is for, and what it is under either schedule.
+    sensitivity
+        Print too what a tenth worse latency, bandwidth, kernel time or noise would cost the fastest
+        plan on the most nodes, and which of them do nothing to it.
     plot
         Draw speedup and step time into this SVG, PNG or PDF file.
     trace
@@ -167,7 +189,10 @@ def predict(
             raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
     if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
         raise UsageError(f"plot must end in .svg, .png or .pdf, got {plot}")
-    network = parse_net(net)
+    network = _network(net, profile, samples_per_s, parameters, profile_batch)
+    net = network.name
+    if profile is not None or samples_per_s is not None:
+        found = profiled_machine(found, ranks_per_node)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node,
@@ -186,6 +211,8 @@ def predict(
         )
     if stages is not None and fixed is None:
         raise UsageError("stages needs a mesh with as many stages; give dp, pp and tp, such as --dp 1 --pp 2 --tp 1")  # fmt: skip
+    if is_shared and found.compute is not None and found.compute.device.has_streams:
+        raise UsageError(f"strategy {strategy} needs ranks that share memory, got a GPU for each on {found.name}")  # fmt: skip
     if is_shared and nodes != 1:
         raise UsageError(f"nodes must be 1 for strategy {strategy}, whose ranks share a node's memory, got {nodes}; use --ranks-per-node")  # fmt: skip
     strategies = [strategy] if strategy is not None else list(LOCKSTEP if fixed is None else SYNCHRONOUS)  # fmt: skip
@@ -244,16 +271,26 @@ def predict(
         from sim.plot import draw_forecast  # noqa: PLC0415  # matplotlib, only when asked for
 
         draw_forecast(plot, rows, serial, f"{net} on {found.name}")
+    largest = max(row.nodes for row in rows)
+    best = max((row for row in rows if row.nodes == largest), key=lambda row: row.samples_per_s)
+    effects = effects_of(
+        found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
+        slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
+    ) if sensitivity else []  # fmt: skip
     took_s = perf_counter() - start_s
     if json:
         record = forecast_record(found, workload_on(1).net, rows, serial, epoch_samples)
         record |= {"slow": {str(rank): factor for rank, factor in slowness},
                    "idle_options": [name for name, acts in has_effect.items() if not acts]}  # fmt: skip
+        if sensitivity:
+            record["sensitivity"] = {effect.knob: effect.ratio for effect in effects}
         print(json_format.dumps(record, allow_nan=False))
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
         if memory:
             print_memory(console(TABLE_WIDTH), rows)
+        if sensitivity:
+            print_sensitivity(console(TABLE_WIDTH), best, effects)
         idle = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
         for rank, factor in slowness:
             console().print(f"rank {rank} computes {factor:g} times as long")
@@ -265,6 +302,28 @@ def predict(
             )
         if fixed is None and max(row.nodes for row in rows) < nodes:
             console().print(f"no plan fits more than {max(row.nodes for row in rows)} nodes")
+
+
+def _network(
+    net: str | None, profile: Path | None, samples_per_s: float | None, parameters: str | None,
+    profile_batch: int | None,
+) -> Network:  # fmt: skip
+    """Return the network that is asked for: one that Stepcast knows, or one that was profiled."""
+    given = [option for option, value in (("net", net), ("profile", profile), ("samples-per-s", samples_per_s)) if value is not None]  # fmt: skip
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} must not be given together; each says what is trained")  # fmt: skip
+    if (samples_per_s is None) != (parameters is None):
+        raise UsageError("samples-per-s and parameters must be given together: a rate on one device, and what is summed")  # fmt: skip
+    if profile_batch is not None:
+        positive("profile-batch", profile_batch)
+        if profile is None:
+            raise UsageError("profile-batch needs a profile, got none")
+    if profile is not None:
+        return read_profile(profile, profile_batch)
+    if samples_per_s is not None:
+        assert parameters is not None
+        return rate_network(samples_per_s, parse_count(parameters))
+    return parse_net("128-100-26" if net is None else net)
 
 
 def _fixed_mesh(

@@ -20,6 +20,7 @@ from exec.program.mesh import Mesh
 from exec.workload import Workload, positive
 from sim.balance import StageLoad, calibrated, imbalance, stage_loads
 from sim.costs import Costs
+from sim.placement import placed
 
 app = make_app("python -m sim.stages", "Cut a network into pipeline stages that take equally long.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -79,7 +80,7 @@ def stages(
     found = find_machine(machine)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     workload = Workload(parse_net(net), batch, itemsize)
-    mesh, options = Mesh(dp, pp, tp), PlanOptions(microbatches, schedule)
+    mesh, options = Mesh(dp, pp, tp), placed(PlanOptions(microbatches, schedule), found)
     check_mesh(workload, mesh, options)
     costs = Costs(found, mesh, mesh.world_size if ranks_per_node is None else ranks_per_node)
     ways = {BY_FLOPS: options, BY_MACHINE: calibrated(costs, workload, options)}

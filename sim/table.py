@@ -209,4 +209,5 @@ def _time(seconds: float) -> str:
 
 
 def _memory(nbytes: int) -> str:
-    return f"{nbytes / 2**20:.3g} MiB" if nbytes < 2**30 else f"{nbytes / 2**30:.3g} GiB"
+    # 1000 MiB and more would need an exponent.
+    return f"{nbytes / 2**20:.3g} MiB" if nbytes < 999.5 * 2**20 else f"{nbytes / 2**30:.3g} GiB"

@@ -115,7 +115,7 @@ def spelled(machine: Machine) -> str:
     if model.hop_latency_s:
         words.append(f"{model.hop_latency_s * 1e6:g} us a hop")
     if of_node is not None and of_node.message.wire_s_per_byte:
-        words.append(f"nodes' links of {_rate(1.0 / of_node.message.wire_s_per_byte)}")
+        words.append(f"nodes' links of {_rate(of_node.lanes / of_node.message.wire_s_per_byte)}")
     for name, speed in model.links.items():
         told = f"{speed.share:g} of it" if speed.share is not None else _rate(speed.bytes_per_s or 0.0)  # fmt: skip
         words.append(f"{name} has {told}")

@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# The same examples in every run: what passed here passes there.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+# The same examples in every run, however busy the machine is: what passed here passes there.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]

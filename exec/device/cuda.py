@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from exec.device import nccl
 from exec.device.array import DeviceArray
 from exec.device.convolutions import Convolutions
 from exec.device.cublas import ProductRoute, Products, Tuning, open_products
@@ -166,6 +167,7 @@ class CudaDevice:
             "cupy": str(self.cupy.__version__),
             **self.products.software,
             "cudnn": "none" if self._convolutions is None else self._convolutions.version,
+            "nccl": nccl.nccl_version(),
         }
         module = Path(
             "/proc/driver/nvidia/version"
@@ -265,9 +267,7 @@ class CudaDevice:
         Raises:
             DeviceError: NCCL is missing.
         """
-        from exec.device.nccl import new_group_id  # noqa: PLC0415  # loads NCCL
-
-        return new_group_id()
+        return nccl.new_group_id()
 
     def join_group(self, id: bytes, rank: int, size: int) -> Group:
         """Return the group ``id``, of ``size`` ranks on as many GPUs, of which this is ``rank``.
@@ -275,9 +275,7 @@ class CudaDevice:
         Raises:
             DeviceError: NCCL is missing, or refuses.
         """
-        from exec.device.nccl import join_group  # noqa: PLC0415  # loads NCCL
-
-        return join_group(self, id, rank, size)
+        return nccl.join_group(self, id, rank, size)
 
     def close(self) -> None:
         """Give back what it holds; arrays of it must not be used any more."""

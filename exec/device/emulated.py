@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import psutil
 from numpy.typing import DTypeLike
 
@@ -35,17 +36,13 @@ def open_emulated(
 
 
 class EmulatedDevice:
-    """A GPU emulated on the CPU, seen by one rank.
-
-    ``look`` is called now and then by a host that waits while others are at work, and may raise to
-    end the wait.
-    """
+    """A GPU emulated on the CPU, seen by one rank."""
 
     def __init__(self, sources: Sequence[Path], index: int, *, is_tf32: bool, seed: int) -> None:
         self.kernels = kernels_of(sources)
-        self.look: Call = lambda: None
-        # What to do next, and in which order a kernel's threads run.
-        self.owner = Owner(f"emulated-{index}", random.Random(seed) if seed else None)  # noqa: S311
+        # It says what to do next, and in which order a kernel's threads run.
+        chance = random.Random(seed) if seed else None  # noqa: S311  # an order, not a secret
+        self.owner = Owner(f"emulated-{index}", chance)
         self.together: list[tuple[EmulatedGroup, Part, Stream]] | None = None
         self._is_tf32 = is_tf32
 
@@ -93,9 +90,16 @@ class EmulatedDevice:
         return EmulatedStream(self)
 
     def empty(self, size: int, dtype: DTypeLike) -> DeviceArray:
-        """Return ``size`` elements that are not numbers."""
+        """Return ``size`` elements that are not numbers.
+
+        Raises:
+            DeviceError: there is not so much memory.
+        """
         check_not_capturing("make an array")
         self.owner.check()
+        nbytes, (free, _) = size * np.dtype(dtype).itemsize, self.memory()
+        if nbytes > free:
+            raise DeviceError(f"memory must hold {nbytes} bytes more, got {free} free")
         return allocate(size, dtype)
 
     def upload(self, host: Host) -> DeviceArray:
@@ -143,10 +147,7 @@ class EmulatedDevice:
         """Return when all streams are done."""
         check_not_capturing("synchronize the device")
         SCHEDULER.wait(
-            self.owner,
-            lambda: not SCHEDULER.holds(self.owner),
-            lambda: SCHEDULER.holds(self.owner),
-            self.look,
+            self.owner, lambda: not SCHEDULER.holds(self.owner), lambda: SCHEDULER.holds(self.owner)
         )
 
     def new_group_id(self) -> bytes:
@@ -156,6 +157,10 @@ class EmulatedDevice:
     def join_group(self, id: bytes, rank: int, size: int) -> EmulatedGroup:
         """Return the group ``id``, of devices of this process, once all have joined."""
         return join_group(self, id, rank, size)
+
+    def watch(self, look: Call) -> None:
+        """Let a host that waits while others are at work call ``look``, which raises if they fail."""
+        self.owner.look = look
 
     def fail(self, message: str) -> None:
         """End every wait for this device with an error; any thread may call it."""

@@ -55,6 +55,7 @@ class Communicator:
     owners: dict[int, Owner] = field(default_factory=dict)
     aborted: set[int] = field(default_factory=set)
     failure: str = ""
+    is_complete: bool = False
     num_given: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     num_done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     given: dict[int, dict[int, Queue]] = field(default_factory=lambda: defaultdict(dict))

@@ -82,18 +82,17 @@ class EmulatedGraph:
         check_not_capturing("launch a graph")
         target: Queue = stream.queue  # type: ignore[attr-defined]
         with SCHEDULER.changed:
-            begin, end = EmulatedEvent(target), EmulatedEvent(target)
+            end = EmulatedEvent(target)
             queues = {
                 queue: target if queue is self._origin else Queue(target.owner)
                 for queue in self._branches
             }
             events: dict[EmulatedEvent, EmulatedEvent] = {}
             before: list[Item] = [] if self._last is None else [Await(self._last)]
-            SCHEDULER.put(target, [*before, Pass(begin)])
+            SCHEDULER.put(target, before)
+            # Each branch begins by waiting for another one, and so for the origin's.
             for queue, items in self._branches.items():
-                first: list[Item] = [] if queue is self._origin else [Await(begin)]
-                anew = (_anew(item, queues, events) for item in items)
-                SCHEDULER.put(queues[queue], [*first, *anew])
+                SCHEDULER.put(queues[queue], [_anew(item, queues, events) for item in items])
             SCHEDULER.put(target, [Pass(end)])
             self._last = end
 

@@ -91,23 +91,35 @@ def load_kernels(source: Path, dtype: "np.dtype[Any]") -> ctypes.CDLL:
     made_from = hashlib.sha256(repr((command, version, flags)).encode())
     for file in (*headers, source):
         made_from.update(file.read_bytes())
-    folder = cache_root() / "emulated"
-    library = folder / f"{source.stem}-{made_from.hexdigest()[:32]}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Many ranks may do this at once: each makes its own, and the last one stays.
-        with tempfile.TemporaryDirectory(dir=folder) as own:
-            made = Path(own) / library.name
-            asked = subprocess.run(
-                [*command, *flags, str(source), "-o", str(made)],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if asked.returncode != 0:
-                raise DeviceError(
-                    f"{source.name} must be compiled by {command[0]}:\n{asked.stderr}"
-                )
-            made.replace(library)
-    return ctypes.CDLL(str(library))
+    library = cache_root() / "emulated" / f"{source.stem}-{made_from.hexdigest()[:32]}.so"
+    if library.exists():
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:
+            library.unlink(missing_ok=True)  # damaged: it is made anew below
+    try:
+        _compile(source, [*command, *flags], library)
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise DeviceError(
+            f"device emulated must keep its kernels in {library.parent}, which fails: {error}; set "
+            f"STEPCAST_CACHE to a folder with room that can be written"
+        ) from error
+
+
+def _compile(source: Path, command: Sequence[str], library: Path) -> None:
+    """Compile ``source`` to ``library``; many ranks may do this at once, and the last one stays."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as own:
+        made = Path(own) / library.name
+        asked = subprocess.run(
+            [*command, str(source), "-o", str(made)], capture_output=True, text=True, check=False
+        )
+        if asked.returncode != 0:
+            lines = asked.stderr.strip().splitlines() or ["no message"]
+            told = next((line for line in lines if "error" in line.lower()), lines[-1])
+            raise DeviceError(f"{source.name} must be compiled by {command[0]}, got: {told}")
+        made.replace(library)
 
 
 def find_kernel(source: Path, name: str, dtype: "np.dtype[Any]") -> tuple[KernelFunction, str]:

@@ -51,10 +51,15 @@ class Item(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Owner:
-    """A device: its ``chance`` decides what its hosts run next; ``threads`` gave it work."""
+    """A device: its ``chance`` decides what its hosts run next; ``threads`` gave it work.
+
+    While other threads are at work, ``look`` is called now and then by a host that waits, to raise
+    if the job has failed.
+    """
 
     name: str
     chance: Random | None
+    look: Callable[[], object] = field(default=lambda: None)
     error: Exception | None = None
     threads: set[threading.Thread] = field(default_factory=set)
 
@@ -70,10 +75,6 @@ class Queue:
 
     owner: Owner
     items: deque[tuple[int, Item]] = field(default_factory=deque)
-
-
-def _do_nothing() -> None:
-    return
 
 
 class Scheduler:
@@ -113,17 +114,15 @@ class Scheduler:
 
     def wait(
         self, owner: Owner, is_done: Callable[[], bool],
-        blockers: Callable[[], Sequence[Queue | Owner]], look: Callable[[], object] = _do_nothing,
+        blockers: Callable[[], Sequence[Queue | Owner]],
     ) -> None:  # fmt: skip
         """Return when ``is_done``, which needs each of the ``blockers`` to go on.
-
-        While other threads are at work, ``look`` is called now and then, to raise if they failed.
 
         Raises:
             DeviceError: it can never be done.
         """
         while not self._run_until(owner, is_done, blockers):
-            look()
+            owner.look()
 
     def fail(self, owner: Owner, error: Exception) -> None:
         """Let every wait for ``owner`` end with ``error``; what it was given is dropped."""
@@ -218,13 +217,11 @@ class Scheduler:
             )
         if blocker.error is not None:
             return True
-        return bool(blocker.threads) and all(
-            not thread.is_alive()
-            or (
-                thread in self._waiting
-                and any(self._is_hopeless(each, inner) for each in self._waiting[thread]())
-            )
-            for thread in blocker.threads
+        alive = [thread for thread in blocker.threads if thread.is_alive()]
+        return bool(alive) and all(
+            thread in self._waiting
+            and any(self._is_hopeless(each, inner) for each in self._waiting[thread]())
+            for thread in alive
         )
 
     def _describe(self) -> str:

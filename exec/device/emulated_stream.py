@@ -77,7 +77,7 @@ class EmulatedStream:
         """Return when all that has been enqueued is done."""
         check_not_capturing("synchronize a stream")
         queue = self.queue
-        SCHEDULER.wait(queue.owner, lambda: not queue.items, lambda: [queue], self._device.look)
+        SCHEDULER.wait(queue.owner, lambda: not queue.items, lambda: [queue])
 
     def bind_kernel(
         self, name: str, dtype: DTypeLike, grid: Sequence[int], block: Sequence[int], *arguments: Argument

@@ -5,6 +5,7 @@ is made by all its ranks at once; NCCL wants a GPU for each. ``check`` and ``abo
 a thread that watches, while the rank's own thread waits for a stream: CuPy lets others run then.
 """
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,19 @@ def _load_nccl() -> Any:
     return nccl
 
 
+def nccl_version() -> str:
+    """Return NCCL's version; none where it is not installed."""
+    try:
+        return _version(_load_nccl())
+    except DeviceError:
+        return "none"
+
+
+def _version(nccl: Any) -> str:
+    number = int(nccl.get_version())
+    return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
+
+
 def new_group_id() -> bytes:
     """Return what names a new group of ranks: 128 bytes, with the address of this process.
 
@@ -67,10 +81,7 @@ def _reported(nccl: Any, what: str, call: Callable[[], Result]) -> Result:
     try:
         return call()
     except nccl.NcclError as error:
-        raise DeviceError(f"NCCL {what}: {error}; NCCL_DEBUG=WARN makes it say more") from error
-    except KeyError as error:  # CuPy 14 has no names for NCCL's results above 5
-        cause = "another rank was lost" if error.args == (6,) else f"result {error}"
-        raise DeviceError(f"NCCL {what}: {cause}; NCCL_DEBUG=WARN makes it say more") from error
+        raise DeviceError(f"NCCL {what}: {error}") from error
 
 
 class NcclGroup:
@@ -79,7 +90,8 @@ class NcclGroup:
     def __init__(self, nccl: Any, made: Any, device: "CudaDevice", rank: int, size: int) -> None:
         self._nccl, self._made, self._device = nccl, made, device
         self._rank, self._size = rank, size
-        self._is_lost = False
+        self._is_lost = self._is_closed = False
+        self._checking = threading.Lock()  # so that nobody checks what is no longer there
         self._codes = {
             "float32": nccl.NCCL_FLOAT32,
             "float64": nccl.NCCL_FLOAT64,
@@ -100,8 +112,7 @@ class NcclGroup:
     @property
     def library(self) -> str:
         """The name and version of NCCL."""
-        number = int(self._nccl.get_version())
-        return f"NCCL {number // 10000}.{number % 10000 // 100}.{number % 100}"
+        return f"NCCL {_version(self._nccl)}"
 
     def allreduce(self, array: DeviceArray, stream: Stream) -> None:
         """Enqueue: set ``array`` on all ranks to the sum of all ranks'."""
@@ -153,21 +164,30 @@ class NcclGroup:
 
     def check(self) -> None:
         """Raise if something that was enqueued has failed."""
-        if self._is_lost:
-            raise DeviceError(f"NCCL has lost rank {self._rank} of {self._size}: it was aborted")
-        self._call(self._made.check_async_error)
+        with self._checking:
+            if self._is_lost:
+                raise DeviceError(
+                    f"NCCL has lost rank {self._rank} of {self._size}: it was aborted"
+                )
+            if not self._is_closed:
+                self._call(self._made.check_async_error)
 
     def abort(self) -> None:
         """End what is under way; the group is lost."""
-        if not self._is_lost:
-            self._is_lost = True
+        with self._checking:
+            is_first = not (self._is_lost or self._is_closed)
+            self._is_lost = self._is_lost or is_first
+        if is_first:
             self._made.abort()
 
     def close(self) -> None:
         """Give the group back once all that was enqueued is done."""
         if not self._is_lost:
             self._device.synchronize()
-            self._is_lost = True
+        with self._checking:
+            is_first = not (self._is_lost or self._is_closed)
+            self._is_closed = True
+        if is_first:
             self._made.destroy()
 
     def _share(self, array: DeviceArray) -> DeviceArray:

@@ -9,7 +9,7 @@ from exec.device.array import DeviceArray
 from exec.device.protocol import Call, Stream
 from exec.gpu.calls import in_turn
 from exec.gpu.column_convolution import ColumnConvolution
-from exec.gpu.grids import channel_sums, check_work, parts, strides, totals
+from exec.gpu.grids import arrivals, channel_sums, check_work, parts, strides
 from exec.gpu.images import Images, Order
 from exec.gpu.library_convolution import LibraryConvolution
 from exec.network.gpu_scratch import gpu_bias_scratch, has_columns
@@ -23,8 +23,8 @@ def forward(
 ) -> Call:  # fmt: skip
     """Return a call that sets ``output``, without a bias."""
     of = _shape(a, weight, output, stride, padding)
-    if not of.samples:
-        return in_turn()
+    if _is_empty(of):
+        return _nothing(stream, output.array, adds=False)
     library = _library(stream, of, a.order, work)
     call = library and library.forward(a, weight, output)
     return call or ColumnConvolution(stream, of, a.order, work).forward(a, weight, output)
@@ -36,8 +36,8 @@ def backward_weight(
 ) -> Call:  # fmt: skip
     """Return a call that sets ``grad_weight``, or ``adds`` to it."""
     of = _shape(a, grad_weight, gb, stride, padding)
-    if not of.samples:
-        return in_turn() if adds else stream.bind_fill(grad_weight, 0.0)
+    if _is_empty(of):
+        return _nothing(stream, grad_weight, adds=adds)
     library = _library(stream, of, a.order, work)
     call = library and library.backward_weight(a, gb, grad_weight, adds=adds)
     if call:
@@ -52,8 +52,8 @@ def backward_input(
 ) -> Call:  # fmt: skip
     """Return a call that sets ``grad_input``, or ``adds`` to it."""
     of = _shape(grad_input, weight, gb, stride, padding)
-    if not of.samples:
-        return in_turn()
+    if _is_empty(of):
+        return _nothing(stream, grad_input.array, adds=adds)
     library = _library(stream, of, gb.order, work)
     call = library and library.backward_input(weight, gb, grad_input, adds=adds)
     if call:
@@ -68,16 +68,20 @@ def backward_bias(
     """Return a call that sets ``grad_bias`` to the sums over each channel, or ``adds`` them."""
     sums, dtype = channel_sums(gb), gb.array.dtype
     check_work(work, gpu_bias_scratch(sums))
-    return in_turn(
-        stream.bind_kernel(
-            "channel_partials", dtype, *parts(sums), gb.array, work, sums.channels, sums.positions,
-            sums.length, *strides(gb),
-        ),
-        stream.bind_kernel(
-            "channel_totals", dtype, *totals(sums), work, grad_bias, sums.channels, sums.parts,
-            int(adds),
-        ),
+    return stream.bind_kernel(
+        "channel_sums", dtype, *parts(sums), gb.array, work, grad_bias, arrivals(stream, sums),
+        sums.channels, sums.positions, sums.length, *strides(gb), int(adds),
     )  # fmt: skip
+
+
+def _is_empty(of: Convolution) -> bool:
+    """Say whether there is nothing to multiply."""
+    return not of.samples * of.channels * of.filters
+
+
+def _nothing(stream: Stream, array: DeviceArray, *, adds: bool) -> Call:
+    """Return the call that sets ``array`` to zeros, or ``adds`` them."""
+    return in_turn() if adds or not array.size else stream.bind_fill(array, 0.0)
 
 
 def _library(

@@ -28,11 +28,12 @@ from exec.network.modules import (
     Flatten,
     Linear,
     MaxPool,
+    Profiled,
     ReLU,
     Sigmoid,
 )
 from exec.network.network import INPUT, Network, pooling_window
-from exec.network.rooms import AS_THEY_COME, rooms_of
+from exec.network.rooms import AS_THEY_COME, Rooms, rooms_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,11 @@ def order_of(network: Network, value: int) -> Order:
     return Order.CHANNELS_LAST
 
 
+def places_of(network: Network) -> Rooms:
+    """Return where the values of an evaluation are."""
+    return rooms_of(network, flattens_in_place=False)
+
+
 def work_elements(network: Network, rows: int) -> int:
     """Return the elements of scratch that the modules need for ``rows`` images."""
     most = 0
@@ -140,7 +146,7 @@ class Evaluation:
         return cls(
             stream, network, learnt,
             device.empty(network.num_features * rows, dtype).reshape(rows, network.num_features),
-            tuple(device.empty(size * rows, dtype) for size in rooms_of(network).sizes),
+            tuple(device.empty(size * rows, dtype) for size in places_of(network).sizes),
             device.empty(work_elements(network, rows), dtype),
             device.upload(np.arange(rows, dtype=np.int32)),
             zeros(device, 1, np.int32),
@@ -150,7 +156,7 @@ class Evaluation:
         """Return a call that evaluates the first ``rows`` images, and where their logits will be."""
         network = self.network
         calls = [self._node(index, rows) for index in range(len(network.nodes))]
-        if rooms_of(network).of[INPUT] != AS_THEY_COME:
+        if places_of(network).of[INPUT] != AS_THEY_COME:
             load = load_images(
                 self.stream, self.staged, self.indices, self.start, 0, rows,
                 self._images(INPUT, rows).array, shape=network.image, into=Order.CHANNELS_LAST,
@@ -160,13 +166,13 @@ class Evaluation:
 
     def _images(self, value: int, rows: int) -> Images:
         """Return where ``value`` of ``rows`` images is."""
-        room = self.rooms[rooms_of(self.network).of[value]]
+        room = self.rooms[places_of(self.network).of[value]]
         array = room[: self.network.width(value) * rows]
         return Images(array, *self.network.shape(value), rows, order_of(self.network, value))
 
     def _matrix(self, value: int, rows: int) -> DeviceArray:
         """Return ``value``, whose images are of one pixel or as they come, as (units, samples)."""
-        if rooms_of(self.network).of[value] == AS_THEY_COME:
+        if places_of(self.network).of[value] == AS_THEY_COME:
             return self.staged[:rows].T
         images = self._images(value, rows)
         if images.order is Order.CHANNELS_LAST:
@@ -184,7 +190,7 @@ class Evaluation:
                 stream, weight, self._matrix(value, rows), output.array.reshape(-1, rows)
             )
             return self._with_bias(product, index, output)
-        if rooms_of(self.network).of[index] == AS_THEY_COME:
+        if places_of(self.network).of[index] == AS_THEY_COME:
             return in_turn()
         a, output = self._images(value, rows), self._images(index, rows)
         match node.module:
@@ -214,6 +220,8 @@ class Evaluation:
                 return self._add(a, self._images(node.inputs[1], rows), output)
             case Flatten():
                 return self._flatten(a, output)
+            case Profiled():
+                raise ValueError("a layer of which only the times are known cannot be computed")
 
     def _with_bias(self, product: Call, index: int, output: Images) -> Call:
         """Return ``product``, and what adds the bias of node ``index`` if it has one."""
@@ -234,8 +242,11 @@ class Evaluation:
         )
 
     def _flatten(self, a: Images, output: Images) -> Call:
-        """Return the call that flattens ``a``, which is in the same place as ``output``."""
+        """Return the call that flattens ``a``, which may be in the same place as ``output``."""
+        is_same = a.array.pointer == output.array.pointer
         if a.order is Order.SAMPLES_LAST:
-            return in_turn()
+            return in_turn() if is_same else self.stream.bind_copy(a.array, output.array)
+        if not is_same:
+            return flatten(self.stream, a, output.array)
         room = self.work[: a.array.size]
         return in_turn(flatten(self.stream, a, room), self.stream.bind_copy(room, output.array))

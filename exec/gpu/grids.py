@@ -1,6 +1,9 @@
 """Grids of blocks of threads for the kernels that work on images."""
 
+import numpy as np
+
 from exec.device.array import DeviceArray
+from exec.device.protocol import Stream, zeros
 from exec.gpu.images import Images, Order
 from exec.network.gpu_scratch import ChannelSums
 
@@ -42,15 +45,13 @@ def strides(images: Images) -> tuple[int, int]:
 
 
 def parts(sums: ChannelSums) -> Launch:
-    """Return the grid and the block for one sum of each channel and part."""
-    return (sums.tiles, sums.parts), (sums.width, sums.lanes)
+    """Return the grid and the block for sums over the channels; one block where there is nothing."""
+    return (sums.tiles, max(1, sums.parts)), (sums.width, sums.lanes)
 
 
-def totals(sums: ChannelSums) -> Launch:
-    """Return the grid and the block for the sums of all parts."""
-    width = min(sums.channels, 16)
-    lanes = 1 << (_THREADS // width).bit_length() - 1
-    return (-(-sums.channels // width), 1), (width, min(lanes, 16))
+def arrivals(stream: Stream, sums: ChannelSums) -> DeviceArray:
+    """Return where the blocks of such a grid count who has come: zeros between two launches."""
+    return zeros(stream.device, max(1, sums.tiles), np.int32)
 
 
 def elements(sums: ChannelSums) -> Launch:

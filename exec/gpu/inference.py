@@ -8,10 +8,9 @@ from numpy.typing import DTypeLike, NDArray
 from exec.device.array import DeviceArray
 from exec.device.protocol import Call, Stream, zeros
 from exec.gpu.calls import in_turn
-from exec.gpu.evaluation import Evaluation, learnt_of, work_elements
+from exec.gpu.evaluation import Evaluation, learnt_of, places_of, work_elements
 from exec.gpu.images import Images, Order
 from exec.network.network import Network
-from exec.network.rooms import rooms_of
 
 MAX_NBYTES = 512 << 20
 """A chunk has as many images as fit into so many bytes, but one at least."""
@@ -54,7 +53,7 @@ def num_correct(
 
 def chunk_rows(network: Network, itemsize: int) -> int:
     """Return how many images to evaluate at a time."""
-    rows, elements = _MAX_ROWS, sum(rooms_of(network).sizes) + network.num_features
+    rows, elements = _MAX_ROWS, sum(places_of(network).sizes) + network.num_features
     while rows > 1 and (elements * rows + work_elements(network, rows)) * itemsize > MAX_NBYTES:
         rows //= 2
     return rows

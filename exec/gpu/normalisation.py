@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from exec.device.array import DeviceArray
 from exec.device.protocol import Call, Stream
 from exec.gpu.calls import in_turn
-from exec.gpu.grids import channel_sums, check_work, elements, parts, strides, totals
+from exec.gpu.grids import arrivals, channel_sums, check_work, elements, parts, strides
 from exec.gpu.images import Images
 from exec.network.gpu_scratch import gpu_normalisation_scratch
 
@@ -65,16 +65,11 @@ class BatchNorm2d:
 
     def _forward_sums(self) -> Call:
         sums, dtype = channel_sums(self.a), self.a.array.dtype
-        return in_turn(
-            self.stream.bind_kernel(
-                "bn_moments", dtype, *parts(sums), self.a.array, self.work,
-                sums.channels, sums.positions, sums.length, *strides(self.a),
-            ),
-            self.stream.bind_kernel(
-                "bn_sums", dtype, *totals(sums), self.work, self.sums, self.saved,
-                self.running_mean, self.running_var, sums.channels, sums.positions, sums.parts,
-                sums.length, self.count, self.eps, self.momentum, int(self.is_shared),
-            ),
+        return self.stream.bind_kernel(
+            "bn_forward_sums", dtype, *parts(sums), self.a.array, self.work, self.sums, self.saved,
+            self.running_mean, self.running_var, arrivals(self.stream, sums), sums.channels,
+            sums.positions, sums.length, *strides(self.a), self.count, float(self.eps), float(self.momentum),
+            int(self.is_shared),
         )  # fmt: skip
 
     def _forward(self) -> Call:
@@ -90,21 +85,16 @@ class BatchNorm2d:
         blocks = -(-sums.channels // _THREADS)
         statistics = self.stream.bind_kernel(
             "bn_statistics", dtype, (blocks,), (_THREADS,), self.sums, self.saved,
-            self.running_mean, self.running_var, sums.channels, self.count, self.eps, self.momentum,
+            self.running_mean, self.running_var, sums.channels, self.count, float(self.eps), float(self.momentum),
         )  # fmt: skip
         return in_turn(statistics, normalise)
 
     def _backward_sums(self) -> Call:
         sums, dtype = channel_sums(self.a), self.a.array.dtype
-        return in_turn(
-            self.stream.bind_kernel(
-                "bn_gradient_partials", dtype, *parts(sums), self.a.array, self.gb.array, self.saved,
-                self.work, sums.channels, sums.positions, sums.length, *strides(self.a),
-            ),
-            self.stream.bind_kernel(
-                "bn_gradient_sums", dtype, *totals(sums), self.work, self.saved, self.sums,
-                self.grad_gamma, self.grad_beta, sums.channels, sums.parts, int(self.adds),
-            ),
+        return self.stream.bind_kernel(
+            "bn_backward_sums", dtype, *parts(sums), self.a.array, self.gb.array, self.saved, self.work,
+            self.sums, self.grad_gamma, self.grad_beta, arrivals(self.stream, sums), sums.channels,
+            sums.positions, sums.length, *strides(self.a), int(self.adds),
         )  # fmt: skip
 
     def _backward(self) -> Call:
@@ -126,5 +116,5 @@ def normalise(
     sums = channel_sums(a)
     return stream.bind_kernel(
         "bn_normalise", a.array.dtype, *elements(sums), a.array, output.array, gamma, beta, mean,
-        var, eps, sums.channels, sums.positions, *strides(a),
+        var, float(eps), sums.channels, sums.positions, *strides(a),
     )  # fmt: skip

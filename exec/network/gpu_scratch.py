@@ -35,7 +35,7 @@ class ChannelSums:
     @property
     def width(self) -> int:
         """Channels of a block."""
-        return min(self.channels, _CHANNELS) if self.is_channels_last else 1
+        return max(1, min(self.channels, _CHANNELS)) if self.is_channels_last else 1
 
     @property
     def lanes(self) -> int:
@@ -50,7 +50,9 @@ class ChannelSums:
     @property
     def most_parts(self) -> int:
         """Parts at most, for so many positions or fewer."""
-        return min(-(-self.positions // (self.lanes * _POSITIONS)), max(1, _BLOCKS // self.tiles))
+        return min(
+            -(-self.positions // (self.lanes * _POSITIONS)), max(1, _BLOCKS // max(1, self.tiles))
+        )
 
     @property
     def length(self) -> int:

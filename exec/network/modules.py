@@ -77,5 +77,20 @@ class Add:
     """The sum of two inputs of one shape."""
 
 
-Module = Linear | Conv2d | BatchNorm2d | ReLU | Sigmoid | MaxPool | AvgPool | Flatten | Add
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """A layer of which only the times are known, in picoseconds, and the sizes.
+
+    A pass takes a fixed time and so much for each sample. It can be planned, not computed.
+    """
+
+    units: int
+    num_parameters: int
+    forward_ps: tuple[int, int]
+    backward_ps: tuple[int, int]
+
+
+Module = (
+    Linear | Conv2d | BatchNorm2d | ReLU | Sigmoid | MaxPool | AvgPool | Flatten | Add | Profiled
+)
 Weighted = Linear | Conv2d

@@ -16,6 +16,7 @@ from exec.network.modules import (
     Linear,
     MaxPool,
     Module,
+    Profiled,
     Sigmoid,
 )
 
@@ -125,9 +126,9 @@ class Network:
         """Whether images may have their channels innermost.
 
         Not if an image is added to what dense layers give, whose samples are; nor if anything but a
-        dense layer reads a flattened image, whose units are in another order then.
+        dense layer, the loss for one, reads a flattened image, whose units are in another order then.
         """
-        return not any(
+        return not self.is_image(len(self.nodes) - 1) and not any(
             len({*map(self.is_image, node.inputs)}) > 1
             or (self._is_flattened(node) and not isinstance(node.module, Linear | Flatten))
             for node in self.nodes
@@ -155,6 +156,8 @@ class Network:
                 return filters * (channels * height * width + has_bias)
             case BatchNorm2d():
                 return 2 * channels
+            case Profiled(num_parameters=count):
+                return count
             case _:
                 return 0
 
@@ -176,7 +179,7 @@ class Network:
         """
         starts: list[int] = []
         for first, node in enumerate(self.nodes):
-            if isinstance(node.module, Linear | Conv2d):
+            if isinstance(node.module, Linear | Conv2d | Profiled):
                 values = {
                     value for each in self.nodes[first:] for value in each.inputs if value < first
                 }
@@ -232,6 +235,8 @@ def output_shape(module: Module, shapes: Sequence[Image], where: str) -> Image:
             return channels, *_positions(where, first, kernel, stride, padding)
         case Flatten():
             return channels * height * width, 1, 1
+        case Profiled(units):
+            return units, 1, 1
         case Add():
             if shapes[0] != shapes[1]:
                 raise UsageError(

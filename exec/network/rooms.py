@@ -21,8 +21,11 @@ class Rooms:
     sizes: tuple[int, ...]
 
 
-def rooms_of(network: Network) -> Rooms:
+def rooms_of(network: Network, *, flattens_in_place: bool = True) -> Rooms:
     """Return the rooms that an evaluation of ``network`` needs.
+
+    Where flattening moves numbers, a flattened value has a room of its own unless nobody else reads
+    what it is made of.
 
     >>> from exec.network.network import mlp
     >>> rooms_of(mlp(128, 100, 50, 26)).sizes
@@ -34,7 +37,8 @@ def rooms_of(network: Network) -> Rooms:
     for index, node in enumerate(network.nodes):
         read = [of[value] for value in node.inputs]
         replaced = [room for room in read if house.unread[room] == 1 and room != AS_THEY_COME]
-        if isinstance(node.module, Flatten):
+        is_free = flattens_in_place or read[0] == AS_THEY_COME or bool(replaced)
+        if isinstance(node.module, Flatten) and is_free:
             room = read[0]
         elif isinstance(node.module, ReLU | Sigmoid | BatchNorm2d | Add) and replaced:
             room = replaced[0]

@@ -15,6 +15,7 @@ from exec.network.modules import (
     MaxPool,
     Module,
     Pair,
+    Profiled,
     ReLU,
     Sigmoid,
 )
@@ -57,6 +58,8 @@ def kind_of(module: Module) -> str:
             return "flatten"
         case Add():
             return "add"
+        case Profiled():
+            return "profiled"
 
 
 def _format_graph(network: Network) -> str:
@@ -94,6 +97,11 @@ def _format_keys(module: Module) -> Iterator[str]:
                 value = getattr(module, each.name)
                 if value != getattr(usual, each.name):
                     yield f"{each.name} = {float(value)!r}"
+        case Profiled(units, num_parameters, forward_ps, backward_ps):
+            yield f"units = {units}"
+            yield f"parameters = {num_parameters}"
+            yield f"forward_ps = {list(forward_ps)}"
+            yield f"backward_ps = {list(backward_ps)}"
         case ReLU() | Sigmoid() | Flatten() | Add():
             pass
 

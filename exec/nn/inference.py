@@ -14,6 +14,7 @@ from exec.network.modules import (
     Flatten,
     Linear,
     MaxPool,
+    Profiled,
     ReLU,
     Sigmoid,
 )
@@ -140,6 +141,8 @@ def _bind(
                 return partial(addition.Add(matrix(index)).forward, *terms)
             case Flatten():
                 return None
+            case Profiled():
+                raise ValueError("a layer of which only the times are known cannot be computed")
 
     calls = [each for each in map(call, range(len(network.nodes))) if each is not None]
 

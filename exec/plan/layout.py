@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from exec.errors import UsageError
 from exec.network.gpu_scratch import gpu_scratch_elements
+from exec.network.modules import Profiled
 from exec.network.network import INPUT, Network
 from exec.network.scratch import scratch_elements
 from exec.plan.options import PlanOptions
@@ -296,6 +297,9 @@ def tensor_classes(layout: Layout, tp: int, rows: Sequence[int] = ()) -> list[ra
             borders.add(1)
         elif shard.split is Split.COLUMN and shard.is_weighted:
             borders.add(layout.network.shape(shard.node)[0] % tp)
+        module = layout.network.nodes[shard.node].module
+        if isinstance(module, Profiled) and shard.split is not Split.FULL:
+            borders.add(module.num_parameters % tp)
     return [range(low, high) for low, high in pairwise(sorted(borders))]
 
 

@@ -7,7 +7,17 @@ gradients of a stage share a few buffers, each used again as soon as its gradien
 
 from dataclasses import dataclass
 
-from exec.network.modules import Add, AvgPool, BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sigmoid
+from exec.network.modules import (
+    Add,
+    AvgPool,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    Linear,
+    Profiled,
+    ReLU,
+    Sigmoid,
+)
 from exec.network.network import Network
 
 STAGE_INPUT, EXCHANGED = -2, -3
@@ -57,7 +67,7 @@ def places_of(
         in_place = isinstance(each.module, Flatten) or _can_overwrite(network, node, stage)
         home[node] = home_of(value) if in_place else node
         before = any(home_of(each) in learning for each in each.inputs)
-        if before or isinstance(each.module, Linear | Conv2d | BatchNorm2d):
+        if before or isinstance(each.module, Linear | Conv2d | BatchNorm2d | Profiled):
             learning.add(home[node])
     readers: dict[int, list[int]] = {}
     for node in stage:
@@ -110,5 +120,7 @@ def _can_overwrite(network: Network, node: int, stage: range) -> bool:
             return False
         value = network.nodes[value].inputs[0]
     # These do not look at their output again; others must find it as it was.
-    is_free = isinstance(network.nodes[value].module, Linear | Conv2d | BatchNorm2d | Add | AvgPool)
+    is_free = isinstance(
+        network.nodes[value].module, Linear | Conv2d | BatchNorm2d | Add | AvgPool | Profiled
+    )
     return is_free and len(network.consumers[value]) == 1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from exec.network.modules import Add, BatchNorm2d, Conv2d, Flatten, Linear
+from exec.network.modules import Add, BatchNorm2d, Conv2d, Flatten, Linear, Profiled
 from exec.network.network import Network
 from exec.program.peers import split_size, split_start
 
@@ -82,7 +82,7 @@ def shards_of(
         inputs, outputs = network.shape(value)[0], each.shape[0]
         in_range, out_range, kind = (0, inputs), (0, outputs), Split.FULL
         grain = network.pixels(node)
-        if isinstance(module, Linear | Conv2d):
+        if isinstance(module, Linear | Conv2d | Profiled):
             if value in split:
                 in_range, kind = split[value][:2], Split.ROW
             elif tp > 1 and node >= first_split:
@@ -105,6 +105,13 @@ def shards_of(
         if isinstance(module, Linear | Conv2d):
             weights = width * window * height
             biases = height * (module.has_bias and (kind is not Split.ROW or tp_rank == 0))
+        elif isinstance(module, Profiled):
+            is_split = kind is not Split.FULL
+            weights = (
+                split_size(module.num_parameters, tp, tp_rank)
+                if is_split
+                else module.num_parameters
+            )
         elif isinstance(module, BatchNorm2d):
             weights = biases = height
             stats = 2 * height

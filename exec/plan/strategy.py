@@ -32,6 +32,8 @@ LOCKSTEP = (*SYNCHRONOUS, Strategy.KRIZHEVSKY)
 MASTERS = (Strategy.MASTER_ROUND_TRIP, Strategy.MASTER_BROADCAST)
 SERVERS = (Strategy.SERVER, Strategy.ASYNC_SERVER)
 SHARED = (Strategy.SHARED_LOCK, Strategy.SHARED_WINDOWS, Strategy.HOGWILD)
+UNORDERED = (Strategy.ASYNC_SERVER, *SHARED)
+"""Strategies whose ranks meet in an order that only the run knows: the host must carry messages."""
 UNSOLVED = (Strategy.ASYNC_SERVER, Strategy.SHARED_LOCK)
 """Strategies without a closed form: their order is only known when they run."""
 ROUNDS = (Strategy.AVERAGING, *MASTERS)

@@ -50,7 +50,7 @@ def check_order(program: Program) -> None:
             case Send(id, _, Sender(other)):
                 raise UsageError(
                     f"NCCL must know who receives, but rank {rank} sends {id} to the sender of "
-                    f"{other}; use --transport mpi, which stages messages through the host"
+                    f"{other}; use --transport mpi, threads or tcp, which stage messages through the host"
                 )
             case Receive(id, _, AnyRank()):
                 raise UsageError(
@@ -65,7 +65,7 @@ def check_order(program: Program) -> None:
             if out is None or into is None or out.tag != into.tag:
                 raise UsageError(
                     f"NCCL matches messages in order, but rank {source} sends {_name(out)} where "
-                    f"rank {dest} receives {_name(into)}; use --transport mpi, which has tags"
+                    f"rank {dest} receives {_name(into)}; use --transport mpi, threads or tcp, which have tags"
                 )
 
 

@@ -1,6 +1,7 @@
 """What a session needs of the place where arrays are: the host's memory, or a device's."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,8 +23,10 @@ from exec.runtime.comm import Queue, Wire
 from exec.runtime.device_kernels import DeviceKernelBinder
 from exec.runtime.device_step import bind_device_step
 from exec.runtime.kernels import Feed, KernelBinder
+from exec.runtime.pacer import Pacer
 from exec.runtime.step import bind_step
 from exec.runtime.turns import DeviceClock, HostClock, TurnClock
+from exec.runtime.watchdog import Watchdog
 from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Transport
 
@@ -77,6 +80,7 @@ class Turn:
     learning_rate: float
     momentum: float
     slowness: float = 1.0
+    pacer: Pacer | None = None
 
 
 class Backend(Protocol):
@@ -85,6 +89,11 @@ class Backend(Protocol):
     @property
     def device(self) -> Device | None:
         """The device, None for the host."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What the user may wonder about, or nothing."""
         ...
 
     def description(self) -> dict[str, Any]:
@@ -126,6 +135,10 @@ class Backend(Protocol):
         """The bytes this rank has handed to the wire."""
         ...
 
+    def watched(self) -> AbstractContextManager[object]:
+        """Return what, while it is entered, ends this rank's waiting if another rank has failed."""
+        ...
+
     def close(self) -> None:
         """Give back the groups of ranks."""
         ...
@@ -137,6 +150,7 @@ class OnHost:
 
     transport: Transport
     device: None = None
+    note: str = ""
     _wire: Wire[Transport] = field(init=False)
     _feed: Feed = field(init=False)
 
@@ -165,7 +179,9 @@ class OnHost:
             buffers, self._feed, turn.learning_rate, turn.momentum, turn.samples,
             turn.sample_starts, turn.image_starts, turn.shared_rows,
         )  # fmt: skip
-        step = bind_step(program, self._wire, buffers, binder, turn.queue, turn.slowness)
+        step = bind_step(
+            program, self._wire, buffers, binder, turn.queue, turn.slowness, turn.pacer
+        )
         return step, binder.losses
 
     def clock(self) -> TurnClock:
@@ -184,6 +200,10 @@ class OnHost:
         """The bytes this rank has handed to the wire."""
         return self.transport.nbytes_sent
 
+    def watched(self) -> AbstractContextManager[object]:
+        """Return nothing: the host's transports see to it."""
+        return nullcontext()
+
     def close(self) -> None:
         """Give back the groups of ranks."""
         for group in self._wire.groups.values():
@@ -192,11 +212,17 @@ class OnHost:
 
 @dataclass(slots=True)
 class OnDevice:
-    """Arrays of a device, what a stream of it does with them, and messages between devices."""
+    """Arrays of a device, what a stream of it does with them, and messages between devices.
+
+    ``note`` is what the user may wonder about: why it is not NCCL that carries these. Steps are
+    replayed as graphs where they can be, unless ``is_replayed`` is false.
+    """
 
     kind: DeviceKind
     device: Device
     transport: DeviceTransport
+    note: str = ""
+    is_replayed: bool = True
     _stream: Stream = field(init=False)
     _wire: Wire[DeviceTransport] = field(init=False)
     _feed: DeviceFeed = field(init=False)
@@ -243,7 +269,9 @@ class OnDevice:
             turn.sample_starts, turn.image_starts, turn.shared_rows,
         )  # fmt: skip
         forward = advance(self._stream, self._feed.position, turn.rows)
-        step = bind_device_step(program, self._wire, binder, turn.queue, forward)
+        step = bind_device_step(
+            program, self._wire, binder, turn.queue, forward, is_replayed=self.is_replayed
+        )
         return step, binder.losses
 
     def clock(self) -> TurnClock:
@@ -265,6 +293,10 @@ class OnDevice:
     def nbytes_sent(self) -> int:
         """The bytes this rank has handed to the wire."""
         return self.transport.nbytes_sent
+
+    def watched(self) -> AbstractContextManager[object]:
+        """Return the watchdog over the groups of devices."""
+        return Watchdog(self.transport) if self.transport.size > 1 else nullcontext()
 
     def close(self) -> None:
         """Give back the groups of ranks."""

@@ -23,6 +23,7 @@ from exec.gpu.normalisation import BatchNorm2d
 from exec.network import modules as described
 from exec.network.network import pooling_window
 from exec.program.ops import Compute, Kernel
+from exec.runtime.biases import adds_late, sums_early
 from exec.runtime.buffers import Buffers, Numbers
 from exec.runtime.pieces import pieces, stat_pieces
 from exec.runtime.views import Views, slotted
@@ -97,7 +98,7 @@ class DeviceKernelBinder:
         n, classes, layout = op.shape.n, op.shape.m, self.buffers.layout
         slot, last = op.microbatch % self.buffers.role.slots, layout.nodes[-1]
         logits = self.buffers.matrix(f"{layout.buffer(layout.final)}.{slot}", classes, n)
-        bias = self._bias(last) if self._is_bias_late(last) else None
+        bias = self._bias(last) if adds_late(self.buffers.layout, last) else None
         loss = Loss(
             self.stream, logits, bias, self.feed.labels, self.feed.order, self.feed.position,
             self.sample_starts[op.microbatch], 1.0 / self.samples,
@@ -138,7 +139,7 @@ class DeviceKernelBinder:
             case described.ReLU() | described.Sigmoid() as module:
                 apply = activation.relu if isinstance(module, described.ReLU) else activation.sigmoid  # fmt: skip
                 before_it = node.inputs[0]
-                bias = self._bias(before_it) if self._is_bias_late(before_it) else None
+                bias = self._bias(before_it) if adds_late(self.buffers.layout, before_it) else None
                 a = output if views.is_in_place else views.input(0)
                 return apply(stream, _flat(a), _flat(output), bias, self._inner(op.layer, a))
             case described.MaxPool(_, stride, padding) | described.AvgPool(_, stride, padding) as module:  # fmt: skip
@@ -179,7 +180,7 @@ class DeviceKernelBinder:
                 target = gb if found is None else found
                 b, before_it = views.output(), node.inputs[0]
                 is_relu = isinstance(module, described.ReLU)
-                if self._sums_bias_early(before_it):
+                if sums_early(self.buffers.layout, before_it):
                     back = activation.relu_backward_bias if is_relu else activation.sigmoid_backward_bias  # fmt: skip
                     _, grad_bias = self._grads(before_it)
                     assert grad_bias is not None
@@ -215,7 +216,7 @@ class DeviceKernelBinder:
         weight, (grad_weight, grad_bias) = self._weight(op.layer), self._grads(op.layer)
         before, a = self._units(op, views)
         calls = [before, linear.backward_weight(stream, gb, a, grad_weight, adds=later)]
-        if grad_bias is not None and not self._sums_bias_early(op.layer):
+        if grad_bias is not None and not sums_early(self.buffers.layout, op.layer):
             calls.append(linear.backward_bias(stream, gb, grad_bias, adds=later))
         if found is None:
             return in_turn(*calls)
@@ -319,47 +320,9 @@ class DeviceKernelBinder:
     def _add_bias(self, op: Compute, output: Numbers) -> Call:
         """Return the call that adds the bias of a node, unless whoever reads the output does."""
         bias = self._bias(op.layer)
-        if bias is None or self._is_bias_late(op.layer):
+        if bias is None or adds_late(self.buffers.layout, op.layer):
             return in_turn()
         return linear.add_bias(self.stream, _flat(output), bias, self._inner(op.layer, output))
-
-    def _reader(self, node: int) -> int | None:
-        """Return the activation that takes the place of the output of ``node``, if that has a bias.
-
-        The loss counts as one, the node behind the last. Where tp ranks share a layer, its output
-        may have to be gathered or summed first.
-        """
-        layout = self.buffers.layout
-        network = layout.network
-        if node not in layout.nodes or layout.tp > 1:
-            return None
-        if not isinstance(network.nodes[node].module, described.Linear | described.Conv2d):
-            return None
-        if not layout.shard(node).num_biases:
-            return None
-        if node == layout.nodes[-1]:
-            return node + 1 if layout.is_last else None
-        found = [
-            each
-            for each in network.consumers[node]
-            if each in layout.nodes and layout.places.home[each] == node
-        ]
-        is_activation = found and isinstance(network.nodes[found[0]].module, described.ReLU | described.Sigmoid)  # fmt: skip
-        return found[0] if is_activation else None
-
-    def _is_bias_late(self, node: int) -> bool:
-        """Say whether the activation or the loss behind ``node`` adds its bias."""
-        return self._reader(node) is not None
-
-    def _sums_bias_early(self, node: int) -> bool:
-        """Say whether the activation behind the dense layer ``node`` sums the bias's gradient."""
-        layout = self.buffers.layout
-        return (
-            node in layout.nodes
-            and isinstance(layout.network.nodes[node].module, described.Linear)
-            and self._reader(node) is not None
-            and node != layout.nodes[-1]
-        )
 
 
 def _flat(array: Numbers) -> DeviceArray:

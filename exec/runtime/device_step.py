@@ -42,22 +42,30 @@ class _Entry:
 class DeviceStep:
     """A bound program: ``run`` enqueues it once; nothing waits for its end."""
 
-    rank: int
+    transport: DeviceTransport
     compute: Stream
     comm: Stream
     entries: list[_Entry]
     is_ordered: bool
     lane: CommLane
+    is_replayed: bool = True
     _runs: int = 0
+    _sent_nbytes: int = 0
     _graph: Graph | None = None
 
     def run(self) -> None:
         """Enqueue the step."""
         if self._graph is not None:
             self._graph.launch(self.compute)
+            if self._sent_nbytes:
+                self.transport.count_again(self._sent_nbytes)
             return
-        if self.is_ordered and self._runs == 1:  # the first turn has loaded all that is called
+        if (
+            self.is_ordered and self.is_replayed and self._runs == 1
+        ):  # the first turn has loaded all that is called
+            before = self.transport.nbytes_sent
             self._graph = self.compute.capture(self._enqueue)
+            self._sent_nbytes = self.transport.nbytes_sent - before
             self._graph.launch(self.compute)
         else:
             self._enqueue()
@@ -105,7 +113,7 @@ class DeviceStep:
         for entry, before, after in points:
             start_s = origin_s + device.elapsed_s(began, before)
             end_s = start_s + device.elapsed_s(before, after)
-            spans.append(Span(self.rank, entry.lane, entry.name, start_s, end_s))
+            spans.append(Span(self.transport.rank, entry.lane, entry.name, start_s, end_s))
 
 
 @dataclass(slots=True)
@@ -124,9 +132,13 @@ class _DeviceLane(CommLane):
 
 
 def bind_device_step(
-    program: Program, wire: Wire[DeviceTransport], binder: DeviceKernelBinder, queue: Queue, advance: Call
+    program: Program, wire: Wire[DeviceTransport], binder: DeviceKernelBinder, queue: Queue, advance: Call,
+    *, is_replayed: bool = True,
 ) -> DeviceStep:  # fmt: skip
-    """Return what this rank does of ``program`` in one turn; ``advance`` is done last."""
+    """Return what this rank does of ``program`` in one turn; ``advance`` is done last.
+
+    Unless ``is_replayed`` the host enqueues every op in every turn, and makes no graph.
+    """
     transport, compute = wire.transport, binder.stream
     ops = list(program.ops(transport.rank))
     comm = DeviceComm(wire, binder.buffers, transport.stream, queue)
@@ -137,7 +149,7 @@ def bind_device_step(
     else:
         entries, lane = _driven(transport.rank, ops, comm, binder, wire.locks)
     entries.append(_Entry(Lane.COMPUTE, "", advance))
-    return DeviceStep(transport.rank, compute, transport.stream, entries, is_ordered, lane)
+    return DeviceStep(transport, compute, transport.stream, entries, is_ordered, lane, is_replayed)
 
 
 def _ordered(ops: Sequence[Op], comm: DeviceComm, binder: DeviceKernelBinder) -> list[_Entry]:

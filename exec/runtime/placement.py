@@ -9,7 +9,7 @@ from exec.errors import UsageError
 from exec.plan.nodes import check_nodes
 from exec.program.ops import Algorithm
 from exec.runtime.job import together
-from exec.runtime.session import TrainingPlan
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 
 

@@ -19,17 +19,20 @@ from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.runtime.monitor import Usage
 from exec.runtime.report import breakdown, cpu_model, num_cores, software
-from exec.runtime.session import TIMED_EVERY, Epoch, Session, TrainingPlan
+from exec.runtime.session import TIMED_EVERY, Epoch, Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.utilisation import utilisation_line, utilisation_record
 from exec.transport.threads import THREADS
+
+TOO_LATE = 0.02
+"""The share of a rank's time by which padded ops may be late before the user is told."""
 
 
 def device_line(plan: TrainingPlan, description: dict[str, Any]) -> str:
     """Return what computes and what carries messages, if that is not the host alone."""
     if plan.device is DeviceKind.CPU:
         return ""
-    is_rounded = plan.dtype == "float32" and description["is_tf32"]
-    rounding = f", TF32 {'on' if is_rounded else 'off'}" if plan.dtype == "float32" else ""
+    rounding = f", TF32 {'on' if plan.is_tf32 else 'off'}" if plan.dtype == "float32" else ""
     return f"on {description['name']}{rounding}; messages by {description['wire']}"
 
 
@@ -52,7 +55,15 @@ def _details(plan: TrainingPlan) -> str:
     servers = f", {options.servers} of the ranks serving" if options.strategy in SERVERS else ""
     stages = f", stages from {', '.join(stage_names(plan))}" if plan.mesh.pp > 1 else ""
     slow = "".join(f", rank {rank} {factor:g} times slower" for rank, factor in plan.slowness)
-    return every + servers + stages + ", independent starts" * plan.has_independent_starts + slow
+    starts = ", independent starts" * plan.has_independent_starts
+    return every + servers + stages + starts + slow + _padding(plan)
+
+
+def _padding(plan: TrainingPlan) -> str:
+    if plan.pacing is None:
+        return ""
+    noise = f" with noise {plan.pacing.noise}" if plan.pacing.noise else ""
+    return f", ops padded to {plan.pacing.pace.multiple:g} times their time{noise}"
 
 
 def stage_names(plan: TrainingPlan) -> list[str]:
@@ -93,6 +104,7 @@ def training_record(
     arrivals = [each for each in wire.gather_objects(session.arrivals) if each]
     sent_nbytes = sum(wire.gather_objects(session.nbytes_sent))
     step_time_s = statistics.median(times) if times else None
+    late_shares = wire.gather_objects(session.late_share)
     slow_s, fast_s = (float(np.percentile(times, each)) if times else None for each in (90, 10))
     return {
         "strategy": strategy,
@@ -107,7 +119,7 @@ def training_record(
         "data": dataset.name,
         "train_samples": len(dataset.train_labels),
         "dtype": plan.dtype,
-        "device": session.backend.description(),
+        "device": session.backend.description() | _rounding(plan),
         "algorithm": plan.options.algorithm,
         "ranks_per_node": plan.options.ranks_per_node if is_hierarchical else None,
         "schedule": plan.options.schedule,
@@ -119,6 +131,7 @@ def training_record(
         "independent_starts": plan.has_independent_starts,
         "servers": plan.options.servers if strategy in SERVERS else None,
         "slow": {str(rank): factor for rank, factor in plan.slowness},
+        "padded": _padded(plan, late_shares),
         "staleness": staleness_record(arrivals[-1]) if arrivals else None,
         "step_time_s": step_time_s,
         "step_time_p10_s": fast_s,
@@ -142,16 +155,33 @@ def training_record(
             "cpu": cpu_model(),
             "cores": num_cores(),
             **software(),
-            **_gpu(session.backend.device),
+            **_gpu(session.backend.device, plan),
             "transport": wire.library,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
 
 
-def _gpu(device: Device | None) -> dict[str, Any]:
+def _padded(plan: TrainingPlan, late_shares: Sequence[float]) -> dict[str, Any] | None:
+    """Return how ops were padded, and the largest share of a rank's time by which they were late."""
+    if (pacing := plan.pacing) is None:
+        return None
+    return {
+        "multiple": pacing.pace.multiple,
+        "source": pacing.pace.source,
+        "noise": None if pacing.noise is None else str(pacing.noise),
+        "late_share": max(late_shares),
+    }
+
+
+def _rounding(plan: TrainingPlan) -> dict[str, Any]:
+    """Return whether the factors of products were rounded: those of float64 never are."""
+    return {} if plan.device is DeviceKind.CPU else {"is_tf32": plan.is_tf32 and plan.dtype == "float32"}  # fmt: skip
+
+
+def _gpu(device: Device | None, plan: TrainingPlan) -> dict[str, Any]:
     """Return the provenance of times on ``device``."""
-    return {} if device is None else {"gpu": device.name, "is_tf32": device.is_tf32, **device.software}  # fmt: skip
+    return {} if device is None else {"gpu": device.name, **_rounding(plan), **device.software}
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -182,6 +212,11 @@ def _times(record: dict[str, Any]) -> str:
         head += (
             f"staleness of {sum(stale['counts'].values()):,} gradients: mean {stale['mean']:.2f}, median "
             f"{stale['median']}, one in ten at least {stale['p90']}, most {stale['max']}\n"
+        )
+    if (padded := record["padded"]) is not None and padded["late_share"] > TOO_LATE:
+        head += (
+            f"note: of a rank's time {padded['late_share']:.0%} is compute beyond what its ops were padded to; "
+            f"use a larger multiple or fewer ranks\n"
         )
     parts = record["timed_step"]
     if parts is None:

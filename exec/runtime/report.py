@@ -71,14 +71,23 @@ def gather_spans(spans: Sequence[Span], origin_s: float, transport: Transport) -
 
 def is_oversubscribed(transport: Transport) -> bool:
     """Say whether some node runs more ranks than it has cores for them."""
-    hosts = transport.gather_objects((socket.gethostname(), num_cores()))
-    names = [name for name, _ in hosts]
-    return any(names.count(name) > cores for name, cores in hosts)
+    # Ranks may be bound to cores of their own: a node has all that any of its ranks may use.
+    found: dict[str, list[frozenset[int]]] = defaultdict(list)
+    for node, cores in transport.gather_objects((socket.gethostname(), _cores())):
+        found[node].append(cores)
+    return any(len(ranks) > len(frozenset().union(*ranks)) for ranks in found.values())
 
 
 def num_cores() -> int:
     """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_cores())
+
+
+def _cores() -> frozenset[int]:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
 
 
 def peak_nbytes() -> int:

@@ -7,16 +7,13 @@ from time import perf_counter
 import numpy as np
 
 from exec.data.dataset import Dataset
-from exec.device.kind import DeviceKind
 from exec.nn.backend import DTYPES, Indices
 from exec.nn.weights import Weights
 from exec.plan.collectives import expand, scratch_elements
 from exec.plan.epoch import plan_epoch, plan_rest
 from exec.plan.layout import layout_of
-from exec.plan.options import PlanOptions
 from exec.plan.samples import image_starts, sample_starts, shared_rows
 from exec.program.check import check_program
-from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Kernel
 from exec.program.peers import split_start
 from exec.program.program import Program, Role
@@ -24,46 +21,19 @@ from exec.program.timeline import Span
 from exec.runtime.backend import AnyLoss, AnyStep, Backend, Turn
 from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue
-from exec.runtime.opening import open_backend
+from exec.runtime.opening import backend_of
+from exec.runtime.pacer import Pacer
 from exec.runtime.report import check_memory, compute_and_held_s, peak_nbytes
 from exec.runtime.start import Between, Start
 from exec.runtime.step_times import mean_step_times_s
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.weights import gather_weights
 from exec.runtime.windows import share_windows
 from exec.transport.protocol import Transport
-from exec.workload import Workload
 
 _CHECKED_TICKETS = 64  # workers take tickets alike, so a legal few stand for many
 TIMED_EVERY = 64  # one step in so many is done with a clock around every op
 FIRST_TIMED = 4  # the first of them, so that a short run has one too
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingPlan:
-    """What to train and how to share it; ``seed`` gives weights and the order of samples.
-
-    With ``has_independent_starts`` every replica draws weights of its own. ``slowness`` is by how
-    much each rank named in it is slowed down. ``replayed`` are the arrivals of an earlier run, by
-    server, that this one is to take its messages in. With ``is_tf32`` a GPU may round the factors
-    of float32 products.
-    """
-
-    workload: Workload
-    mesh: Mesh
-    options: PlanOptions = field(default_factory=PlanOptions)
-    dtype: str = "float32"
-    learning_rate: float = 0.5
-    momentum: float = 0.0
-    seed: int = 0
-    has_independent_starts: bool = False
-    slowness: tuple[tuple[int, float], ...] = ()
-    replayed: tuple[tuple[int, ...], ...] = ()
-    is_tf32: bool = False
-
-    @property
-    def device(self) -> DeviceKind:
-        """Where the arrays are."""
-        return self.options.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +87,7 @@ class Session:
         backend: Backend | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.dataset, self.transport = plan, dataset, transport
-        self.backend = backend or open_backend(plan.device, transport, is_tf32=plan.is_tf32)
+        self.backend = backend or backend_of(plan, transport)
         self._peak_before = peak_nbytes()
         self.peak_growth_nbytes: int | None = None
         workload, mesh, options = plan.workload, plan.mesh, plan.options
@@ -160,6 +130,10 @@ class Session:
         )
         self._test_images = dataset.test_images.astype(DTYPES[plan.dtype], copy=False)
         self.backend.connect(programs)
+        self._slowness = dict(plan.slowness).get(transport.rank, 1.0)
+        self._pacer = (
+            Pacer(plan.pacing, plan.seed, transport.rank, self._slowness) if plan.pacing else None
+        )
         self.arrivals: list[int] = []
         replayed = iter(plan.replayed[dp_rank]) if dp_rank < len(plan.replayed) else None
         bound = {key: self._bind(program, samples[key], replayed) for key, program in expanded.items()}  # fmt: skip
@@ -195,7 +169,7 @@ class Session:
         queue = Queue(len(program.trainers), program.tickets, 0, self.arrivals, replayed)
         turn = Turn(
             role.samples, samples // max(program.tickets, 1), starts, images, together, queue,
-            plan.learning_rate, plan.momentum, dict(plan.slowness).get(rank, 1.0),
+            plan.learning_rate, plan.momentum, self._slowness, self._pacer,
         )  # fmt: skip
         return _Bound(program, role, *self.backend.bind(program, self.buffers, turn), queue)
 
@@ -233,6 +207,14 @@ class Session:
             self._time(bound)
         else:
             bound.step.run()
+
+    def do_steps(self, order: Indices) -> None:
+        """Train on full batches of the samples ``order``, one after the other; return when all are begun."""
+        size = self.plan.workload.global_batch
+        self._feed.begin(order)
+        for start in range(0, len(order) - size + 1, size):
+            self._feed.take(start, start + size)
+            self._bound[0].step.run()
 
     def run_epoch(
         self, epoch: int, progress: Callable[[int], None] = lambda _: None,
@@ -338,6 +320,11 @@ class Session:
         computed_s, held_s = compute_and_held_s(self.spans[known:])
         bound.computed_s += computed_s
         bound.held_s += held_s
+
+    @property
+    def late_share(self) -> float:
+        """The share of its turns by which padded compute took longer than it was given."""
+        return self._pacer.late_s / (self._pacer.turns_s or 1.0) if self._pacer else 0.0
 
     @property
     def num_timed(self) -> int:

@@ -24,6 +24,7 @@ from exec.runtime.buffers import Buffers
 from exec.runtime.comm import CommBinder, Queue, Wire
 from exec.runtime.kernels import Call, KernelBinder
 from exec.runtime.lane import CommLane
+from exec.runtime.pacer import Pacer
 from exec.transport.protocol import Lock, Transport
 
 WAITING = "wait "
@@ -64,19 +65,32 @@ class Step:
 
 
 def bind_step(
-    program: Program, wire: Wire[Transport], buffers: Buffers, binder: KernelBinder, queue: Queue, slowness: float = 1.0
+    program: Program, wire: Wire[Transport], buffers: Buffers, binder: KernelBinder, queue: Queue,
+    slowness: float = 1.0, pacer: Pacer | None = None,
 ) -> Step:  # fmt: skip
     """Return what this rank does of ``program`` in one turn, bound to its arrays.
 
-    With a ``slowness`` above 1 every compute op takes that many times as long as it would.
+    With a ``slowness`` above 1 every compute op takes that many times as long as it would; with a
+    ``pacer`` it takes the time that this one gives it.
     """
     rank = wire.transport.rank
     ops = list(program.ops(rank))
     comm = CommBinder(wire, buffers, compute_positions(ops), awaited_at_once(program), queue)
-    lane = CommLane(rank, [comm.bind(op) for op in ops if lane_of(op) is Lane.COMM])
-    calls, names = bind_lanes(
-        ops, lane, wire.locks, lambda op: _slowed(binder.bind(op), slowness), comm.wait_sent
-    )
+    steps = [
+        pacer.comm(op, comm.bind(op)) if pacer else comm.bind(op)
+        for op in ops
+        if lane_of(op) is Lane.COMM
+    ]
+    lane = CommLane(rank, steps)
+
+    def compute(op: Compute) -> Call:
+        call = binder.bind(op)
+        return pacer.compute(op, call) if pacer else _slowed(call, slowness)
+
+    calls, names = bind_lanes(ops, lane, wire.locks, compute, comm.wait_sent)
+    if pacer:
+        calls = pacer.paced_calls(calls, [name.startswith(WAITING) for name in names])
+        names = ["begin", *names, "end"]
     return Step(calls, names, lane)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from exec.errors import StepcastError, TransportError
+from exec.errors import TransportError
 from exec.transport.device_transport import DeviceTransport
 
 INTERVAL_S = 0.5
@@ -46,11 +46,11 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         while not self._is_over.wait(self.interval_s):
             try:
                 self.transport.check()
-            except StepcastError as error:
+            except Exception as error:  # noqa: BLE001  # whatever has failed, nobody may wait for ever
                 self._end(error)
                 return
 
-    def _end(self, error: StepcastError) -> None:
+    def _end(self, error: Exception) -> None:
         """End what is under way here, and the job; where ranks are threads, abort raises."""
         rank, size = self.transport.rank, self.transport.size
         self.transport.stop()

@@ -14,8 +14,9 @@ from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.runtime.job import AgreedError, together
-from exec.runtime.session import Epoch, Session, TrainingPlan
+from exec.runtime.session import Epoch, Session
 from exec.runtime.source import check_batch
+from exec.runtime.training_plan import TrainingPlan
 from exec.search.record import EpochResult, State, TrialResult
 from exec.search.space import Config, Space
 from exec.transport.protocol import Transport

@@ -71,6 +71,10 @@ class DeviceTransport(Protocol):
         """The bytes this rank has handed to the wire, as a transport of the host counts them."""
         ...
 
+    def count_again(self, nbytes: int) -> None:
+        """Count ``nbytes`` as sent: those of a graph, which sends them without calls of this."""
+        ...
+
     @property
     def host(self) -> Transport:
         """The same ranks without their devices: the control plane."""
@@ -152,7 +156,10 @@ class DeviceTransport(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back this group; all of its ranks call it together."""
+        """Give back this group; all of its ranks call it together.
+
+        The transport of the host is given back too if this was split off another.
+        """
         ...
 
     def gather_objects(self, value: Value) -> list[Value]:

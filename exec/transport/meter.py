@@ -18,6 +18,10 @@ class Meter:
         """Count ``array`` as sent."""
         self.nbytes += array.nbytes
 
+    def count_again(self, nbytes: int) -> None:
+        """Count ``nbytes`` that are sent again without a call for each."""
+        self.nbytes += nbytes
+
     def count_collective(
         self, kind: CollectiveKind, array: Buffer | DeviceArray, ranks: int, is_root: bool
     ) -> None:

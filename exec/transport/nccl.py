@@ -6,6 +6,10 @@ Two ranks that send to each other before they receive would wait for ever, and p
 each ordered pair of ranks that talks has a channel of its own: a group of two, and on the side of
 the sender a stream. All ranks make the channels together, beforehand (``prepare``).
 
+The kernels of channels run beside each other and beside collectives, and wait for their peers: all
+that are under way must fit on the GPU together, which a few do. Steps may be captured in graphs; NCCL
+wants every rank of an op to capture it, or none.
+
 NCCL knows neither tags nor receives from any rank. Messages from one rank to another match in the
 order of the lanes; :func:`~exec.program.channels.check_order` says for which programs that is right.
 """
@@ -69,8 +73,8 @@ class _Family:
         return group
 
     def leave(self, group: Group) -> None:
-        group.close()
         self.groups.remove(group)
+        group.close()
 
 
 class NcclTransport:
@@ -85,6 +89,7 @@ class NcclTransport:
         self, host: Transport, device: Device, stream: Stream | None = None,
         family: _Family | None = None,
     ) -> None:  # fmt: skip
+        self._is_part = family is not None
         if family is None:
             token = device.upload(np.zeros(1, np.float32))
             family = _Family(device, stream or device.stream(), token)
@@ -104,8 +109,12 @@ class NcclTransport:
 
     @property
     def nbytes_sent(self) -> int:
-        """The bytes this rank has sent, or would have if collectives were messages."""
-        return self._family.meter.nbytes
+        """The bytes this rank has sent, or would have if collectives were messages; the host's too."""
+        return self._family.meter.nbytes + self.host.nbytes_sent
+
+    def count_again(self, nbytes: int) -> None:
+        """Count ``nbytes`` as sent."""
+        self._family.meter.count_again(nbytes)
 
     def prepare(self, pairs: Collection[tuple[int, int]]) -> None:
         """Make a channel for each of ``pairs`` that has none; all make them in the same order."""
@@ -150,7 +159,7 @@ class NcclTransport:
         """Refuse: NCCL must know who sends."""
         raise TransportError(
             f"NCCL cannot receive {array.size} {array.dtype} with tag {tag} from any rank: that "
-            f"needs host-staged messages; use --transport mpi"
+            f"needs host-staged messages; use --transport mpi, threads or tcp"
         )
 
     def start_collective(
@@ -199,7 +208,7 @@ class NcclTransport:
         """Refuse: every rank has a GPU of its own."""
         raise TransportError(
             f"shared memory ({size} {np.dtype(dtype)} of rank {self.rank}) needs ranks on one GPU, "
-            f"got a GPU a rank with NCCL; use --transport mpi, or choose another strategy"
+            f"got a GPU a rank with NCCL; use --transport mpi or threads, or choose another strategy"
         )
 
     def lock(self) -> Lock:
@@ -217,7 +226,7 @@ class NcclTransport:
         return NcclTransport(self.host.split(color), self.device, family=self._family)
 
     def close(self) -> None:
-        """Give back this group and its channels."""
+        """Give back this group and its channels, and the part of the host's transport it is on."""
         for source, dest in sorted(self._prepared):
             if self.rank == source:
                 self._family.leave(self._out.pop(dest).group)
@@ -225,7 +234,8 @@ class NcclTransport:
                 self._family.leave(self._in.pop(source))
         self._prepared.clear()
         self._family.leave(self._group)
-        self.host.close()
+        if self._is_part:
+            self.host.close()
 
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""

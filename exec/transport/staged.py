@@ -131,6 +131,7 @@ class StagedTransport:
         self, host: Transport, device: Device, stream: Stream | None = None,
         staging: _Staging | None = None,
     ) -> None:  # fmt: skip
+        self._is_part = staging is not None
         self._staging = staging or _Staging(device, stream or device.stream(), PinnedPool(device))
         self.host, self.device, self.stream = host, device, self._staging.stream
         self.rank, self.size = host.rank, host.size
@@ -144,6 +145,10 @@ class StagedTransport:
     def nbytes_sent(self) -> int:
         """The bytes that the host's transport was given."""
         return self.host.nbytes_sent
+
+    def count_again(self, nbytes: int) -> None:
+        """Refuse: the host carries every message itself, and a graph cannot."""
+        raise ValueError(f"{nbytes} bytes must be sent by calls of a transport of the host")
 
     def prepare(self, pairs: Collection[tuple[int, int]]) -> None:
         """Do nothing: the host's transport is always ready."""
@@ -211,8 +216,9 @@ class StagedTransport:
         return StagedTransport(self.host.split(color), self.device, staging=self._staging)
 
     def close(self) -> None:
-        """Give back this group."""
-        self.host.close()
+        """Give back the part of the host's transport that this is on, if it is a part."""
+        if self._is_part:
+            self.host.close()
 
     def gather_objects(self, value: Value) -> list[Value]:
         """Return every rank's ``value``, on every rank."""

@@ -7,13 +7,10 @@ job, and with nobody else (see ``tcp_server.py``).
 """
 
 import os
-import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import AuthenticationError
 from typing import NoReturn
 
 import numpy as np
@@ -24,21 +21,19 @@ from exec.program.ops import CollectiveKind
 from exec.transport.mailbox import Key, Mailbox, PeerFailedError, Pending, Sent
 from exec.transport.meter import Meter
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
-from exec.transport.rendezvous import TIMEOUT_VARIABLE, Address, Rendezvous
+from exec.transport.rendezvous import Rendezvous
+from exec.transport.tcp_join import join
 from exec.transport.tcp_server import (
     End,
-    Join,
     Leave,
     Link,
     Mail,
     Meet,
     Met,
     Server,
-    Welcome,
 )
 from exec.transport.threads import combine
 
-_RETRY_S = 0.05
 _END_S = 5.0  # how long a rank that ends the job waits until all others know
 
 
@@ -49,95 +44,11 @@ def connect(rendezvous: Rendezvous) -> "TcpTransport":
         TransportError: not all came in time, or one that came is of another job.
         UsageError: the file of the rendezvous cannot be written.
     """
-    deadline_s = time.monotonic() + rendezvous.timeout_s
-    server = _serve(rendezvous) if rendezvous.rank == 0 else None
-    link: Link | None = None
-    try:
-        link = _reach(rendezvous, server, deadline_s)
-        _join(rendezvous, link, server, deadline_s)
-    except BaseException:
-        if link is not None:
-            link.close()
-        if server is not None:
-            server.stop()
-        raise
-    finally:
-        if server is not None and rendezvous.path is not None:
-            rendezvous.path.unlink(missing_ok=True)  # all have read it, or need not any more
+    link, server = join(rendezvous)
     world = _World(link, server, rendezvous.rank, rendezvous.size)
     world.reader = threading.Thread(target=world.read, name="stepcast reader", daemon=True)
     world.reader.start()
     return TcpTransport(world, (), tuple(range(rendezvous.size)), rendezvous.rank)
-
-
-def _join(rendezvous: Rendezvous, link: Link, server: Server | None, deadline_s: float) -> None:
-    """Return when all ranks have joined."""
-    link.send(Join(rendezvous.rank, rendezvous.size))
-    if not link.has_more(max(0.0, deadline_s - time.monotonic())):
-        absent = "" if server is None else f": ranks {server.absent()} have not come"
-        raise TransportError(_too_late(rendezvous, f"not all {rendezvous.size} ranks came{absent}"))
-    try:
-        answer = link.receive()
-    except (OSError, EOFError) as error:
-        raise TransportError(f"rank 0 left the rendezvous at {rendezvous.where}") from error
-    if isinstance(answer, End):
-        raise TransportError(answer.message)
-    assert isinstance(answer, Welcome)
-
-
-def _serve(rendezvous: Rendezvous) -> Server:
-    port = 0 if rendezvous.address is None else rendezvous.address.port
-    try:
-        listener = socket.create_server(("", port), backlog=min(rendezvous.size + 8, 4096))
-    except OSError as error:
-        raise TransportError(
-            f"rank 0 cannot listen on port {port} ({error}); choose another MASTER_PORT"
-        ) from error
-    try:
-        address = rendezvous.address or rendezvous.publish(listener.getsockname()[1])
-    except BaseException:
-        listener.close()
-        raise
-    server = Server(listener, rendezvous.size, address.token)
-    server.start()
-    return server
-
-
-def _reach(rendezvous: Rendezvous, server: Server | None, deadline_s: float) -> Link:
-    """Return a connection to rank 0 once it is there."""
-    cause = "rank 0 has not said where it listens"
-    while True:
-        address = rendezvous.look()
-        if address is not None:
-            try:
-                return _open(address, is_here=server is not None)
-            except (OSError, EOFError) as error:
-                cause = f"rank 0 does not answer ({error or 'it closed the connection'})"
-            except (AuthenticationError, AssertionError):
-                cause = "what answers is of another job"
-        if time.monotonic() > deadline_s:
-            raise TransportError(_too_late(rendezvous, cause))
-        time.sleep(_RETRY_S)
-
-
-def _open(address: Address, *, is_here: bool) -> Link:
-    host = "127.0.0.1" if is_here or address.host == socket.gethostname() else address.host
-    sock = socket.create_connection((host, address.port), timeout=10.0)
-    sock.settimeout(None)
-    link = Link(sock)
-    try:
-        link.prove(address.token, is_server=False)
-    except BaseException:
-        link.close()
-        raise
-    return link
-
-
-def _too_late(rendezvous: Rendezvous, cause: str) -> str:
-    return (
-        f"rank {rendezvous.rank} of {rendezvous.size} waited {rendezvous.timeout_s:g} s at "
-        f"{rendezvous.where}: {cause}; {TIMEOUT_VARIABLE} sets the time"
-    )
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute, Lane
 from exec.program.timeline import Span
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload

@@ -8,7 +8,8 @@ import pytest
 from exec.data.noise import noise_dataset
 from exec.network.network import Network, mlp
 from exec.program.mesh import Mesh
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from tests.exec.random_networks import seeded_networks

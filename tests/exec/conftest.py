@@ -1,4 +1,4 @@
-"""The device on which kernels are tested: emulated everywhere, and a GPU where there is one."""
+"""The devices on which things are tested: emulated ones everywhere, and a GPU where there is one."""
 
 from collections.abc import Iterator
 
@@ -28,3 +28,24 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
 def stream(device: Device) -> Stream:
     """Return a new stream."""
     return device.stream()
+
+
+@pytest.fixture(scope="session", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device_kind(request: pytest.FixtureRequest) -> DeviceKind:
+    """Return a kind of device, or skip with the reason why none can be opened."""
+    return openable(DeviceKind(request.param))
+
+
+@pytest.fixture(scope="session")
+def emulated() -> DeviceKind:
+    """Return the emulated kind, or skip where there is no compiler for it."""
+    return openable(DeviceKind.EMULATED)
+
+
+def openable(kind: DeviceKind) -> DeviceKind:
+    """Return ``kind``, or skip with the reason why no such device can be opened."""
+    try:
+        open_device(kind, 0).close()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    return kind

@@ -29,7 +29,7 @@ from paper.results import (
     scalings,
 )
 from paper.strategies import WON
-from sim.check import SERIAL_CASES
+from sim.check_cases import SERIAL_CASES
 from sim.forecast import forecast
 
 pytest.importorskip("typst", reason="needs the paper extra")

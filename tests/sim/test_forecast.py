@@ -17,7 +17,8 @@ from exec.plan.step import plan_step
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Kernel
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from sim.costs import Costs

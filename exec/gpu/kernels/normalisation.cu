@@ -1,14 +1,15 @@
-// Batch normalisation: sums over each channel in parts and in all, then each element by them.
+// Batch normalisation: sums over each channel, then each element by them.
 //
-// Blocks are (channels, lanes), as for channel sums. Squares are summed about means, and means and
-// squares of parts are merged, so that nothing cancels.
+// Blocks are (channels, lanes), as for sums over channels. Squares are summed about means, and means
+// and squares of parts are merged, so that nothing cancels.
 //
 // Source: T. F. Chan, G. H. Golub and R. J. LeVeque, "Algorithms for computing the sample variance:
 // analysis and recommendations", The American Statistician 37 (1983) 242-247.
-#include "common.cuh"
+#include "channel_sums.cuh"
 
+// Elements that a thread reads before it does anything with them: as many at a time as the memory
+// takes; and of those that it writes.
 #define GROUP 8
-// Elements that a thread reads before it writes any, as many at a time as the memory takes.
 #define AHEAD 4
 
 // The groups of AHEAD positions of one thread, whose first is k; the others are blockDim.y apart.
@@ -28,29 +29,36 @@ DEVICE Moments merged(Moments a, Moments b) {
   return both;
 }
 
-// The number of elements of a part.
-DEVICE int part_count(int part, int positions, int length) {
-  const int rest = positions - part * length;
-  return rest < length ? rest : length;
+struct Sums {
+  real gradient, product;
+};
+
+DEVICE Sums merged(Sums a, Sums b) {
+  Sums both = {a.gradient + b.gradient, a.product + b.product};
+  return both;
 }
 
-SYNC_KERNEL(bn_moments, const real* a, real* partials, int channels, int positions, int length,
-            int by_channel, int by_position) {
-  SHARED(Moments, found, 256);
+// Shared sums are about the running mean, which is saved, and wait for those of others. Else they
+// are about the mean, and the statistics can be had at once.
+SYNC_KERNEL(bn_forward_sums, const real* __restrict__ a, real* partials, real* sums, real* saved, real* running_mean,
+            real* running_var, int* arrived, int channels, int positions, int length, int by_channel,
+            int by_position, int count, real eps, real momentum, int is_shared) {
+  SHARED(Moments, room, MOST_THREADS);
+  SHARED(int, is_last, 1);
   const int channel = int(blockIdx.x * blockDim.x + threadIdx.x), part = int(blockIdx.y);
-  const int lanes = int(blockDim.y), lane = int(threadIdx.y), own = lane * int(blockDim.x) + int(threadIdx.x);
-  const int count = part_count(part, positions, length);
+  const int lanes = int(blockDim.y), lane = int(threadIdx.y), parts = int(gridDim.y);
+  const int own = part_count(part, positions, length);
   Moments all = {0, 0, 0};
   if (channel < channels) {
     const real* source = a + channel * by_channel + part * length * by_position;
-    for (int k = lane; k < count; k += GROUP * lanes) {
+    for (int k = lane; k < own; k += GROUP * lanes) {
       real values[GROUP], sum = 0;
       for (int j = 0; j < GROUP; ++j) {
         const int at = k + j * lanes;
-        values[j] = at < count ? source[at * by_position] : real(0);
+        values[j] = at < own ? source[at * by_position] : real(0);
         sum += values[j];
       }
-      const int left = (count - k + lanes - 1) / lanes, size = left < GROUP ? left : GROUP;
+      const int left = (own - k + lanes - 1) / lanes, size = left < GROUP ? left : GROUP;
       Moments group = {real(size), sum / real(size), 0};
       for (int j = 0; j < GROUP; ++j) {
         const real apart = j < size ? values[j] - group.mean : real(0);
@@ -59,39 +67,25 @@ SYNC_KERNEL(bn_moments, const real* a, real* partials, int channels, int positio
       all = merged(all, group);
     }
   }
-  found[own] = all;
-  for (int step = lanes / 2; step; step /= 2) {
-    barrier();
-    if (lane < step) found[own] = merged(found[own], found[own + step * int(blockDim.x)]);
-  }
-  if (!lane && channel < channels) {
-    real* place = partials + 2 * part * channels + channel;
-    place[0] = found[own].mean;
-    place[channels] = found[own].squares;
-  }
-}
-
-// Shared sums are about the running mean, which is saved, and wait for those of others. Else they
-// are about the mean, and the statistics can be had at once.
-SYNC_KERNEL(bn_sums, const real* partials, real* sums, real* saved, real* running_mean, real* running_var,
-            int channels, int positions, int parts, int length, int count, real eps, real momentum, int is_shared) {
-  SHARED(Moments, found, 256);
-  const int channel = int(blockIdx.x * blockDim.x + threadIdx.x);
-  const int lanes = int(blockDim.y), lane = int(threadIdx.y), own = lane * int(blockDim.x) + int(threadIdx.x);
-  Moments all = {0, 0, 0};
-  if (channel < channels)
-    for (int part = lane; part < parts; part += lanes) {
-      const real* place = partials + 2 * part * channels + channel;
-      Moments each = {real(part_count(part, positions, length)), place[0], place[channels]};
-      all = merged(all, each);
+  all = over_lanes(room, all);
+  if (parts > 1) {
+    if (!lane && channel < channels) {
+      real* place = partials + 2 * part * channels + channel;
+      place[0] = all.mean;
+      place[channels] = all.squares;
     }
-  found[own] = all;
-  for (int step = lanes / 2; step; step /= 2) {
-    barrier();
-    if (lane < step) found[own] = merged(found[own], found[own + step * int(blockDim.x)]);
+    if (!is_last_part(arrived, is_last)) return;
+    Moments none = {0, 0, 0};
+    all = none;
+    if (channel < channels)
+      for (int each = lane; each < parts; each += lanes) {
+        const volatile real* place = partials + 2 * each * channels + channel;
+        Moments found = {real(part_count(each, positions, length)), place[0], place[channels]};
+        all = merged(all, found);
+      }
+    all = over_lanes(room, all);
   }
   if (lane || channel >= channels) return;
-  all = found[own];
   if (is_shared) {
     const real shift = all.count > 0 ? all.mean - running_mean[channel] : real(0);
     saved[channel] = running_mean[channel];
@@ -158,70 +152,50 @@ KERNEL(bn_normalise, const real* a, real* output, const real* gamma, const real*
   }
 }
 
-// Partial sums of gb and gb (a - mean).
-SYNC_KERNEL(bn_gradient_partials, const real* a, const real* gb, const real* saved, real* partials,
-            int channels, int positions, int length, int by_channel, int by_position) {
-  SHARED(real, firsts, 256);
-  SHARED(real, seconds, 256);
+// Sums of gb and gb xhat.
+SYNC_KERNEL(bn_backward_sums, const real* __restrict__ a, const real* __restrict__ gb, const real* saved, real* partials,
+            real* sums, real* grad_gamma, real* grad_beta, int* arrived, int channels, int positions,
+            int length, int by_channel, int by_position, int adds) {
+  SHARED(Sums, room, MOST_THREADS);
+  SHARED(int, is_last, 1);
   const int channel = int(blockIdx.x * blockDim.x + threadIdx.x), part = int(blockIdx.y);
-  const int lanes = int(blockDim.y), lane = int(threadIdx.y), own = lane * int(blockDim.x) + int(threadIdx.x);
+  const int lanes = int(blockDim.y), lane = int(threadIdx.y), parts = int(gridDim.y);
   const int count = part_count(part, positions, length);
-  real first = 0, second = 0;
+  Sums all = {0, 0};
   if (channel < channels) {
     const real mean = saved[channel];
     const int start = channel * by_channel + part * length * by_position;
     for (int k = lane; k < count; k += GROUP * lanes) {
-      real gradient = 0, product = 0;
+      Sums group = {0, 0};
       for (int j = 0; j < GROUP; ++j) {
         const int at = k + j * lanes, place = start + at * by_position;
-        const real g = at < count ? gb[place] : real(0), value = at < count ? a[place] : mean;
-        gradient += g;
-        product += g * (value - mean);
+        const real gradient = at < count ? gb[place] : real(0), value = at < count ? a[place] : mean;
+        group.gradient += gradient;
+        group.product += gradient * (value - mean);
       }
-      first += gradient;
-      second += product;
+      all = merged(all, group);
     }
   }
-  firsts[own] = first;
-  seconds[own] = second;
-  for (int step = lanes / 2; step; step /= 2) {
-    barrier();
-    if (lane < step) {
-      firsts[own] += firsts[own + step * int(blockDim.x)];
-      seconds[own] += seconds[own + step * int(blockDim.x)];
+  all = over_lanes(room, all);
+  if (parts > 1) {
+    if (!lane && channel < channels) {
+      real* place = partials + 2 * part * channels + channel;
+      place[0] = all.gradient;
+      place[channels] = all.product;
     }
-  }
-  if (!lane && channel < channels) {
-    real* place = partials + 2 * part * channels + channel;
-    place[0] = firsts[own];
-    place[channels] = seconds[own];
-  }
-}
-
-SYNC_KERNEL(bn_gradient_sums, const real* partials, const real* saved, real* sums, real* grad_gamma,
-            real* grad_beta, int channels, int parts, int adds) {
-  SHARED(real, firsts, 256);
-  SHARED(real, seconds, 256);
-  const int channel = int(blockIdx.x * blockDim.x + threadIdx.x);
-  const int lanes = int(blockDim.y), lane = int(threadIdx.y), own = lane * int(blockDim.x) + int(threadIdx.x);
-  real first = 0, second = 0;
-  if (channel < channels)
-    for (int part = lane; part < parts; part += lanes) {
-      first += partials[2 * part * channels + channel];
-      second += partials[(2 * part + 1) * channels + channel];
-    }
-  firsts[own] = first;
-  seconds[own] = second;
-  for (int step = lanes / 2; step; step /= 2) {
-    barrier();
-    if (lane < step) {
-      firsts[own] += firsts[own + step * int(blockDim.x)];
-      seconds[own] += seconds[own + step * int(blockDim.x)];
-    }
+    if (!is_last_part(arrived, is_last)) return;
+    Sums none = {0, 0};
+    all = none;
+    if (channel < channels)
+      for (int each = lane; each < parts; each += lanes) {
+        const volatile real* place = partials + 2 * each * channels + channel;
+        Sums found = {place[0], place[channels]};
+        all = merged(all, found);
+      }
+    all = over_lanes(room, all);
   }
   if (lane || channel >= channels) return;
-  first = firsts[own];
-  second = parts ? seconds[own] * saved[channels + channel] : real(0);
+  const real first = all.gradient, second = positions ? all.product * saved[channels + channel] : real(0);
   sums[channel] = first;
   sums[channels + channel] = second;
   grad_beta[channel] = adds ? grad_beta[channel] + first : first;

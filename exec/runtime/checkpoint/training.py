@@ -30,8 +30,9 @@ from exec.runtime.checkpoint.reshard import restore
 from exec.runtime.checkpoint.shard import Held
 from exec.runtime.checkpoint.store import KEEP, Store, begin, resume
 from exec.runtime.job import AgreedError, together
-from exec.runtime.session import Epoch, Session, TrainingPlan
+from exec.runtime.session import Epoch, Session
 from exec.runtime.start import Between, Start
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exec.device.emulated_kernels import KERNELS
-from tests.conftest import clean_environment
+from tests.conftest import ROOT, clean_environment
 
 USE = """
 import numpy as np
@@ -25,6 +25,7 @@ def start(cache: Path, **extra: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", USE.format(source=str(KERNELS / "elementwise.cu"))]
     return subprocess.Popen(
         command,
+        cwd=ROOT,  # whose packages it imports
         env=clean_environment(STEPCAST_CACHE=str(cache), **extra),
         text=True,
         stderr=subprocess.PIPE,

@@ -21,8 +21,6 @@ def join(size: int, seed: int = 0) -> tuple[list[EmulatedDevice], list[EmulatedG
     id = devices[0].new_group_id()
     with ThreadPoolExecutor(size) as pool:
         groups = list(pool.map(lambda rank: devices[rank].join_group(id, rank, size), range(size)))
-    for device in devices:
-        device.owner.threads.clear()  # the threads that joined are gone
     return devices, groups
 
 
@@ -194,7 +192,7 @@ def test_ranks_that_wait_for_each_other_are_told() -> None:
     assert all("waits for what never comes" in each for each in said)
 
 
-def test_a_rank_whose_partner_has_ended_is_told() -> None:
+def test_a_rank_whose_partner_has_closed_its_device_is_told() -> None:
     devices, groups = join(2)
     arrays = rows(devices, 2)
 
@@ -204,6 +202,7 @@ def test_a_rank_whose_partner_has_ended_is_told() -> None:
 
     def end() -> None:
         devices[1].stream().bind_fill(arrays[1], 0)()
+        devices[1].close()
 
     said = run_ranks(reduce, end)
     assert "waits for what never comes" in said[0]

@@ -1,6 +1,7 @@
 """The kernels' language on the CPU: barriers, shared memory, orders of threads, and misuse."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from exec.device.emulated import open_emulated
 from exec.errors import DeviceError
+from tests.conftest import run_process
 
 HEAD = '#include "common.cuh"\n'
 TRANSPOSE = """
@@ -151,3 +153,31 @@ def test_a_source_that_does_not_compile_says_where(source: Path) -> None:
         DeviceError, match=re.compile(r"tried\.cu must be compiled.*oops", re.DOTALL)
     ):
         stream.bind_kernel("bad", np.float32, (1,), (1,), 1)
+
+
+def test_kernels_that_were_damaged_on_the_disk_are_made_again(
+    emulated: object, tmp_path: Path
+) -> None:
+    code = (
+        "from exec.device.kind import DeviceKind; from exec.device.opening import open_device; "
+        "d = open_device(DeviceKind.EMULATED, 0); a = d.empty(4, 'float32'); s = d.stream(); "
+        "s.bind_kernel('fill', 'float32', (1,), (4,), a, 4, 2.0)(); print(d.read(a).sum())"
+    )
+    for _ in range(2):
+        ended = run_process([sys.executable, "-c", code], STEPCAST_CACHE=str(tmp_path))
+        assert (ended.returncode, ended.stdout) == (0, "8.0\n"), ended.stderr
+        libraries = list(tmp_path.glob("emulated/*.so"))
+        assert libraries
+        for library in libraries:
+            library.write_bytes(b"")
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(emulated: object, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    ended = run_process(
+        [sys.executable, "-m", "exec.train", "--device", "emulated"], STEPCAST_CACHE=str(blocked)
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "set STEPCAST_CACHE to a folder" in ended.stderr
+    assert "Traceback" not in ended.stderr

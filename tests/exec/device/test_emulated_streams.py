@@ -164,7 +164,7 @@ def test_a_wait_ends_when_the_job_fails() -> None:
     def look() -> None:
         raise DeviceError("the transport says so")
 
-    other.look = look
+    other.watch(look)
     with pytest.raises(DeviceError, match="the transport says so"):
         other.join_group(b"another group", 0, 2)
 

@@ -1,7 +1,7 @@
 """Images to a device and back, in either order; on the host they are (channels, h, w, samples)."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from exec.device.array import DeviceArray
 from exec.device.protocol import Device
@@ -25,6 +25,6 @@ def numbers_of(device: Device, images: Images) -> Host:
     return device.read(images.array).reshape(shape).transpose(AXES[images.order])
 
 
-def room(device: Device, size: int) -> DeviceArray:
+def room(device: Device, size: int, dtype: DTypeLike = np.float64) -> DeviceArray:
     """Return ``size`` numbers of no value."""
-    return device.upload(np.full(size, np.nan))
+    return device.upload(np.full(size, np.nan, dtype))

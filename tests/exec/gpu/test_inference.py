@@ -61,8 +61,9 @@ def test_images_of_one_pixel_are_added_to_what_dense_layers_give(
     np.testing.assert_allclose(logits_of(device, weights, images), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("is_on_device", [True, False])
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18-small"])
+@pytest.mark.parametrize(
+    "name, is_on_device", [("mlp", True), ("mlp", False), ("cnn", False), ("resnet18-small", True)]
+)
 def test_as_many_are_right_as_a_plain_evaluation_finds(
     device: Device, name: str, is_on_device: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

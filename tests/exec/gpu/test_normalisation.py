@@ -43,14 +43,15 @@ def on_device(
     channels, height, width, samples = a.shape
     start = 0.5 if adds else np.nan
     sums = ChannelSums(channels, height * width * samples, order is Order.CHANNELS_LAST)
+    unset = np.full_like(a, np.nan)
     return BatchNorm2d(
         device.stream(), *map(device.upload, vectors[:2]),
-        *(device.upload(np.full(channels, start)) for _ in range(2)),
-        device.upload(vectors[2]), device.upload(np.full(channels, 2.0)),
-        images_of(device, a, order), images_of(device, np.full(a.shape, np.nan), order),
-        images_of(device, gb, order), images_of(device, np.full(a.shape, start), order),
-        *(room(device, 2 * channels).reshape(2, channels) for _ in range(2)),
-        room(device, gpu_normalisation_scratch(sums)), count,
+        *(device.upload(np.full(channels, start, a.dtype)) for _ in range(2)),
+        device.upload(vectors[2]), device.upload(np.full(channels, 2.0, a.dtype)),
+        images_of(device, a, order), images_of(device, unset, order), images_of(device, gb, order),
+        images_of(device, np.full_like(a, start), order),
+        *(room(device, 2 * channels, a.dtype).reshape(2, channels) for _ in range(2)),
+        room(device, gpu_normalisation_scratch(sums), a.dtype), count,
         adds=adds, adds_input=adds, is_shared=is_shared,
     )  # fmt: skip
 
@@ -149,27 +150,32 @@ def test_many_positions_in_parts_equal_the_cpu_s(
 
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("is_shared", [True, False])
-def test_a_large_mean_cancels_nothing(device: Device, order: Order, is_shared: bool) -> None:
-    # A mean 10^6 times the deviation: squares about zero would leave four digits of the variance.
-    a = 1e6 + normal(0, 3, 10, 10, 40)
-    vectors = np.stack([np.ones(3), np.zeros(3), np.full(3, 1e6)])
+@pytest.mark.parametrize("dtype, mean, bound", [(np.float64, 1e6, 1e-9), (np.float32, 1e3, 1e-4)])
+def test_a_large_mean_cancels_nothing(
+    device: Device, order: Order, is_shared: bool, dtype: type, mean: float, bound: float
+) -> None:
+    # Squares about zero would lose 2 log10(mean) digits of the variance: twelve of 16, or six of 7.
+    a = (mean + normal(0, 3, 10, 10, 40)).astype(dtype)
+    vectors = np.stack([np.ones(3), np.zeros(3), np.full(3, mean)]).astype(dtype)
     found = on_device(device, order, a, a, vectors, 4000, adds=False, is_shared=is_shared)
     found.forward_sums()
     found.forward()
     inverse = device.read(found.saved)[1]
-    np.testing.assert_allclose(inverse, 1 / np.sqrt(a.var((1, 2, 3)) + 1e-5), rtol=1e-9)
+    variance = a.astype(np.float64).var((1, 2, 3))
+    np.testing.assert_allclose(inverse, 1 / np.sqrt(variance + 1e-5), rtol=bound)
 
 
 @pytest.mark.parametrize("order", Order)
 def test_the_same_step_gives_the_same_bits(device: Device, order: Order) -> None:
     a, gb = normal(0, 2, 5, 9, 9, 60)
     vectors = normal(1, 3, 5)
+    module = on_device(device, order, a, gb, vectors, 4860, adds=False, is_shared=False)
+    assert module.grad_input is not None
     left = []
     for _ in range(2):
-        module = on_device(device, order, a, gb, vectors, 4860, adds=False, is_shared=False)
+        device.write(module.running_var, np.ones(5))
         for phase in PHASES:
             getattr(module, phase)()
-        assert module.grad_input is not None
         left.append([
             device.read(each) for each in (
                 module.grad_input.array, module.output.array, module.grad_gamma, module.running_var

@@ -18,7 +18,8 @@ from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.runtime.job import TransportName, run_job
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from tests.exec.random_plans import Case, seeded_cases

@@ -26,7 +26,8 @@ from exec.plan.strategy import LOCKSTEP, Strategy
 from exec.program.mesh import Mesh
 from exec.runtime.backend import Backend
 from exec.runtime.job import TransportName, run_job
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.weights import scatter_weights
 from exec.transport.protocol import Transport
 from tests.exec.random_graphs import draw_graph

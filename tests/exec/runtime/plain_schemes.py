@@ -14,7 +14,7 @@ from exec.nn.initial import initial_node
 from exec.plan.epoch import num_trainers
 from exec.plan.strategy import ROUNDS
 from exec.program.peers import split_size, split_start
-from exec.runtime.session import TrainingPlan
+from exec.runtime.training_plan import TrainingPlan
 from tests.exec.runtime.plain_network import Blur, Flat, PlainNetwork, exactly
 
 Indices = NDArray[np.int64]

@@ -23,8 +23,9 @@ from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.job import TransportName, run_job
 from exec.runtime.kernels import Feed, KernelBinder
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
 from exec.runtime.step import bind_step
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
 from exec.workload import Workload

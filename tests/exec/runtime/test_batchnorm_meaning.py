@@ -20,7 +20,8 @@ from exec.nn.weights import Weights
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.weights import scatter_weights
 from exec.transport.threads import ThreadTransport, run_threads
 from exec.workload import Workload

@@ -11,7 +11,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.runtime.job import AgreedError
 from exec.runtime.placement import placed, ranks_in_a_row
-from exec.runtime.session import TrainingPlan
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 

@@ -12,7 +12,8 @@ from exec.nn.inference import evaluate
 from exec.nn.weights import NodeWeights, Weights
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
-from exec.runtime.session import Session, TrainingPlan
+from exec.runtime.session import Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.runtime.weights import scatter_weights
 from exec.transport.threads import run_threads
 from exec.workload import Workload

@@ -1,27 +1,23 @@
 """What every transport must do: plain functions that all ranks call together.
 
 The tests run them on threads; ``mpiexec -n P python -m tests.exec.transport.conformance`` runs them
-on MPI, with ``staged`` behind it on the host-staged transport of emulated devices. Sums are of small
-integers, so they are exact in any order, unless a case says otherwise.
+on MPI, and ``device_conformance`` beside this on devices. Sums are of small integers, so they are
+exact in any order, unless a case says otherwise.
 
 Arrays are where the wire takes them from: ``place`` puts numbers there, ``put`` changes them, and
 ``look`` returns them.
 """
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
 
 from exec.device.array import DeviceArray
-from exec.device.kind import DeviceKind
-from exec.device.opening import open_device
 from exec.program.ops import CollectiveKind
 from exec.program.traffic import collective_nbytes
 from exec.runtime.job import TransportName, run_job
 from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Buffer, Transport
-from exec.transport.staged import StagedTransport
 
 Wire = Transport | DeviceTransport
 Array = Buffer | DeviceArray
@@ -509,12 +505,5 @@ def conform(wire: Wire, cases: tuple[Case, ...] = CASES) -> None:
             print("conforms:", case.__name__, flush=True)
 
 
-def conform_staged(wire: Transport) -> None:
-    """Do all cases with an emulated device for each rank."""
-    device = open_device(DeviceKind.EMULATED, wire.rank, seed=wire.rank + 1)
-    conform(StagedTransport(wire, device))
-    device.close()
-
-
 if __name__ == "__main__":
-    run_job(TransportName.MPI, None, conform_staged if "staged" in sys.argv else conform)
+    run_job(TransportName.MPI, None, conform)

@@ -1,14 +1,16 @@
 """One conformance suite, all transports."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from exec.device.kind import DeviceKind
-from exec.device.opening import open_device
-from exec.errors import DeviceError
+from exec.device.opening import count_devices, open_device
 from exec.transport.staged import StagedTransport
 from exec.transport.threads import ThreadTransport, run_threads
-from tests.conftest import Launch
+from tests.conftest import Finished, Launch
 from tests.exec.transport.conformance import CASES, NCCL_CASES, Case
+from tests.exec.transport.device_conformance import DEVICE_CASES
 from tests.exec.transport.on_devices import run_on_devices
 
 
@@ -19,7 +21,7 @@ def test_threads_conform(case: Case, ranks: int) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*CASES, *DEVICE_CASES], ids=lambda case: case.__name__)
 def test_staged_threads_conform(case: Case, ranks: int, device_kind: DeviceKind) -> None:
     def body(wire: ThreadTransport) -> None:
         # A GPU is shared by all ranks; of emulated devices each rank has its own.
@@ -33,26 +35,35 @@ def test_staged_threads_conform(case: Case, ranks: int, device_kind: DeviceKind)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("case", NCCL_CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*NCCL_CASES, *DEVICE_CASES], ids=lambda case: case.__name__)
 def test_nccl_conforms(case: Case, ranks: int, device_kind: DeviceKind) -> None:
-    run_on_devices(device_kind, ranks, case)
+    for seed in (1, 2, 3) if case in DEVICE_CASES else (1,):
+        run_on_devices(device_kind, ranks, case, seed=seed)
+
+
+def check_processes(ended: Finished, cases: Sequence[Case]) -> None:
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines() == [f"conforms: {case.__name__}" for case in cases]
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
 def test_mpi_conforms(launch: Launch, ranks: int) -> None:
-    ended = launch(ranks, "tests.exec.transport.conformance")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.splitlines() == [f"conforms: {case.__name__}" for case in CASES]
+    check_processes(launch(ranks, "tests.exec.transport.conformance"), CASES)
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [1, 3])
-def test_staged_mpi_conforms(launch: Launch, ranks: int) -> None:
-    try:
-        open_device(DeviceKind.EMULATED, 0).close()
-    except DeviceError as error:
-        pytest.skip(str(error))
-    ended = launch(ranks, "tests.exec.transport.conformance", "staged")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.splitlines() == [f"conforms: {case.__name__}" for case in CASES]
+def test_staged_mpi_conforms(launch: Launch, ranks: int, device_kind: DeviceKind) -> None:
+    ended = launch(ranks, "tests.exec.transport.device_conformance", "staged", device_kind)
+    check_processes(ended, [*CASES, *DEVICE_CASES])
+
+
+@pytest.mark.mpi
+@pytest.mark.gpu
+def test_nccl_between_processes_conforms(launch: Launch, device_kind: DeviceKind) -> None:
+    if device_kind is not DeviceKind.GPU:
+        pytest.skip("emulated devices form groups in one process only")
+    ranks = count_devices(device_kind)
+    ended = launch(ranks, "tests.exec.transport.device_conformance", "nccl", "gpu")
+    check_processes(ended, [*NCCL_CASES, *DEVICE_CASES])

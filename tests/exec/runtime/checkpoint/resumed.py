@@ -18,7 +18,8 @@ from exec.plan.strategy import Strategy, mesh_of
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.training import CheckpointOptions, Checkpoints, open_checkpoints
 from exec.runtime.job import TransportName, run_job
-from exec.runtime.session import Epoch, Session, TrainingPlan
+from exec.runtime.session import Epoch, Session
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.protocol import Transport
 from exec.workload import Workload
 

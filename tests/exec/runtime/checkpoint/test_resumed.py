@@ -13,7 +13,7 @@ from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.runtime.checkpoint.find import newest_good
 from exec.runtime.checkpoint.reshard import read_network
-from exec.runtime.session import TrainingPlan
+from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from tests.conftest import Launch
 from tests.exec.runtime.checkpoint.resumed import (

@@ -1,0 +1,1 @@
+"""What users have measured already, read from the files that benchmarks leave."""

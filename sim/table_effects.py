@@ -1,0 +1,23 @@
+"""The sensitivity of a forecast, for people."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from sim.forecast import Forecast
+from sim.sensitivity import WORSE, Effect
+
+
+def print_sensitivity(out: Console, row: Forecast, effects: Sequence[Effect]) -> None:
+    """Print what each knob does to the step of ``row``, and which do nothing."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"{WORSE - 1:.0%} worse", no_wrap=True)
+    table.add_column("step", justify="right", no_wrap=True)
+    for effect in effects:
+        if not effect.is_inert:
+            table.add_row(effect.knob, f"{effect.ratio - 1.0:+.2%}")
+    out.print(f"\nsensitivity of {row.strategy} {row.mesh} on {row.nodes} nodes")
+    out.print(table)
+    if inert := [effect.knob for effect in effects if effect.is_inert]:
+        out.print(f"do nothing here: {'; '.join(inert)}")

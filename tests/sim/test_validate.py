@@ -1,0 +1,60 @@
+"""``python -m sim.validate``: measurements judged, from the files that the project commits."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Finished, run_process
+
+MEASURED = ROOT / "paper" / "measurements"
+MACHINE = MEASURED / "machine-2core-epyc.json"
+CHECKS = MEASURED / "check-2core-epyc.jsonl"
+
+
+def validate(*arguments: object) -> Finished:
+    """Run the command line to its end."""
+    return run_process([sys.executable, "-m", "sim.validate", *map(str, arguments)])
+
+
+def test_committed_checks_are_forecast_anew_and_judged(tmp_path: Path) -> None:
+    plot = tmp_path / "evidence.svg"
+    ended = validate(CHECKS, "--machine", MACHINE, "--json", "--plot", plot)
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads(ended.stdout)
+    source = record["sources"][0]
+    assert source["source"] == CHECKS.name
+    assert "none of these networks is on the ladder" in source["split"]
+    written = [json.loads(line) for line in CHECKS.read_text().splitlines()[1:]]
+    assert [case["measured_s"] for case in source["cases"]] == [each["measured_s"] for each in written]  # fmt: skip
+    errors = sorted(abs(case["forecast_s"] / case["measured_s"] - 1) for case in source["cases"])
+    assert source["median_error"] == pytest.approx(errors[len(errors) // 2], rel=1e-9)
+    assert source["count"] == record["all"]["count"] == len(written)
+    assert plot.read_text().startswith("<?xml")
+
+
+def test_every_case_is_shown_if_asked_for() -> None:
+    ended = validate(CHECKS, "--machine", MACHINE, "--cases")
+    assert ended.returncode == 0, ended.stderr
+    assert "128-50-26 32 serial 1x1x1" in ended.stdout
+    assert "split of" in ended.stdout
+
+
+BAD = {
+    "no file": ((), "FILES requires an argument"),
+    "no machine": ((CHECKS,), "--machine"),
+    "missing": (("nowhere.jsonl", "--machine", MACHINE), "cannot be read"),
+    "not a measurement": ((ROOT / "pyproject.toml", "--machine", MACHINE), "line 1 must be JSON"),
+    "no provenance": ((MACHINE, "--machine", MACHINE), "line 1 must be JSON"),
+    "nothing to judge": ((MEASURED / "kill-search.jsonl", "--machine", MACHINE), "must have records"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_message_and_status_2(name: str) -> None:
+    arguments, message = BAD[name]
+    ended = validate(*arguments)
+    assert ended.returncode == 2, ended.stderr
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
