@@ -277,11 +277,12 @@ def predict(
         found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
         slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
     ) if sensitivity else []  # fmt: skip
+    in_plans = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
+    idle = [*sorted(set.intersection(*in_plans)), *(name for name, acts in has_effect.items() if not acts)]  # fmt: skip
     took_s = perf_counter() - start_s
     if json:
         record = forecast_record(found, workload_on(1).net, rows, serial, epoch_samples)
-        record |= {"slow": {str(rank): factor for rank, factor in slowness},
-                   "idle_options": [name for name, acts in has_effect.items() if not acts]}  # fmt: skip
+        record |= {"slow": {str(rank): factor for rank, factor in slowness}, "idle_options": idle}
         if sensitivity:
             record["sensitivity"] = {effect.knob: effect.ratio for effect in effects}
         print(json_format.dumps(record, allow_nan=False))
@@ -291,10 +292,9 @@ def predict(
             print_memory(console(TABLE_WIDTH), rows)
         if sensitivity:
             print_sensitivity(console(TABLE_WIDTH), best, effects)
-        idle = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
         for rank, factor in slowness:
             console().print(f"rank {rank} computes {factor:g} times as long")
-        for name in [*sorted(set.intersection(*idle)), *(name for name, acts in has_effect.items() if not acts)]:  # fmt: skip
+        for name in idle:
             console().print(f"note: {name} changes nothing in any of these plans")
         if num_too_large:
             console().print(

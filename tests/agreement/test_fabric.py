@@ -294,14 +294,17 @@ def test_a_server_that_must_post_receives_takes_one_message_after_another(
 
 
 @SETTINGS
-@given(on=machines(), workers=st.integers(1, 5), servers=st.integers(1, 3), limit=st.sampled_from([None, 0.0]), share=st.sampled_from([1.0, 0.2]))  # fmt: skip
+@given(on=machines(), workers=st.integers(1, 5), servers=st.integers(1, 3), limit=st.sampled_from([None, 0.0]), share=st.sampled_from([None, 1.0, 0.2]), lanes=st.sampled_from([1, 2, 4]))  # fmt: skip
 def test_asynchronous_servers_stay_inside_their_bounds_with_slow_links_and_waiting_messages(
-    on: Machine, workers: int, servers: int, limit: float | None, share: float
+    on: Machine, workers: int, servers: int, limit: float | None, share: float | None, lanes: int
 ) -> None:
     mesh = Mesh(workers + servers)
     options = PlanOptions(strategy=Strategy.ASYNC_SERVER, servers=servers)
     program = plan_epoch(Workload(mlp(20, 10, 5), 4 * workers, 8), mesh, options, 40 * workers)[0].program  # fmt: skip
-    fabric = FabricModel(links={f"node{servers}": LinkSpeed(share=share)}) if on.links[Tier.NETWORK].message.wire_s_per_byte else None  # fmt: skip
+    network = on.links[Tier.NETWORK].model_copy(update={"lanes": lanes})
+    on = on.model_copy(update={"links": {**on.links, Tier.NETWORK: network}})
+    has_fabric = share is not None and network.message.wire_s_per_byte
+    fabric = FabricModel(links={f"node{servers}": LinkSpeed(share=share)}) if has_fabric else None
     costs = Costs(with_limit(limit, on_fabric(fabric, on)), mesh, 1)
     found, took_s = bounds(program, costs), simulate(program, costs, one_lane=True).step_time_s
     assert found.upper_s is not None
