@@ -3,8 +3,8 @@
 import pytest
 
 from calibration.fabric import FabricKind, FabricModel, LinkSpeed
+from calibration.find import find_machine
 from calibration.machine import CopyDirection, Machine, Tier
-from exec.device.kind import DeviceKind
 from exec.errors import MachineError
 from exec.network.network import mlp
 from exec.plan.collectives import expand
@@ -21,7 +21,6 @@ from sim.solve import solve
 from tests.agreement.hand_made import (
     ALPHA_S,
     BETA_S_PER_BYTE,
-    compute,
     curve,
     links,
     machine,
@@ -102,7 +101,7 @@ def test_a_library_s_all_reduce_takes_the_lanes_it_drives_or_what_the_slow_link_
 
 def test_copies_of_a_gpu_s_message_come_before_it_flows_in_both_readers() -> None:
     line = curve((_EVER, 1e-4, 1e-8))
-    gpu = compute(device=DeviceKind.GPU, cores_per_node=4)
+    gpu = find_machine("h100-node").compute
     on = machine(compute=gpu, copies=dict.fromkeys(CopyDirection, line))
     from_gpu = {tier: link.model_copy(update={"from_device": True}) for tier, link in links().items()}  # fmt: skip
     program = data_parallel(4, Algorithm.RING, 1)
