@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from calibration.collective_model import CollectiveModel
+from calibration.fabric import FabricModel
 from calibration.features import LATER, features, features_missing
 from calibration.importers.measured import Operation
 from calibration.processor import CPU, Processor
@@ -154,20 +155,27 @@ class Curve(Section):
         last = self.segments[-1]
         return last.alpha_s, last.beta_s_per_byte
 
+    @property
+    def wire_s_per_byte(self) -> float:
+        """What a byte of large messages takes, which are those that fill a link."""
+        return self.segments[-1].beta_s_per_byte
+
 
 class Link(Section):
     """What joins two ranks: messages, and the library's all-reduce between two of them.
 
     ``allreduce`` is fitted to two ranks, or to what more ranks imply for two (see
-    :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured. What
-    was measured between GPUs is ``from_device``: from memory of theirs to memory of theirs. A node
-    has ``lanes`` of it, of which a rank drives one: a message takes one, the all-reduce is that of
-    ranks that drive them all.
+    :func:`sim.collectives.library_allreduce_s`); ``allreduce_ranks`` are the counts measured. A
+    message of more than ``eager_limit_nbytes`` does not leave before its receive is posted; without
+    a limit all leave at once. What was measured between GPUs is ``from_device``: from memory of
+    theirs to memory of theirs. A node has ``lanes`` of it, of which a rank drives one: a message is
+    never faster than one, the all-reduce is that of ranks that drive them all.
     """
 
     message: Curve
     allreduce: Curve
     allreduce_ranks: Range
+    eager_limit_nbytes: NonNegative | None = None
     from_device: bool = False
     lanes: Annotated[int, Field(ge=1)] = 1
 
@@ -210,6 +218,7 @@ class Machine(Section):
     compute: Compute | None = None
     copies: dict[CopyDirection, Curve] = Field(default_factory=dict)
     links: dict[Tier, Link] = Field(default_factory=dict)
+    fabric: FabricModel | None = None
     storage: Storage | None = None
     collectives: dict[Operation, CollectiveModel] = Field(default_factory=dict)
     overlap_share: Share = 0.0
@@ -239,6 +248,7 @@ class Machine(Section):
                 "compute": self.compute or other.compute,
                 "copies": self.copies if self.compute else other.copies,
                 "links": {**other.links, **self.links},
+                "fabric": self.fabric or other.fabric,
                 "storage": self.storage or other.storage,
                 "collectives": {**beside, **self.collectives},
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,

@@ -39,6 +39,7 @@ class _Visit:
     push_s: float
     pull_s: float
     tier: Tier
+    is_held: bool  # until its receive is posted
 
     @property
     def busy_s(self) -> float:
@@ -60,15 +61,24 @@ def _served(program: Program, costs: Costs) -> StepTimes:
     visits = [[_visit(program, server, rank, costs) for server in servers] for _, rank in workers]
     compute_s = [_compute_s(role.ops, role, rank, costs) for role, rank in workers]
     alone_s, crowded_s = [], 0.0
+    is_plain = costs.fabric.num_nodes == 1 or costs.is_plain
     for own, took_s in zip(visits, compute_s, strict=True):
         last = own[-1]
-        pushes_s = sum(each.push_s for each in own if each.tier is last.tier)
+        # Pushes share the worker's own link, if it has one lane; where links differ it need not be
+        # the narrowest.
+        is_shared = is_plain and costs.lanes(last.tier) == 1
+        pushes_s = sum(each.push_s for each in own if each is last or (is_shared and each.tier is last.tier))  # fmt: skip
         alone_s.append(took_s + last.latency_s + pushes_s + last.busy_s)
     for each in zip(*visits, strict=True):  # of one server, by worker
         push_s, update_s = max(v.push_s for v in each), max(v.update_s for v in each)
         latency_s = max(v.latency_s for v in each)
         pulls_s = max(sum(v.pull_s for v in own) for own in visits)
         crowded_s += latency_s + len(workers) * (push_s + update_s + latency_s + pulls_s)
+        if any(v.is_held for v in each):  # latencies of pushes pass in turn too
+            crowded_s += len(workers) * latency_s
+    if len(servers) > 1 and any(v.is_held for own in visits for v in own):
+        # A server waits for a worker to come from another one, where it may wait for all others.
+        crowded_s *= len(workers)
     tickets = program.tickets
     alone = tickets / sum(1.0 / each for each in alone_s)
     busiest = max(min(v.busy_s for v in each) for each in zip(*visits, strict=True))
@@ -86,13 +96,18 @@ def _visit(program: Program, server: Role, worker: int, costs: Costs) -> _Visit:
     rank = next(iter(program.ranks_of(server)))
     tier = costs.fabric.tier(rank, worker)
     push_s = pull_s = latency_s = 0.0
+    is_held = False
     for op in server.ops:
-        if isinstance(op, Receive):
-            latency_s, push_s = costs.message(op.part.size * program.itemsize, tier)
-        elif isinstance(op, Send):
-            assert isinstance(op.peer, Sender)
-            latency_s, pull_s = costs.message(op.part.size * program.itemsize, tier)
-    return _Visit(_compute_s(server.ops, server, rank, costs), latency_s, push_s, pull_s, tier)
+        if isinstance(op, Receive | Send):
+            nbytes = op.part.size * program.itemsize
+            is_held = is_held or costs.waits_for_receive(nbytes, worker, rank)
+            if isinstance(op, Receive):
+                latency_s, push_s = costs.alone(nbytes, worker, rank)
+            else:
+                assert isinstance(op.peer, Sender)
+                latency_s, pull_s = costs.alone(nbytes, rank, worker)
+    update_s = _compute_s(server.ops, server, rank, costs)
+    return _Visit(update_s, latency_s, push_s, pull_s, tier, is_held)
 
 
 def _locked(program: Program, costs: Costs) -> StepTimes:

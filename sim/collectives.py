@@ -3,7 +3,8 @@
 p ranks, n bytes, a message of b bytes costs alpha + beta b, adding b bytes costs gamma b. The
 forms assume equal ranks that start together, full-duplex links, and p a power of two for the
 doubling algorithms and the tree; then they are exact. Where p does not divide the buffer, the
-largest chunk counts. Where groups share a node's link, all are counted as if they sent at once.
+largest chunk counts. Where groups share a node's link, or nodes an uplink, all are counted as if
+they sent at once; of unequal links the slowest counts in every step.
 
 Source: R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective communication
 operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66, section 4; for the
@@ -23,8 +24,8 @@ Hop = Callable[[int, int, Pattern], float]
 """Time of a message: ``(elements, distance, pattern)``."""
 Sum = Callable[[int], float]
 """Time to add so many elements."""
-Message = Callable[[int], tuple[float, float]]
-"""Latency and transfer of a message of so many elements."""
+Message = Callable[[int], float]
+"""Time of a message of so many elements."""
 
 
 def library_allreduce_s(nbytes: int, ranks: int, pair: Curve, sharers: float = 1) -> float:
@@ -81,37 +82,23 @@ def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: 
 
 
 def hierarchical_s(
-    elements: int, ranks: int, node_size: int, inside: Message, between: Message, sharers: int,
-    add: Sum,
-) -> float:  # fmt: skip
+    elements: int, ranks: int, node_size: int, inside: Message, between: Message, add: Sum
+) -> float:
     """Return the time of a hierarchical all-reduce over nodes of ``node_size`` ranks of the group.
 
     For g ranks on each of N = p / g nodes, inside which a message of b bytes costs
-    alpha_i + beta_i b, and R ``sharers`` of a node's link:
+    alpha_i + beta_i b, and R ranks that send over a node's link at once, each at an R-th of its
+    bandwidth:
 
         t = (g - 1) (2 (alpha_i + beta_i n / g) + gamma n / g)
-            + alpha + R beta n / p
-            + (N - 1) max(alpha + beta n / p + gamma n / p, R beta n / p)
-            + (N - 2) max(alpha + beta n / p, R beta n / p)
+            + (N - 1) (2 (alpha + R beta n / p) + gamma n / p)
 
-    The shares of a node's ranks leave it one after another. The first rank's next message may be
-    sent once its last one is there, and once the link has carried all the others': hence the
-    maxima. At R = 1 the last three terms are those of a ring of N. Exact for equal ranks and equal
-    parts, for any p and g.
+    Exact for equal ranks and equal parts, for any p and g: all R messages begin and end together.
     """
     nodes = ranks // node_size
     part, share = _largest(elements, ranks), split_start(elements, ranks, nodes)
-    latency_s, transfer_s = inside(share)
-    inside_s = (node_size - 1) * (2.0 * (latency_s + transfer_s) + add(share))
-    if nodes == 1:
-        return inside_s
-    latency_s, transfer_s = between(part)
-    alone_s, together_s = latency_s + transfer_s, sharers * transfer_s
-    return (
-        inside_s + latency_s + together_s
-        + (nodes - 1) * max(alone_s + add(part), together_s)
-        + (nodes - 2) * max(alone_s, together_s)
-    )  # fmt: skip
+    inside_s = (node_size - 1) * (2.0 * inside(share) + add(share))
+    return inside_s + (nodes - 1) * (2.0 * between(part) + add(part)) if nodes > 1 else inside_s
 
 
 def allgather_s(elements: int, unit: int, ranks: int, hop: Hop) -> float:

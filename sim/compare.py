@@ -30,6 +30,7 @@ from exec.workload import Workload, positive
 from sim.choices import choices, node_counts
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast
+from sim.wiring import spelled, wired
 
 app = make_app(
     "python -m sim.compare", "Compare ways of sharing the work on nodes you do not have."
@@ -134,6 +135,8 @@ def compare(
     batch: int = 1024,
     servers: tuple[int, ...] = (),
     slow: tuple[str, ...] = (),
+    fabric: str | None = None,
+    slow_link: tuple[str, ...] = (),
     sync_batchnorm: Flag = False,
     epoch_samples: int = EPOCH_SAMPLES,
     plot: Path | None = None,
@@ -158,6 +161,11 @@ def compare(
         unless given.
     slow
         A slow rank, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
+    fabric
+        How nodes are joined: star, tree:racks=2,uplink=200Mbit, tree:per-rack=16,oversubscription=4
+        or torus:4x4, with hop-us=1 for microseconds a hop; that of the machine unless given.
+    slow_link
+        A node's slow link, as 3=0.2 (a fifth of the rate) or 3=20Mbit; may be repeated.
     sync_batchnorm
         Let the ranks of schemes that take every step together normalise by the whole batch.
     epoch_samples
@@ -174,7 +182,8 @@ def compare(
         raise UsageError(f"nodes x ranks-per-node must be at most 16,384, got {nodes * ranks_per_node}")  # fmt: skip
     if plot is not None and (plot.suffix not in (".svg", ".png", ".pdf") or not plot.absolute().parent.is_dir()):  # fmt: skip
         raise UsageError(f"plot must be an .svg, .png or .pdf file in a folder that exists, got {plot}")  # fmt: skip
-    found = find_machine(machine)
+    plain = find_machine(machine)
+    found = wired(plain, fabric, slow_link, nodes)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     workload = Workload(parse_net(net), batch, itemsize)
     slowness = parse_slow(slow, nodes * ranks_per_node)
@@ -188,6 +197,16 @@ def compare(
     record = compared(setting, serial, chosen, nodes)
     if not record["rows"]:
         check_plan(workload, Mesh(nodes * ranks_per_node), PlanOptions(strategy=Strategy.DATA))
+    told = {
+        "slow": replace(setting, slow=()) if slow else None,
+        "fabric": replace(setting, machine=wired(plain, None, slow_link, nodes)) if fabric else None,
+        "slow-link": replace(setting, machine=wired(plain, fabric, (), nodes)) if slow_link else None,
+    }  # fmt: skip
+    record["idle_options"] = [
+        name
+        for name, without in told.items()
+        if without is not None and _changes_nothing(chosen, setting, without, nodes)
+    ]
     if plot is not None:
         from sim.plot import draw_comparison  # noqa: PLC0415  # matplotlib, only when asked for
 
@@ -210,10 +229,20 @@ def compared(
         "nodes": nodes,
         "ranks_per_node": setting.ranks_per_node,
         "slow": {str(rank): factor for rank, factor in setting.slow},
+        "fabric": spelled(setting.machine),
         "serial_epoch_s": serial.epoch_time_s(setting.epoch_samples),
         "rows": [_row(setting, serial, scheme, answer) for scheme, answer in rows],
         "crossovers": list(crossovers(setting, serial, chosen, nodes)) if rows else [],
     }
+
+
+def _changes_nothing(chosen: Sequence[Scheme], one: Setting, other: Setting, nodes: int) -> bool:
+    """Say whether all schemes take as long in one setting as in the other."""
+    for scheme in chosen:
+        times = one.forecast(scheme, nodes), other.forecast(scheme, nodes)
+        if times[0] and times[1] and times[0].step_time_s != times[1].step_time_s:
+            return False
+    return True
 
 
 def curves(
@@ -363,6 +392,8 @@ def _print(record: dict[str, Any]) -> None:
     out = console(150)
     out.print(f"{record['net']}, batch {record['batch']}, on {record['nodes']} node{'s' * (record['nodes'] > 1)} of {record['machine']}; "
               f"one rank takes {record['serial_epoch_s'] * 1e3:.3g} ms an epoch\n")  # fmt: skip
+    if record["fabric"]:
+        out.print(f"fabric: {record['fabric']}\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("scheme", "epoch ms", "step us", "speedup", "(90 %)", "MB sent an epoch", "MiB a rank", "staleness", "by"):  # fmt: skip
         table.add_column(heading, justify="left" if heading in ("scheme", "by") else "right", no_wrap=True)  # fmt: skip
@@ -383,6 +414,10 @@ def _print(record: dict[str, Any]) -> None:
     serving = max((row["servers"] or 0 for row in record["rows"]), default=0)
     if any(int(rank) < serving for rank in record["slow"]):
         out.print("note: the first ranks serve, where there are servers: a slow one of them computes updates only")  # fmt: skip
+    for rank, factor in record["slow"].items():
+        out.print(f"rank {rank} computes {factor:g} times as long")
+    for name in record["idle_options"]:
+        out.print(f"note: {name} changes nothing in any of these schemes")
     out.print("accuracy is not forecast: averaging and asynchronous schemes need more epochs for the same; "
               "~ marks what lies beyond measurements, a .. b bounds without a closed form")  # fmt: skip
 

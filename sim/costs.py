@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from calibration.collective_model import Estimate
 from calibration.collective_tiers import collective_estimate
+from calibration.fabric import FabricModel
 from calibration.features import missed
 from calibration.importers.measured import Operation
 from calibration.machine import Compute as ComputeSection
@@ -16,7 +17,10 @@ from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
 from exec.program.program import Program
 from sim.collectives import library_parts_s, pipelined_allreduce_s
-from sim.fabric import Fabric
+from sim.fabric import Fabric, Pattern
+from sim.network import Transfer
+from sim.steps import Step, steps
+from sim.topology import Topology
 
 
 @dataclass(slots=True)
@@ -39,6 +43,11 @@ class Costs:
     extrapolated: set[str] = field(default_factory=set)
     collective_sigma: float = 0.0
     fabric: Fabric = field(init=False)
+    _topology: Topology | None = field(init=False, default=None)
+    _transfers: dict[tuple[float, int, int], Transfer] = field(init=False, default_factory=dict)
+    _steps: dict[tuple[Axis, int, Pattern, int], dict[int, Step]] = field(
+        init=False, default_factory=dict
+    )
     _compute: ComputeSection = field(init=False)
     _slowdown: float = field(init=False)
     _known: dict[tuple[Kernel, Shape], "_Price"] = field(default_factory=dict)
@@ -146,52 +155,177 @@ class Costs:
         )
         return max(savers.values(), default=0)
 
-    def message(self, nbytes: float, tier: Tier) -> tuple[float, float]:
-        """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``."""
+    def message(self, nbytes: float, tier: Tier, sharers: float = 1.0) -> tuple[float, float]:
+        """Return ``(latency_s, transfer_s)`` of a message of ``nbytes``.
+
+        It shares its narrowest link with ``sharers`` equal ones, itself included, that begin with
+        it; of a link of half the bandwidth one is as good as two. Let the curve say
+        ``alpha + beta n`` for its size, and ``beta_wire`` for large ones, of which a link carries
+        ``1 / beta_wire`` bytes/s. Then a message waits ``alpha``, and is a flow of n bytes that
+        is never faster than ``1 / beta``: alone it takes ``alpha + beta n`` as measured, and the
+        link has room for others beside it, up to n bytes every ``beta_wire n``. Where small
+        messages are faster than large ones, they count as so many bytes less. So it takes
+
+            alpha + max(beta n, min(beta, beta_wire) n sharers)
+
+        A node's link of k lanes carries ``k / beta_wire`` bytes/s, of which ``sharers / k`` takes
+        the place of ``sharers``. Inside a node a rank's link is its own copying, which nothing
+        passes beside: there ``beta`` takes the place of ``beta_wire``. What a GPU's message is
+        copied to the host and back for is part of ``alpha``.
+
+        The curve is fitted to exchanges, so its ``beta`` is that of one direction of a link while
+        the other is as busy: links are full duplex here, and nothing is charged for it again.
+        """
         if self.is_comm_free:
             return 0.0, 0.0
         link = self.link(tier)
         self._note(link.message, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
         alpha_s, beta_s_per_byte = link.message.at(nbytes)
-        return alpha_s + self._staging_s(link, nbytes), beta_s_per_byte * nbytes
+        on_wire = beta_s_per_byte
+        if tier is Tier.NETWORK:
+            on_wire = min(on_wire, link.message.wire_s_per_byte)
+        transfer_s = max(beta_s_per_byte, on_wire * self.sharing(tier, sharers)) * nbytes
+        return alpha_s + self._staging_s(link, nbytes), transfer_s
 
     def lanes(self, tier: Tier) -> int:
-        """Return how many messages a node's link carries at once."""
-        return self.machine.links[tier].lanes if tier in self.machine.links else 1
+        """Return how many messages a node's link carries at once, each at its full speed."""
+        is_known = tier is Tier.NETWORK and tier in self.machine.links
+        return self.machine.links[tier].lanes if is_known else 1
 
-    def sharing(self, tier: Tier, sharers: int) -> int:
-        """Return how many messages of ``sharers`` ranks of a node pass one after another."""
-        return -(-sharers // self.lanes(tier))
+    def sharing(self, tier: Tier, sharers: float) -> float:
+        """Return how many times longer large messages take where ``sharers`` share a node's link."""
+        return max(1.0, sharers / self.lanes(tier))
 
-    def library_s(self, op: Collective, itemsize: int) -> float:
+    def transfer(self, nbytes: float, source: int, dest: int) -> Transfer:
+        """Return what a message of ``nbytes`` from rank ``source`` to another asks of the network."""
+        known = self._transfers.get((nbytes, source, dest))
+        if known is None:
+            known = self._transfers[nbytes, source, dest] = self._transfer(nbytes, source, dest)
+        return known
+
+    def _transfer(self, nbytes: float, source: int, dest: int) -> Transfer:
+        channel = (source, dest)
+        if self.is_comm_free:
+            return Transfer((), 0.0, channel=channel)
+        tier = self.fabric.tier(source, dest)
+        link = self.link(tier)
+        curve = link.message
+        self._note(curve, nbytes, f"message ({tier}): {nbytes:.0f} bytes")
+        alpha_s, beta = curve.at(nbytes)
+        alpha_s += self._staging_s(link, nbytes)
+        wire = curve.wire_s_per_byte
+        route: tuple[str, ...] = (f"rank{source}.out", f"rank{dest}.in")
+        if tier is Tier.NETWORK:
+            hops = self.topology.route(self.fabric.node(source), self.fabric.node(dest))
+            route, alpha_s = hops.links, alpha_s + hops.more_latency_s
+        slowest = max(beta, wire)
+        if not slowest:
+            return Transfer(route, 0.0, alpha_s, channel=channel)
+        if tier is Tier.NODE and wire:
+            return Transfer(route, nbytes * (beta / wire), alpha_s, 1.0 / wire, channel)
+        return Transfer(route, nbytes * min(1.0, beta / wire) if wire else nbytes, alpha_s,
+                        1.0 / slowest, channel)  # fmt: skip
+
+    def alone(self, nbytes: float, source: int, dest: int) -> tuple[float, float]:
+        """Return ``(latency_s, transfer_s)`` of a message that meets no other on its way."""
+        tier = self.fabric.tier(source, dest)
+        if tier is Tier.NODE or self.is_comm_free or self.is_plain:
+            return self.message(nbytes, tier)
+        transfer = self.transfer(nbytes, source, dest)
+        narrowest = min(map(self.capacity, transfer.route))
+        return transfer.latency_s, transfer.nbytes / min(narrowest, transfer.bytes_per_s)
+
+    def waits_for_receive(self, nbytes: float, source: int, dest: int) -> bool:
+        """Say whether a message does not leave before its receive is posted."""
+        if self.is_comm_free:
+            return False
+        limit = self.link(self.fabric.tier(source, dest)).eager_limit_nbytes
+        return limit is not None and nbytes > limit
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nodes are joined by a star of equal links, or nothing says otherwise."""
+        return self.machine.fabric is None or self.topology.is_plain
+
+    @property
+    def topology(self) -> Topology:
+        """The links between nodes."""
+        if self._topology is None:
+            wire = self.link(Tier.NETWORK).message.wire_s_per_byte
+            model = self.machine.fabric or FabricModel()
+            of_node = self.lanes(Tier.NETWORK) / wire if wire else math.inf
+            found = Topology(model, self.fabric.num_nodes, of_node)
+            if not (wire or found.is_plain):
+                raise MachineError(
+                    f"machine {self.machine.name} has a fabric, so a byte of its large messages must "
+                    f"take some time, got 0 s; measure it again with python -m calibration"
+                )
+            self._topology = found
+        return self._topology
+
+    def capacity(self, link: str) -> float:
+        """Return what ``link`` carries, in bytes/s."""
+        if not link.startswith("rank"):
+            return self.topology.capacity(link)
+        wire = self.link(Tier.NODE).message.wire_s_per_byte
+        return 1.0 / wire if wire else math.inf
+
+    def unlike_ranks(self) -> list[int]:
+        """Return the ranks that compute or reach others unlike those beside them."""
+        found = set(self.slowness)
+        if self.fabric.num_nodes > 1 and not self.is_comm_free and not self.is_plain:
+            if self.mesh.pp > 1 and self.mesh.world_size <= _MAX_APART:
+                return list(range(self.mesh.world_size))
+            nodes = self.topology.unlike_nodes()
+            found |= {rank for rank in range(self.mesh.world_size) if self.fabric.node(rank) in nodes}  # fmt: skip
+        return sorted(found)
+
+    def step(self, rank: int, axis: Axis, distance: int, pattern: Pattern, block: int = 0) -> Step:
+        """Return how the group of ``rank`` sends when all ranks send by ``distance`` along ``axis``.
+
+        With ``block`` the axis is cut into blocks of so many, and the step goes round each.
+        """
+        fabric = self.fabric
+        if self.is_comm_free or fabric.group_tier(axis) is Tier.NODE or self.is_plain:
+            hop = fabric.inner_hop(axis, block) if block else fabric.hop(axis, distance, pattern)
+            return Step(*hop)
+        key = (axis, distance, pattern, block)
+        if key not in self._steps:
+            self._steps[key] = steps(fabric, self.topology, *key)
+        own = self.mesh.coordinate(rank, axis) * self.mesh.stride(axis)
+        return self._steps[key][rank - own]
+
+    def library_s(self, op: Collective, itemsize: int, rank: int | None = None) -> float:
         """Return the time of a collective that the library does, once all ranks are there.
 
         Inside a node first, then between nodes, as libraries do, or both at once where it is one of
-        GPUs; groups that share a node share its network link.
+        GPUs; groups that share a node share its network link. Where links are unequal or shared by
+        nodes, the narrowest that a ring over the group of ``rank`` takes counts; without ``rank``
+        they count as equal.
         """
         if self.is_comm_free:
             return 0.0
         nbytes = (op.part.stop - op.part.start) * itemsize
-        if (measured := self._measured(op.kind, op.axis, nbytes)) is not None:
+        if (measured := self._measured(op, nbytes, rank)) is not None:
             return measured
         parts_s: dict[Tier, tuple[float, float]] = {}
         staging_s = 0.0
-        for tier, count, sharers in self.tiers(op.axis):
+        for tier, count, sharers in self.tiers(op.axis, rank):
             link = self.link(tier)
             self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
             parts_s[tier] = library_parts_s(nbytes, count, link.allreduce, sharers)
             staging_s = max(staging_s, self._staging_s(link, nbytes))
         return _SHARES[op.kind] * self.together_s(parts_s) + staging_s
 
-    def _measured(self, kind: CollectiveKind, axis: Axis, nbytes: int) -> float | None:
+    def _measured(self, op: Collective, nbytes: int, rank: int | None) -> float | None:
         """Return the time of a collective as it was measured for itself, or None if it was not.
 
         Where other groups use a node's link too, its transfers take so many times longer.
         """
-        operation = _OPERATIONS[kind]
+        operation = _OPERATIONS[op.kind]
         if operation not in self.machine.collectives:
             return None
-        tiers = self.tiers(axis)
+        tiers = self.tiers(op.axis, rank)
         nodes = next((count for tier, count, _ in tiers if tier is Tier.NETWORK), 1)
         ranks = math.prod(count for _, count, _ in tiers)
         if ranks == 1:
@@ -201,7 +335,7 @@ class Costs:
             return None
         self.collective_sigma = max(self.collective_sigma, found.rel_sigma)
         if found.is_extrapolated:
-            self.extrapolated.add(f"{kind} of {ranks} ranks on {nodes} nodes: {nbytes} bytes")
+            self.extrapolated.add(f"{op.kind} of {ranks} ranks on {nodes} nodes: {nbytes} bytes")
         sharers = max(sharers for _, _, sharers in tiers)
         staging_s = max(
             self._staging_s(self.machine.links[tier], nbytes) if tier in self.machine.links else 0.0
@@ -225,19 +359,23 @@ class Costs:
             return pipelined_allreduce_s(*parts_s.values())
         return sum(map(sum, parts_s.values()))
 
-    def tiers(self, axis: Axis) -> list[tuple[Tier, int, float]]:
+    def tiers(self, axis: Axis, rank: int | None = None) -> list[tuple[Tier, int, float]]:
         """Return where a group along ``axis`` spans more than one rank, over how many, and how shared.
 
         Where other groups use a node's links too, each transfer takes so many times longer, and so
-        it does where too few ranks of the node take part to drive all lanes.
+        it does where too few ranks of the node take part to drive all lanes. For the group of
+        ``rank`` the narrowest link of its ring counts, where links are not all alike.
         """
         on_node, nodes, groups = self.fabric.group_nodes(axis)
         found: list[tuple[Tier, int, float]] = []
         if on_node > 1:
             found.append((Tier.NODE, on_node, 1.0))
         if nodes > 1:
+            sharers: float = groups
+            if rank is not None and not self.is_plain:
+                sharers = self.step(rank, axis, 1, Pattern.SHIFT).sharers
             lanes = self.lanes(Tier.NETWORK)
-            found.append((Tier.NETWORK, nodes, groups * lanes / min(lanes, on_node * groups)))
+            found.append((Tier.NETWORK, nodes, max(sharers, lanes / min(lanes, on_node))))
         return found
 
     def _staging_s(self, link: Link, nbytes: float) -> float:
@@ -313,6 +451,7 @@ def _prices_on(_: _Identity) -> dict[tuple[Kernel, Shape], _Price]:
     return {}
 
 
+_MAX_APART = 512
 _DOUBLING = (Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING, Algorithm.BINOMIAL_TREE)
 """Exact for powers of two only."""
 

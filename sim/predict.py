@@ -34,11 +34,13 @@ from sim.profiled import profiled_machine
 from sim.sensitivity import sensitivity as effects_of
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
 from sim.table_effects import print_sensitivity
+from sim.wiring import wired
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
 
 _MAX_SIMULATED_RANKS = 512
+_ROUNDING = 1e-12
 _MAX_BY_DEFAULT = 65  # simulated in less than a second
 
 
@@ -71,6 +73,8 @@ def predict(
     servers: int = 1,
     shares_nodes: Flag = False,
     slow: tuple[str, ...] = (),
+    fabric: str | None = None,
+    slow_link: tuple[str, ...] = (),
     epoch_samples: int = EPOCH_SAMPLES,
     checkpoint_every: int | None = None,
     engine: Engine | None = None,
@@ -141,6 +145,11 @@ def predict(
         Put the servers on the nodes of the workers instead of nodes of their own.
     slow
         A slow rank, as 1=2.5 (rank 1 takes 2.5 times as long to compute); may be repeated.
+    fabric
+        How nodes are joined: star, tree:racks=2,uplink=200Mbit, tree:per-rack=16,oversubscription=4
+        or torus:4x4, with hop-us=1 for microseconds a hop; that of the machine unless given.
+    slow_link
+        A node's slow link, as 3=0.2 (a fifth of the rate) or 3=20Mbit; may be repeated.
     epoch_samples
         Samples in an epoch.
     checkpoint_every
@@ -193,6 +202,8 @@ def predict(
     guests = servers if shares_nodes else 0
     slowness = parse_slow(slow, nodes * ranks_per_node + guests)
     fixed = _fixed_mesh(strategy, nodes * ranks_per_node, dp, pp, tp)
+    most_nodes = nodes if fixed is None else -(-fixed.world_size // ranks_per_node)
+    plain, found = found, wired(found, fabric, slow_link, most_nodes)
     if fixed is not None and given_nodes not in (None, -(-fixed.world_size // ranks_per_node)):
         raise UsageError(
             f"nodes must be the {-(-fixed.world_size // ranks_per_node)} that dp x pp x tp = {fixed} "
@@ -222,6 +233,8 @@ def predict(
             f"engine simulate takes at most {_MAX_SIMULATED_RANKS} ranks, got {most}; use --engine solve"
         )
     rows: list[Forecast] = []
+    told = {"slow": bool(slow), "fabric": fabric is not None, "slow-link": bool(slow_link)}
+    has_effect = dict.fromkeys(name for name, is_told in told.items() if is_told)
     num_too_large = 0
     for ranks in counts:
         workload = workload_on(ranks)
@@ -235,6 +248,12 @@ def predict(
             _answer(found, workload, _by(options, each), meshes, site, engine)
             for each, meshes in sorted(fitting.items(), key=lambda item: item[0] not in SYNCHRONOUS)
         ]
+        for name in has_effect:
+            without = replace(site, slow=()) if name == "slow" else site
+            on = wired(plain, None if name == "fabric" else fabric, () if name == "slow-link" else slow_link, most_nodes)  # fmt: skip
+            has_effect[name] = has_effect[name] or any(
+                _is_changed(row, on, workload, without) for row in answers if row is not None
+            )
         num_too_large += answers.count(None)
         rows += [answer for answer in answers if answer is not None]
     if num_too_large and not rows:
@@ -254,10 +273,16 @@ def predict(
         draw_forecast(plot, rows, serial, f"{net} on {found.name}")
     largest = max(row.nodes for row in rows)
     best = max((row for row in rows if row.nodes == largest), key=lambda row: row.samples_per_s)
-    effects = effects_of(found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node) if sensitivity else []  # fmt: skip
+    effects = effects_of(
+        found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
+        slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
+    ) if sensitivity else []  # fmt: skip
+    in_plans = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
+    idle = [*sorted(set.intersection(*in_plans)), *(name for name, acts in has_effect.items() if not acts)]  # fmt: skip
     took_s = perf_counter() - start_s
     if json:
         record = forecast_record(found, workload_on(1).net, rows, serial, epoch_samples)
+        record |= {"slow": {str(rank): factor for rank, factor in slowness}, "idle_options": idle}
         if sensitivity:
             record["sensitivity"] = {effect.knob: effect.ratio for effect in effects}
         print(json_format.dumps(record, allow_nan=False))
@@ -267,8 +292,9 @@ def predict(
             print_memory(console(TABLE_WIDTH), rows)
         if sensitivity:
             print_sensitivity(console(TABLE_WIDTH), best, effects)
-        idle = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
-        for name in sorted(set.intersection(*idle)):
+        for rank, factor in slowness:
+            console().print(f"rank {rank} computes {factor:g} times as long")
+        for name in idle:
             console().print(f"note: {name} changes nothing in any of these plans")
         if num_too_large:
             console().print(
@@ -345,6 +371,12 @@ def _answer(
         is_open = chosen.strategy in UNSOLVED
         engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE
     return forecast(machine, workload, mesh, chosen, engine=engine, **asdict(site))
+
+
+def _is_changed(row: Forecast, machine: Machine, workload: Workload, site: Site) -> bool:
+    """Say whether the plan of ``row`` takes another time on ``machine`` and ``site``."""
+    other = forecast(machine, workload, row.mesh, row.options, engine=row.engine, **asdict(site))
+    return abs(other.step_time_s / row.step_time_s - 1.0) > _ROUNDING or other.upper_s != row.upper_s  # fmt: skip
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ again: nothing that is worse may make a step faster, and what changes nothing is
 else tune what does not matter here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from calibration.importers.measured import Operation
@@ -42,12 +42,18 @@ class Effect:
 
 
 def sensitivity(
-    machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int
-) -> list[Effect]:
-    """Return the effect of every knob of ``machine``, the largest first."""
+    machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int,
+    *, slow: Sequence[tuple[int, float]] = (), shares_nodes: bool = False,
+) -> list[Effect]:  # fmt: skip
+    """Return the effect of every knob of ``machine``, the largest first.
+
+    ``slow`` and ``shares_nodes`` are those of :func:`sim.forecast.forecast`.
+    """
 
     def step_s(changed: Machine) -> float:
-        return forecast(changed, workload, mesh, options, ranks_per_node=ranks_per_node).step_time_s
+        found = forecast(changed, workload, mesh, options, ranks_per_node=ranks_per_node,
+                         slow=slow, shares_nodes=shares_nodes)  # fmt: skip
+        return found.step_time_s
 
     as_it_is_s = step_s(machine)
     effects = [

@@ -1,10 +1,13 @@
 """Reader two: a program simulated by discrete events, one SimPy process per rank and lane.
 
-Links are resources: a message waits out its latency, takes its turn on the sender's and then on
-the receiver's port, and keeps both for its transfer. Inside a node every rank has ports of its
-own; between nodes the ranks of a node share the node's.
+A message waits out its latency, and then shares the links of its way with all others that are
+there, max-min fairly (:mod:`sim.network`). The messages of one rank to another go one after the
+other, as on one connection. Inside a node every rank has links of its own; between nodes the ranks
+of a node share the node's. A message beyond the link's eager limit leaves when its receive has been
+posted too.
 """
 
+import math
 import random
 from collections import defaultdict, deque
 from collections.abc import Generator
@@ -13,7 +16,6 @@ from typing import Any
 
 import simpy
 
-from calibration.machine import Tier
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
@@ -38,6 +40,7 @@ from exec.program.peers import AnyRank, Rank, Sender
 from exec.program.program import Program
 from exec.program.timeline import Span
 from sim.costs import Costs
+from sim.network import Load, Network, Transfer
 from sim.result import StepTimes
 
 _DRAWN = 48  # turns whose noise is drawn; later ones have the same again
@@ -45,22 +48,27 @@ Events = Generator[simpy.Event, Any, None]
 
 
 def simulate(
-    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False, jitter: float = 0.0
+    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False, jitter: float = 0.0,
+    loads: list[Load] | None = None,
 ) -> StepTimes:  # fmt: skip
     """Return the times of ``program``, its collectives expanded or the library's.
 
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
     moves during compute; else its two lanes are independent. ``jitter`` is the relative standard
-    deviation by which a rank's compute differs from turn to turn, drawn from a fixed seed.
+    deviation by which a rank's compute differs from turn to turn, drawn from a fixed seed. What
+    each link carries over time is added to ``loads``, if given.
     """
-    world = _World(program, costs, simpy.Environment(), keeps_spans, jitter)
+    network: Network[simpy.Event] = Network(costs.capacity, keeps_loads=loads is not None)
+    world = _World(program, costs, simpy.Environment(), keeps_spans, jitter, network)
     ranks = [_Rank(world, rank) for rank in range(program.mesh.world_size)]
     processes = [world.env.process(rank.play(one_lane=one_lane)) for rank in ranks]
     world.env.run()
     if any(process.is_alive for process in processes):
         raise ValueError("the program deadlocks; check_program says where")
+    if loads is not None and network.loads is not None:
+        loads += network.loads
     compute_s = max(world.compute_s.values(), default=0.0)
-    return StepTimes(world.env.now, compute_s, tuple(world.spans), arrivals=tuple(world.arrivals))
+    return StepTimes(world.last_s, compute_s, tuple(world.spans), arrivals=tuple(world.arrivals))
 
 
 @dataclass(slots=True)
@@ -76,6 +84,7 @@ class _Message:
     source: int
     ticket: int
     arrived: simpy.Event
+    held: Transfer | None = None  # until its receive is posted
 
 
 @dataclass(slots=True)
@@ -87,9 +96,11 @@ class _World:
     env: simpy.Environment
     keeps_spans: bool
     jitter: float
+    network: Network[simpy.Event]
+    wake_s: float = math.inf  # when the network is looked at next
+    last_s: float = 0.0  # when something ended last
     spans: list[Span] = field(default_factory=list)
     compute_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    ports: dict[tuple[str, Tier, int], simpy.Resource] = field(default_factory=dict)
     mail: dict[tuple[int, int], deque[_Message]] = field(
         default_factory=lambda: defaultdict(deque)
     )  # by (destination, tag)
@@ -102,38 +113,44 @@ class _World:
     def __post_init__(self) -> None:
         self.num_savers = self.costs.num_savers(self.program)
 
-    def port(self, direction: str, tier: Tier, owner: int) -> simpy.Resource:
-        """Return the port of a rank (inside a node) or of a node (between nodes)."""
-        key = (direction, tier, owner)
-        if key not in self.ports:
-            lanes = self.costs.lanes(tier) if tier is Tier.NETWORK else 1
-            self.ports[key] = simpy.Resource(self.env, lanes)
-        return self.ports[key]
-
     def lock(self, name: str) -> simpy.Resource:
         """Return the lock called ``name``."""
         return self.locks.setdefault(name, simpy.Resource(self.env))
 
-    def transfer(self, message: _Message, dest: int, nbytes: int) -> Events:
-        """Carry ``message`` to ``dest``."""
-        fabric = self.costs.fabric
-        tier = fabric.tier(message.source, dest)
-        latency_s, transfer_s = self.costs.message(nbytes, tier)
-        ends = (message.source, dest) if tier is Tier.NODE else (fabric.node(message.source), fabric.node(dest))  # fmt: skip
-        yield self.env.timeout(latency_s)
-        with self.port("out", tier, ends[0]).request() as out:
-            yield out
-            with self.port("in", tier, ends[1]).request() as into:
-                yield into
-                yield self.env.timeout(transfer_s)
-        message.arrived.succeed()
-
     def post(self, message: _Message, dest: int, tag: int, nbytes: int) -> None:
-        """Start to carry ``message``, and tell ``dest`` that it will come."""
+        """Start to carry ``message`` unless it must wait, and tell ``dest`` that it will come."""
         self.mail[dest, tag].append(message)
         if (waiting := self.posted.pop(dest, None)) is not None:
             waiting.succeed()
-        self.env.process(self.transfer(message, dest, nbytes))
+        transfer = self.costs.transfer(nbytes, message.source, dest)
+        if self.costs.waits_for_receive(nbytes, message.source, dest):
+            message.held = transfer
+        else:
+            self.carry(message, transfer)
+
+    def carry(self, message: _Message, transfer: Transfer) -> None:
+        """Give ``message`` to the network."""
+        self.network.send(self.env.now, transfer, message.arrived)
+        self.watch()
+
+    def watch(self) -> None:
+        """See to it that the network's next event is not missed."""
+        next_s = self.network.next_s
+        if next_s < self.wake_s:
+            self.wake_s = next_s
+            delay_s = max(0.0, next_s - self.env.now)
+            self.env.timeout(delay_s, next_s).callbacks.append(self.look)
+
+    def look(self, wake: Any) -> None:
+        """Let the network go on to when this was to happen; an earlier wake may have done so."""
+        now_s: float = wake.value
+        if now_s >= self.wake_s:
+            self.wake_s = math.inf
+        if arrived := self.network.advance(now_s):
+            self.last_s = self.env.now
+            for event in arrived:
+                event.succeed()
+        self.watch()
 
     def take(self, rank: int, op: Receive) -> _Message | None:
         """Return the first message that ``op`` accepts, or None."""
@@ -154,7 +171,7 @@ class _World:
             yield meeting.end
             return
         del self.meetings[key]
-        yield self.env.timeout(self.costs.library_s(op, self.program.itemsize))
+        yield self.env.timeout(self.costs.library_s(op, self.program.itemsize, rank))
         meeting.end.succeed()
 
 
@@ -190,6 +207,7 @@ class _Rank:
             pace = self.slowness * self.paces[self.turn % len(self.paces)]
             yield env.all_of([env.process(self.run(lane, pace)) for lane in lanes if lane])
             self.turn += 1
+        self.world.last_s = env.now
 
     def run(self, ops: list[Op], pace: float) -> Events:
         """Do ``ops`` in order, each compute op ``pace`` times as long as its cost."""
@@ -242,6 +260,8 @@ class _Rank:
         while (message := self.world.take(self.rank, op)) is None:
             waiting = self.world.posted.setdefault(self.rank, self.world.env.event())
             yield waiting
+        if message.held is not None:
+            self.world.carry(message, message.held)
         yield message.arrived
         self.senders[op.id] = message.source
         if self.grants and isinstance(op.peer, AnyRank):

@@ -3,10 +3,11 @@
 A program without *any*-source receives is a max-plus system: every op ends a known time after
 the latest of what it waits for. So each role's lanes are walked once, a lane resting where what
 it waits for is not known yet, and collectives are closed forms. 65,536 ranks cost no more than
-64. Contention between messages of different ranks is left out, but for the ranks that share a
-node's link in a collective step, and for messages that a rank takes from many in a repeat, which
-pass its link one by one. :mod:`sim.simulate` has all of it, and is never faster where the parts
-of a plan are equal (else the largest chunk and the last rank count here; see tests/agreement).
+64. Links are shared max-min fairly as in :mod:`sim.network`, but only where it can be told
+without events: by all ranks in a step of a collective, by messages that a rank sends one right
+after the other, and by those that a rank with a repeat takes so. Other contention between messages
+is left out. :mod:`sim.simulate` has all of it, and is never faster where the parts of a plan are
+equal (else the largest chunk and the last rank count here; see tests/agreement).
 
 Where ranks take turns in an order that only the run can tell, :mod:`sim.bounds` gives bounds.
 
@@ -14,9 +15,11 @@ Source: F. Baccelli, G. Cohen, G. J. Olsder and J.-P. Quadrat, "Synchronization 
 Wiley 1992, chapter 2.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 
 from exec.program.mesh import Axis
 from exec.program.ops import (
@@ -44,7 +47,9 @@ from exec.program.program import Program, Role
 from sim.collectives import allgather_s, allreduce_s, hierarchical_s
 from sim.costs import Costs
 from sim.fabric import Pattern
+from sim.network import completions_s
 from sim.result import StepTimes
+from sim.steps import Step
 
 
 @dataclass(slots=True)
@@ -59,23 +64,32 @@ class _Walk:
     taken: dict[tuple[int, int], int] = field(
         default_factory=lambda: defaultdict(int)
     )  # by source and tag
-    out_free_s: float = 0.0
-    in_free_s: float = 0.0
+    latest: dict[str, "_Sent"] = field(default_factory=dict)  # by the id of the send
+    free_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # by destination
     compute_s: float = 0.0
     finish_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sent:
-    """A message that may pass a link from ``ready_s`` on.
+    """A message of ``nbytes`` sent at ``sent_s`` by a rank to one with ``index`` along ``axis``.
 
-    It is for the ranks with coordinate ``index`` along ``axis``, or for any that expects it.
+    Without an index it is for any that expects it. Its flow starts at ``start_s`` and would end at
+    ``end_s`` if no other rank's were in its way. If it ``is_held`` until its receive is posted, it
+    takes ``took_s`` from then on, after its latency.
     """
 
+    walk: _Walk
+    id: str
+    dest: int
     axis: Axis
     index: int | None
-    ready_s: float
-    transfer_s: float
+    nbytes: float
+    sent_s: float
+    is_held: bool
+    start_s: float = math.inf
+    end_s: float = math.inf
+    took_s: float = 0.0
 
 
 def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
@@ -84,7 +98,7 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
     moves during compute; else its two lanes are independent.
     """
-    for rank in costs.slowness:
+    for rank in costs.unlike_ranks():
         program = program.isolated(rank)
     walks = list(_walks(program, costs))
     solver = _Solver(program, costs, walks, costs.num_savers(program))
@@ -143,7 +157,9 @@ class _Solver:
     def walk(self, walk: _Walk, ops: tuple[Op, ...]) -> Iterator[None]:
         """Do ``ops``; yield wherever something is not known yet."""
         now_s, held = 0.0, walk.role.nbytes
-        for op, iteration in _unrolled(ops):
+        ordered = list(_unrolled(ops))
+        arrivals_s: dict[int, float] = {}
+        for place, (op, _) in enumerate(ordered):
             match op:
                 case Compute():
                     took_s = self.costs.compute_s(op, held) * walk.slowness
@@ -155,14 +171,22 @@ class _Solver:
                         yield
                     now_s = max(now_s, walk.ended_s[id])
                 case Send():
-                    self._send(walk, op, now_s, iteration)
-                case Receive(id, _, _, tag):
-                    source = self._source(walk, op, iteration)
-                    key = self._peer(walk, op.peer, iteration or 0), tag
-                    while (message := self._next(walk, source.sent[tag], walk.taken[key])) is None:
-                        yield
-                    walk.taken[key] += 1
-                    now_s = max(now_s, self._arrival_s(walk, message, iteration))
+                    if not (place and isinstance(ordered[place - 1][0], Send)):
+                        sends = takewhile(lambda each: isinstance(each[0], Send), islice(ordered, place, None))  # fmt: skip
+                        self._send(walk, list(sends), now_s)
+                case Receive(id):
+                    if place not in arrivals_s:
+                        run = self._run(ordered, place)
+                        while (messages := self._messages(walk, run[:1])) is None:
+                            yield
+                        if messages[0].is_held:
+                            run = run[:1]
+                        while (messages := self._messages(walk, run)) is None:
+                            yield
+                        self._take(walk, run)
+                        ends_s = self._arrivals_s(walk, messages, now_s)
+                        arrivals_s |= zip((at for at, _, _ in run), ends_s, strict=True)
+                    now_s = max(now_s, arrivals_s[place])
                     walk.ended_s[id] = now_s
                 case Collective(id):
                     arrived_s = self._arrived_s[id]
@@ -172,7 +196,7 @@ class _Solver:
                     while any(rank not in arrived_s for rank in group):
                         yield
                     now_s = max(arrived_s[rank] for rank in group)
-                    now_s += self._collective_s(op, held)
+                    now_s += self._collective_s(op, walk.rank, held)
                     walk.ended_s[id] = now_s
                 case Mark(id):
                     walk.ended_s[id] = now_s
@@ -190,28 +214,103 @@ class _Solver:
             self.has_moved = True
         walk.finish_s = max(walk.finish_s, now_s)
 
-    def _send(self, walk: _Walk, op: Send, now_s: float, iteration: int | None) -> None:
-        """Post the message: after its latency it takes its turn on the rank's own link."""
+    def _send(self, walk: _Walk, sends: Sequence[tuple[Op, int | None]], now_s: float) -> None:
+        """Post messages that follow each other at once, and so share what they have in common."""
+        run = [self._sent(walk, op, iteration, now_s) for op, iteration in sends if isinstance(op, Send)]  # fmt: skip
+        for each in run:
+            latency_s, each.took_s = self.costs.alone(each.nbytes, walk.rank, each.dest)
+            each.start_s = now_s + latency_s
+            if not each.is_held:
+                each.start_s = max(each.start_s, walk.free_s[each.dest])
+                each.end_s = walk.free_s[each.dest] = each.start_s + each.took_s
+        if len(run) > 1:
+            flows = [
+                (each.start_s, replace(self.costs.transfer(each.nbytes, walk.rank, each.dest), latency_s=0.0))
+                for each in run
+            ]  # fmt: skip
+            for each, end_s in zip(run, completions_s(flows, self.costs.capacity), strict=True):
+                each.took_s = end_s - each.start_s
+                if not each.is_held:
+                    each.end_s = walk.free_s[each.dest] = end_s
+        for each in run:
+            walk.latest[each.id] = each
+            walk.ended_s.pop(each.id, None)
+            if each.end_s < math.inf:
+                walk.ended_s[each.id] = each.end_s
+
+    def _sent(self, walk: _Walk, op: Send, iteration: int | None, now_s: float) -> _Sent:
         dest = self._peer(walk, op.peer, iteration or 0)
         if self.program.role_of(dest) is self.program.role_of(walk.rank):
             raise ValueError("ranks of one role talk to each other: solve reads a program before its collectives are expanded")  # fmt: skip
-        nbytes = op.part.size * self.program.itemsize
-        latency_s, transfer_s = self.costs.message(nbytes, self.costs.fabric.tier(walk.rank, dest))
-        ready_s = max(now_s + latency_s, walk.out_free_s)
-        walk.out_free_s = walk.ended_s[op.id] = ready_s + transfer_s
         axis = Axis.DP if isinstance(op.peer, Rank | AnyRank | Sender) else op.peer.axis
         is_one = iteration is not None or isinstance(op.peer, At)
         index = self.program.mesh.coordinate(dest, axis) if is_one else None
-        walk.sent[op.tag].append(_Sent(axis, index, ready_s, transfer_s))
+        nbytes = op.part.size * self.program.itemsize
+        is_held = self.costs.waits_for_receive(nbytes, walk.rank, dest)
+        sent = _Sent(walk, op.id, dest, axis, index, nbytes, now_s, is_held)
+        walk.sent[op.tag].append(sent)
+        return sent
 
-    def _arrival_s(self, walk: _Walk, message: _Sent, iteration: int | None) -> float:
-        """Return when ``message`` is here; what many ranks send passes this rank's link in turn."""
-        alone_s = message.ready_s + message.transfer_s
-        if iteration is None:
-            walk.in_free_s = max(walk.in_free_s, alone_s)
-            return alone_s
-        walk.in_free_s = max(walk.in_free_s, message.ready_s) + message.transfer_s
-        return walk.in_free_s
+    def _run(
+        self, ordered: list[tuple[Op, int | None]], place: int
+    ) -> list[tuple[int, Receive, int | None]]:
+        """Return the receive at ``place``, and those that follow with nothing but sums between.
+
+        Only of a rank that takes from many in a repeat is it known that none of them waits for
+        what this rank does between two of them.
+        """
+        run: list[tuple[int, Receive, int | None]] = []
+        for at, (op, iteration) in enumerate(islice(ordered, place, None), place):
+            if isinstance(op, Receive):
+                run.append((at, op, iteration))
+            elif not isinstance(op, Accumulate):
+                break
+        return run if any(iteration is not None for _, _, iteration in run) else run[:1]
+
+    def _messages(
+        self, walk: _Walk, run: list[tuple[int, Receive, int | None]]
+    ) -> list[_Sent] | None:
+        """Return the messages that the receives of ``run`` take, None if one is not sent yet."""
+        taken, found = dict(walk.taken), []
+        for _, op, iteration in run:
+            source = self._source(walk, op, iteration)
+            key = self._peer(walk, op.peer, iteration or 0), op.tag
+            message = self._next(walk, source.sent[op.tag], taken.get(key, 0))
+            if message is None:
+                return None
+            taken[key] = taken.get(key, 0) + 1
+            found.append(message)
+        return found
+
+    def _take(self, walk: _Walk, run: list[tuple[int, Receive, int | None]]) -> None:
+        """Count the messages of ``run`` as taken."""
+        for _, op, iteration in run:
+            walk.taken[self._peer(walk, op.peer, iteration or 0), op.tag] += 1
+
+    def _arrivals_s(self, walk: _Walk, messages: list[_Sent], now_s: float) -> list[float]:
+        """Return when ``messages`` are here: they share what they have in common of their ways.
+
+        A message that is held comes alone.
+        """
+        if len(messages) > 1:
+            flows = []
+            for each in messages:
+                told = self.costs.transfer(each.nbytes, each.walk.rank, walk.rank)
+                took_s = each.end_s - each.start_s
+                rate = told.nbytes / took_s if took_s else math.inf
+                flows.append((each.start_s, replace(told, latency_s=0.0, bytes_per_s=rate, channel=None)))  # fmt: skip
+            return completions_s(flows, self.costs.capacity)
+        message = messages[0]
+        if message.is_held:
+            sender = message.walk
+            latency_s, alone_s = self.costs.alone(message.nbytes, sender.rank, walk.rank)
+            start_s = max(max(message.sent_s, now_s) + latency_s, sender.free_s[message.dest])
+            message.end_s = start_s + max(alone_s, message.took_s)
+            sender.free_s[message.dest] = message.end_s
+            if sender.latest[message.id] is message:
+                ended_s = sender.ended_s.get(message.id, 0.0)
+                sender.ended_s[message.id] = max(message.end_s, ended_s)
+        return [message.end_s]
 
     def _next(self, walk: _Walk, sent: list[_Sent], taken: int) -> _Sent | None:
         """Return the message that ``walk`` takes next of those ``sent``, if it is there."""
@@ -253,35 +352,33 @@ class _Solver:
             ]
         return self._groups[walk.rank, axis]
 
-    def _collective_s(self, op: Collective, held: int) -> float:
+    def _collective_s(self, op: Collective, rank: int, held: int) -> float:
         ranks = self.program.mesh.size(op.axis)
         if op.algorithm is Algorithm.LIBRARY or ranks == 1:
-            return self.costs.library_s(op, self.program.itemsize)
+            return self.costs.library_s(op, self.program.itemsize, rank)
         elements = op.part.size
-        fabric, itemsize = self.costs.fabric, self.program.itemsize
 
         def add(count: int) -> float:
             return self.costs.accumulate_s(count, held)
 
+        def message_s(count: int, step: Step) -> float:
+            nbytes = count * self.program.itemsize
+            latency_s, transfer_s = self.costs.message(nbytes, step.tier, step.sharers)
+            return latency_s + step.more_latency_s + transfer_s
+
         def hop(count: int, distance: int, pattern: Pattern) -> float:
-            tier, sharers = fabric.hop(op.axis, distance, pattern)
-            latency_s, transfer_s = self.costs.message(count * itemsize, tier)
-            return latency_s + transfer_s * self.costs.sharing(tier, sharers)
+            return message_s(count, self.costs.step(rank, op.axis, distance, pattern))
 
-        def inside(count: int) -> tuple[float, float]:
-            tier, sharers = fabric.inner_hop(op.axis, op.node_size)
-            latency_s, transfer_s = self.costs.message(count * itemsize, tier)
-            return latency_s, transfer_s * self.costs.sharing(tier, sharers)
+        def inside(count: int) -> float:
+            return message_s(count, self.costs.step(rank, op.axis, 1, Pattern.SHIFT, op.node_size))
 
-        def between(count: int) -> tuple[float, float]:
-            return self.costs.message(count * itemsize, network)
+        def between(count: int) -> float:
+            return message_s(count, self.costs.step(rank, op.axis, op.node_size, Pattern.SHIFT))
 
         if op.kind is CollectiveKind.ALLGATHER:
             return allgather_s(elements, op.part.unit, ranks, hop)
         if op.algorithm is Algorithm.HIERARCHICAL:
-            network, sharers = fabric.hop(op.axis, op.node_size, Pattern.SHIFT)
-            sharers = self.costs.sharing(network, sharers)
-            return hierarchical_s(elements, ranks, op.node_size, inside, between, sharers, add)
+            return hierarchical_s(elements, ranks, op.node_size, inside, between, add)
         return allreduce_s(op.algorithm, elements, ranks, hop, add)
 
 

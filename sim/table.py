@@ -10,6 +10,7 @@ from exec.plan.schedule import Schedule
 from exec.plan.strategy import ROUNDS, SERVERS
 from exec.program.staleness import staleness_record
 from sim.forecast import Forecast
+from sim.wiring import spelled
 
 TABLE_WIDTH = 170  # what the table needs; a narrower terminal wraps its lines
 
@@ -20,6 +21,7 @@ def forecast_record(
     """Return ``rows`` for machines."""
     return {
         "machine": {"name": machine.name, "description": machine.description, "provenance": machine.provenance},
+        "fabric": None if machine.fabric is None else machine.fabric.model_dump(mode="json", exclude_none=True),
         "net": net,
         "rows": [_row(row, serial, epoch_samples) for row in rows],
         "fastest": [
@@ -101,6 +103,8 @@ def print_forecasts(
     out.print(f"{net} on {machine.name}")
     for section, source in _sources(machine, rows).items():
         out.print(f"  {section}: {source}")
+    if (fabric := spelled(machine)) and any(row.nodes > 1 for row in rows):
+        out.print(f"  fabric: {fabric}")
     out.print(f"speedup over one rank at {_time(serial.step_time_s)} a step of "
               f"{serial.global_batch} samples\n")  # fmt: skip
     out.print(table)

@@ -1,6 +1,6 @@
 """Where the two engines differ, by how much, and what holds of both everywhere.
 
-They differ for three reasons. The closed form leaves out messages that meet at a port, which makes
+They differ for three reasons. The closed form leaves out messages that meet on a link, which makes
 it too fast. It counts the largest chunk of every step, and has a collective begin when the last
 rank of its group arrives, which makes it too slow. And off powers of two a binomial tree is
 counted as if it were full, which makes it too slow as well.
@@ -70,11 +70,11 @@ def test_nor_are_rings_and_the_library_faster_off_powers_of_two(plan: Plan, on: 
     on=machines(), stages=st.integers(3, 4), microbatches=st.integers(1, 8), rows=st.integers(1, 4),
     widths=st.tuples(*[st.integers(2, 64)] * 5), one_lane=st.booleans(),
 )  # fmt: skip
-def test_1f1b_of_three_and_more_stages_waits_for_ports_at_most_as_long_as_it_transfers(
+def test_1f1b_of_three_and_more_stages_shares_links_at_most_by_two(
     on: Machine, stages: int, microbatches: int, rows: int, widths: tuple[int, ...], one_lane: bool
 ) -> None:
-    # A middle stage takes activations and gradients through one port: each transfer may have to wait
-    # for one that goes the other way. So a machine of half the bandwidth bounds it from above.
+    # A middle stage takes activations and gradients over one link: two flows at most share each link,
+    # so none has less than half of it, and a machine of half the bandwidth bounds it from above.
     options = PlanOptions(microbatches, Schedule.ONE_F_ONE_B)
     plan = Plan(
         Workload(mlp(*widths), rows * microbatches, ITEMSIZE), Mesh(pp=stages), options, one_lane
@@ -101,10 +101,11 @@ def half_the_bandwidth(of: Machine) -> Machine:
 
 
 def test_1f1b_of_four_stages_does_meet_contention() -> None:
-    # Else the law above would say nothing.
-    options = PlanOptions(2, Schedule.ONE_F_ONE_B)
-    plan = Plan(Workload(mlp(64, 48, 8, 40, 16), 8, ITEMSIZE), Mesh(pp=4), options)
-    assert plan.simulated_s(ROUND) > 1.01 * plan.solved_s(ROUND)
+    # Else the law above would say nothing. Links are slow, so that messages are under way for long.
+    options = PlanOptions(6, Schedule.ONE_F_ONE_B)
+    plan = Plan(Workload(mlp(48, 16, 64, 16, 48), 24, ITEMSIZE), Mesh(pp=4), options)
+    on = machine(links=links(ALPHA_S, 40 * BETA_S_PER_BYTE))
+    assert plan.simulated_s(on) > 1.1 * plan.solved_s(on)
 
 
 @pytest.mark.parametrize("algorithm", [Algorithm.RECURSIVE_DOUBLING, Algorithm.HALVING_DOUBLING])
@@ -157,7 +158,7 @@ def test_uneven_chunks_cost_the_closed_form_at_most_one_element_a_step(ranks: in
 
 
 @pytest.mark.parametrize("nodes, node_size", [(2, 2), (3, 2), (2, 3), (4, 3), (5, 2), (3, 4)])
-def test_two_levels_of_uneven_parts_lie_between_the_even_ones_around_them(
+def test_two_levels_of_uneven_parts_lie_about_between_the_even_ones_around_them(
     nodes: int, node_size: int
 ) -> None:
     ranks = nodes * node_size
@@ -179,7 +180,9 @@ def test_two_levels_of_uneven_parts_lie_between_the_even_ones_around_them(
     for elements in range(1, 3 * ranks):
         simulated_s, solved_s = both_s(elements)
         assert at_most(simulated_s, solved_s)
-        assert at_most(both_s(elements // ranks * ranks)[0], simulated_s)
+        # Not at most: unequal messages leave a shared link one by one, so that those behind them start
+        # earlier. Measured, not derived: 0.8 % and less.
+        assert at_most(both_s(elements // ranks * ranks)[0] * 0.99, simulated_s)
         assert at_most(solved_s, both_s(-(-elements // ranks) * ranks)[0])
 
 

@@ -1,10 +1,11 @@
 """Schemes beside the synchronous step: where solve is exact, how far it may be off, and bounds.
 
-``solve`` is exact where workers are equal and have one server (messages then pass its link in the
-order in which it takes them). Elsewhere messages may overtake one another on the way: solve and
+``solve`` is exact where workers are equal and have one server (whose link their messages then share
+evenly, and nothing else is in their way). Elsewhere messages meet in other places too: solve and
 simulate then stay within 30 % of each other on these machines. Asynchronous schemes have bounds.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from exec.plan.epoch import check_plan, num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy
 from exec.program.mesh import Mesh
+from exec.program.ops import Accumulate, Op, Repeat, Scale
 from exec.program.program import Program
 from exec.program.staleness import staleness
 from exec.workload import Workload
@@ -183,13 +185,30 @@ def test_jitter_is_reproducible_and_mixes_the_arrivals() -> None:
     factor=st.floats(1.0, 5.0),
 )  # fmt: skip
 @settings(derandomize=True, deadline=None, max_examples=40)
-def test_a_slow_worker_never_makes_a_scheme_faster(
+def test_a_slow_worker_makes_a_scheme_faster_by_no_more_than_its_sums(
     on: Machine, strategy: Strategy, factor: float
 ) -> None:
+    # Equal workers share the server's link and arrive all at once, so that no sum is done before the
+    # last is there. A slow one comes later, and the others' sums are done by then.
     mesh, options = Mesh(4), PlanOptions(strategy=strategy)
     program = plan_epoch(Workload(mlp(20, 10, 5), 24, 8), mesh, options, 24 * 6)[0].program
-    times = [
-        simulated_s(expand(program), Costs(on, mesh, 1, slowness={3: pace}), one_lane=True)
-        for pace in (1.0, factor)
-    ]
-    assert times[1] >= times[0] * (1 - SAME)
+    even, slow = (Costs(on, mesh, 1, slowness={3: pace}) for pace in (1.0, factor))
+    times = [simulated_s(expand(program), costs, one_lane=True) for costs in (even, slow)]
+    sums_s = sum(
+        even.accumulate_s(op.part.size if isinstance(op, Scale) else op.into.size, role.nbytes)
+        for role in program.roles
+        for op, _ in unrolled(role.ops)
+        if isinstance(op, Accumulate | Scale)
+    )
+    # Of an asynchronous server gradients may come in a better order: measured, 0.1 % and less.
+    slack = 0.01 if strategy is Strategy.ASYNC_SERVER else SAME
+    assert times[1] >= (times[0] - sums_s) * (1 - slack)
+
+
+def unrolled(ops: tuple[Op, ...]) -> Iterator[tuple[Op, int]]:
+    """Yield what is done, repeats as often as they are."""
+    for op in ops:
+        if isinstance(op, Repeat):
+            yield from ((inner, i) for i in range(op.count) for inner in op.body)
+        else:
+            yield op, 0

@@ -448,3 +448,32 @@ def test_sharing_statistics_costs_messages_only_where_there_are_any(predict: Pre
     plain = predict("--nodes", "2", "--strategy", "data", "--sync-batchnorm")
     assert "sync-batchnorm changes nothing" in plain.stdout
     refused(predict("--strategy", "averaging", "--sync-batchnorm"), "sync-batchnorm needs ranks")
+
+
+def test_fabrics_and_slow_links_and_ranks_are_said_and_cost_time(predict: Predict) -> None:
+    asked = ("--nodes", "4", "--strategy", "data", "--algorithm", "ring")
+    plain_s = rows(predict(*asked, "--json"))[-1]["step_time_s"]
+    for more in (("--fabric", "tree:racks=2,uplink=800kbit"), ("--slow-link", "3=0.2"), ("--slow-link", "3=800kbit"), ("--slow", "3=2")):  # fmt: skip
+        answer = predict(*asked, *more, "--json")
+        assert rows(answer)[-1]["step_time_s"] > 1.05 * plain_s
+        assert json.loads(answer.stdout)["idle_options"] == []
+    both = predict(*asked, "--fabric", "tree:racks=2,uplink=800kbit", "--slow", "3=2.0").stdout
+    assert "fabric: tree of 2 racks, uplinks of 0.8 Mbit/s" in both
+    assert "rank 3 computes 2 times as long" in both
+    assert "changes nothing" not in both
+
+
+@pytest.mark.parametrize("more, name", [
+    (("--fabric", "star"), "fabric"), (("--slow-link", "3=1"), "slow-link"), (("--slow", "1=1"), "slow"),
+    (("--fabric", "tree:racks=2,oversubscription=1"), "fabric"),
+])  # fmt: skip
+def test_what_changes_nothing_is_named(predict: Predict, more: tuple[str, ...], name: str) -> None:
+    asked = ("--nodes", "4", "--strategy", "data", "--algorithm", "ring", *more)
+    assert f"note: {name} changes nothing in any of these plans" in predict(*asked).stdout
+    assert json.loads(predict(*asked, "--json").stdout)["idle_options"] == [name]
+
+
+def test_a_fabric_that_cannot_be_is_refused(predict: Predict) -> None:
+    refused(predict("--nodes", "8", "--fabric", "torus:2x2"), "fabric must have room for 8 nodes")
+    refused(predict("--nodes", "8", "--fabric", "ring"), "fabric must be star, tree")
+    refused(predict("--nodes", "2", "--slow-link", "2=0.5"), "slow-link must name nodes 0 .. 1")

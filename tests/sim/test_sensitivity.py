@@ -57,3 +57,18 @@ def test_the_largest_effect_comes_first() -> None:
     )  # fmt: skip
     ratios = [effect.ratio for effect in found]
     assert ratios == sorted(ratios, reverse=True)
+
+
+def test_a_slow_rank_counts_in_what_a_plan_leans_on() -> None:
+    found = {}
+    for slow in ((), ((1, 8.0),)):
+        effects = sensitivity(
+            find_machine("ethernet-cluster"), Workload(parse_net("784-512-512-26"), 512), Mesh(dp=4),
+            PlanOptions(), 1, slow=slow,
+        )  # fmt: skip
+        found[slow] = {effect.knob: effect.ratio for effect in effects}
+    even, uneven = found.values()
+    knob = "time of matrix products and convolutions"
+    assert uneven[knob] > even[knob] + 0.01
+    knob = "transfer time of the all-reduce of tier network"
+    assert uneven[knob] < even[knob]

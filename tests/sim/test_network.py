@@ -1,0 +1,150 @@
+"""Laws of the network: fair rates, links never above their bandwidth, and exact times."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.network import Network, Transfer, completions_s, max_min
+
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
+SAME = 1e-9
+Flows = list[tuple[float, Transfer]]
+CAPACITIES = {"a": 1.0, "b": 3.0, "c": 0.5, "d": 2.0}
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[list[list[int]], list[float], list[float]]:
+    """Draw routes, capacities and limits."""
+    capacities = draw(st.lists(st.sampled_from([0.5, 1.0, 1.0, 3.0, 7.0]), min_size=1, max_size=6))
+    link = st.integers(0, len(capacities) - 1)
+    routes = [sorted(route) for route in draw(st.lists(st.sets(link, min_size=1), max_size=9))]
+    limits = [draw(st.sampled_from([math.inf, math.inf, 0.2, 0.9])) for _ in routes]
+    return routes, capacities, limits
+
+
+@SETTINGS
+@given(problems())
+def test_a_fair_rate_could_rise_only_at_the_cost_of_one_that_is_no_higher(
+    problem: tuple[list[list[int]], list[float], list[float]],
+) -> None:
+    # The definition of Bertsekas and Gallager, by their proposition: every flow is at its own limit or
+    # has a bottleneck, a full link on which no other flow has more.
+    routes, capacities, limits = problem
+    rates = max_min(routes, capacities, limits)
+    carried = [sum(r for r, route in zip(rates, routes, strict=True) if i in route) for i in range(len(capacities))]  # fmt: skip
+    assert all(load <= capacity * (1 + SAME) for load, capacity in zip(carried, capacities, strict=True))  # fmt: skip
+    for rate, route, limit in zip(rates, routes, limits, strict=True):
+        has_bottleneck = any(
+            carried[link] >= capacities[link] * (1 - SAME)
+            and rate >= max(r for r, other in zip(rates, routes, strict=True) if link in other) * (1 - SAME)
+            for link in route
+        )  # fmt: skip
+        assert rate == limit or has_bottleneck
+
+
+@st.composite
+def transfers(draw: st.DrawFn, links: str = "abcd") -> Flows:
+    """Draw transfers over the links of :data:`CAPACITIES`, some of them at the same time."""
+    found = []
+    for _ in range(draw(st.integers(1, 12))):
+        route = tuple(sorted(draw(st.sets(st.sampled_from(links), min_size=1))))
+        nbytes = draw(st.sampled_from([0.0, 1.0, 1.0, 2.5, 10.0]))
+        limit = draw(st.sampled_from([math.inf, math.inf, 0.4]))
+        channel = draw(st.sampled_from([None, None, 1, 2]))
+        start_s, latency_s = draw(st.sampled_from([0.0, 0.0, 1.0, 3.3])), draw(st.sampled_from([0.0, 0.5]))  # fmt: skip
+        found.append((start_s, Transfer(route, nbytes, latency_s, limit, channel)))
+    return sorted(found, key=lambda each: each[0])
+
+
+def alone_s(transfer: Transfer) -> float:
+    """Return what a transfer takes if there is no other."""
+    rate = min(transfer.bytes_per_s, *(CAPACITIES[link] for link in transfer.route))
+    return transfer.latency_s + transfer.nbytes / rate
+
+
+@SETTINGS
+@given(transfers())
+def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows) -> None:
+    network: Network[int] = Network(CAPACITIES.__getitem__, keeps_loads=True)
+    for place, (start_s, transfer) in enumerate(flows):
+        network.send(start_s, transfer, place)
+    num_ended = 0
+    while (at_s := network.next_s) < math.inf:
+        num_ended += len(network.advance(at_s))
+    assert num_ended == len(flows)
+    assert network.loads is not None
+    for name, capacity in CAPACITIES.items():
+        loads = [load for load in network.loads if load.link == name]
+        assert all(load.bytes_per_s <= capacity * (1 + SAME) for load in loads)
+        spans = itertools.pairwise(loads)
+        carried = sum(one.bytes_per_s * (two.time_s - one.time_s) for one, two in spans)
+        sent = sum(transfer.nbytes for _, transfer in flows if name in transfer.route)
+        assert carried == pytest.approx(sent, rel=SAME, abs=SAME)
+
+
+@SETTINGS
+@given(transfers())
+def test_a_transfer_takes_at_least_as_long_as_alone_and_together_at_most_one_after_another(
+    flows: Flows,
+) -> None:
+    ends_s = completions_s(flows, CAPACITIES.__getitem__)
+    for end_s, (start_s, transfer) in zip(ends_s, flows, strict=True):
+        assert end_s >= (start_s + alone_s(transfer)) * (1 - SAME)
+    last_s = max(start_s for start_s, _ in flows)
+    assert max(ends_s) <= (last_s + sum(alone_s(each) for _, each in flows)) * (1 + SAME)
+
+
+@SETTINGS
+@given(transfers(), st.sampled_from([1e-3, 7.0, 1e6]))
+def test_scaling_all_times_scales_all_ends(flows: Flows, factor: float) -> None:
+    scaled = [
+        (start_s * factor, Transfer(t.route, t.nbytes, t.latency_s * factor, t.bytes_per_s / factor, t.channel))
+        for start_s, t in flows
+    ]  # fmt: skip
+    ends_s = completions_s(scaled, lambda link: CAPACITIES[link] / factor)
+    expected_s = [factor * each for each in completions_s(flows, CAPACITIES.__getitem__)]
+    assert ends_s == pytest.approx(expected_s, rel=SAME)
+
+
+@SETTINGS
+@given(transfers("b"), transfers("b"))
+def test_on_one_link_more_flows_never_help_the_others(flows: Flows, more: Flows) -> None:
+    flows, more = ([(s, Transfer(t.route, t.nbytes, t.latency_s)) for s, t in each] for each in (flows, more))  # fmt: skip
+    alone = completions_s(flows, CAPACITIES.__getitem__)
+    together = completions_s([*flows, *more], CAPACITIES.__getitem__)[: len(flows)]
+    assert all(two >= one * (1 - SAME) for one, two in zip(alone, together, strict=True))
+
+
+def test_on_two_links_one_more_flow_may_help_another() -> None:
+    # Flow 1 has both links, flow 2 the second. A third one on the first link takes from flow 1, which
+    # then leaves more of the second link to flow 2.
+    def rates(*routes: list[int]) -> list[float]:
+        return max_min(routes, [1.0, 1.0], [math.inf] * len(routes))
+
+    assert rates([0, 1], [1]) == [0.5, 0.5]
+    assert rates([0, 1], [1], [0], [0]) == pytest.approx([1 / 3, 2 / 3, 1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_equal_flows_on_a_link_end_together_after_so_many_times_one(count: int) -> None:
+    ends_s = completions_s([(0.0, Transfer(("a",), 2.0, 0.5))] * count, CAPACITIES.__getitem__)
+    assert ends_s == pytest.approx([0.5 + 2.0 * count] * count, rel=1e-15)
+
+
+def test_a_channel_carries_one_after_another_and_channels_share() -> None:
+    one, two = (Transfer(("a",), 1.0, 0.0, math.inf, channel) for channel in "xy")
+    ends_s = completions_s([(0.0, one), (0.0, one), (0.0, two)], CAPACITIES.__getitem__)
+    assert ends_s == pytest.approx([2.0, 3.0, 2.0], rel=1e-15)
+
+
+def test_a_flow_that_is_limited_leaves_the_rest_to_the_others() -> None:
+    flows = [(0.0, Transfer(("a",), 1.0, 0.0, 0.25)), (0.0, Transfer(("a",), 3.0))]
+    assert completions_s(flows, CAPACITIES.__getitem__) == pytest.approx([4.0, 4.0], rel=1e-15)
+
+
+def test_links_without_limit_take_no_time() -> None:
+    flows = [(1.0, Transfer(("x", "y"), 5.0, 0.5)), (1.0, Transfer((), 5.0, 0.5))]
+    assert completions_s(flows, lambda _: math.inf) == [1.5, 1.5]
