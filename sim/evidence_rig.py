@@ -1,0 +1,79 @@
+"""Evidence of a cluster's campaign: trainings whose compute is known, so that messages are judged.
+
+A campaign is a folder (its README is that of the rig): ``runs.jsonl`` has one record of kind
+*case* for each training, the Machines beside it what was calibrated on two hosts, and the
+Machine of the padded compute. A forecast is told the rig as a user would tell it: the fabric, the
+slow link, the slow rank, the noise.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from calibration.fabric import FabricKind, FabricModel, LinkSpeed
+from calibration.machine import Machine, read_machine
+from exec.network.parse import parse_net
+from exec.plan.options import PlanOptions, parse_every
+from exec.plan.schedule import Schedule
+from exec.plan.strategy import UNSOLVED, Strategy
+from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
+from exec.workload import Workload
+from sim.evidence import Judged
+from sim.forecast import INTERVAL_Z, Engine, forecast
+
+Record = dict[str, Any]
+_BITS = 8
+
+
+def campaign_machine(folder: Path, record: Record) -> Machine:
+    """Return the Machine that forecasts the case ``record`` of the campaign in ``folder``."""
+    links = "links.json" if record["ranks_per_node"] == 1 else "tiers.json"
+    machine = read_machine(folder / "padded.json").combined_with(read_machine(folder / links))
+    return machine.model_copy(update={"fabric": fabric_of(record["rig"])})
+
+
+def fabric_of(rig: Record) -> FabricModel | None:
+    """Return how a rig's hosts are joined, None if by a star of equal links."""
+    links = {
+        f"node{host}": LinkSpeed(share=bits_per_s / rig["rate_bits_per_s"])
+        for host, bits_per_s in rig["slow_links"]
+    }
+    if rig["racks"] > 1:
+        uplink = rig["uplink_bits_per_s"] / _BITS
+        return FabricModel(kind=FabricKind.TREE, racks=rig["racks"], uplink_bytes_per_s=uplink, links=links)  # fmt: skip
+    return FabricModel(links=links) if links else None
+
+
+def options_of(strategy: Strategy, given: dict[str, Any]) -> PlanOptions:
+    """Return the plan's options that ``given`` spells as exec.train does, without dashes before."""
+    return PlanOptions(
+        num_microbatches=int(given.get("microbatches", 1)),
+        schedule=Schedule(given.get("schedule", Schedule.ONE_F_ONE_B)),
+        bucket_nbytes=int(given.get("bucket-kib", 4096)) << 10,
+        overlap=bool(given.get("overlap", False)),
+        algorithm=Algorithm(given.get("algorithm", Algorithm.LIBRARY)),
+        strategy=strategy,
+        average_every=parse_every(str(given.get("average-every", 1))),
+        servers=int(given.get("servers", 1)),
+        ranks_per_node=int(given.get("ranks-per-node", 1)),
+    )
+
+
+def judge_case(record: Record, machine: Machine, engine: Engine | None = None) -> Judged:
+    """Return the case of a ``record`` of a campaign; simulated unless ``engine`` is another."""
+    strategy = Strategy(record["strategy"])
+    if engine is None:
+        engine = Engine.SIMULATE
+    answer = forecast(
+        machine, Workload(parse_net(record["net"]), record["batch"]), Mesh(**record["mesh"]),
+        options_of(strategy, record["options"]), ranks_per_node=record["ranks_per_node"],
+        engine=engine, epoch_samples=record["epoch_samples"],
+        slow=tuple((int(rank), factor) for rank, factor in record["slow"].items()),
+    )  # fmt: skip
+    margin = 1.0 + INTERVAL_Z * answer.rel_sigma
+    measured_s, repeats_s = record["step_time_s"], record["repeats_s"]
+    group = f"{record['variant']}, {record['net']}, batch {record['batch']}"
+    return Judged(
+        record["name"], group, measured_s, answer.step_time_s, answer.step_time_s / margin,
+        answer.step_time_s * margin, (max(repeats_s) - min(repeats_s)) / measured_s,
+    )  # fmt: skip
