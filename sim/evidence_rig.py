@@ -14,7 +14,7 @@ from calibration.machine import Machine, read_machine
 from exec.network.parse import parse_net
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
-from exec.plan.strategy import UNSOLVED, Strategy
+from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
