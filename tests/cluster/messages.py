@@ -13,7 +13,6 @@ import numpy as np
 from exec.transport.mpi import connect
 from exec.transport.protocol import Transport
 
-
 TRAIN = 8
 
 
