@@ -83,7 +83,11 @@ def gpu_scratch_elements(
             sums = ChannelSums(outputs, samples * height * width, is_channels_last)
             return gpu_normalisation_scratch(sums)
         case Linear():
-            return inputs * samples if is_channels_last and network.is_flattened(network.nodes[node]) else 0
+            return (
+                inputs * samples
+                if is_channels_last and network.is_flattened(network.nodes[node])
+                else 0
+            )
         case _:
             return 0
 

@@ -143,8 +143,7 @@ class Network:
             value != INPUT
             and isinstance(self.nodes[value].module, Flatten)
             and (
-                self.pixels(self.nodes[value].inputs[0]) > 1
-                or self.is_flattened(self.nodes[value])
+                self.pixels(self.nodes[value].inputs[0]) > 1 or self.is_flattened(self.nodes[value])
             )
             for value in node.inputs
         )
