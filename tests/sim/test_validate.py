@@ -1,12 +1,12 @@
 """``python -m sim.validate``: measurements judged, from the files that the project commits."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Finished, run_process
+from sim.validate import app
+from tests.conftest import ROOT, Finished, run_here
 
 MEASURED = ROOT / "paper" / "measurements"
 MACHINE = MEASURED / "machine-2core-epyc.json"
@@ -14,8 +14,8 @@ CHECKS = MEASURED / "check-2core-epyc.jsonl"
 
 
 def validate(*arguments: object) -> Finished:
-    """Run the command line to its end."""
-    return run_process([sys.executable, "-m", "sim.validate", *map(str, arguments)])
+    """Run the command line to its end, in this process."""
+    return run_here(app, arguments)
 
 
 def test_committed_checks_are_forecast_anew_and_judged(tmp_path: Path) -> None:
