@@ -132,11 +132,11 @@ def _walks(program: Program, costs: Costs) -> Iterator[_Walk]:
                 alone = role
                 for axis, own in zip(Axis, program.mesh.coordinates(rank), strict=True):
                     alone = alone.narrowed(axis, range(own, own + 1))
-                yield _Walk(alone, rank, costs.slowness.get(rank, 1.0))
+                yield _Walk(alone, rank, costs.slowness_of(rank))
             continue
         is_last = has_turns and role.num_ranks > 1
         rank = max(program.ranks_of(role)) if is_last else next(iter(program.ranks_of(role)))
-        yield _Walk(role, rank, costs.slowness.get(rank, 1.0))
+        yield _Walk(role, rank, costs.slowness_of(rank))
 
 
 _MAX_APART = 512
