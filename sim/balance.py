@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from exec.errors import UsageError
 from exec.network.network import Network
-from exec.plan.layout import held_elements, layout_of
+from exec.plan.layout import check_mesh, held_elements, layout_of
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import num_slots
 from exec.plan.stages import balanced, stage_nodes
@@ -64,7 +65,8 @@ def calibrated(costs: Costs, workload: Workload, options: PlanOptions) -> PlanOp
     """Return ``options`` with the cuts that ``costs`` balance; as they are, if they have cuts.
 
     A stage takes as long as its slowest rank. What a rank holds depends on the cuts, and how long its kernels take on what it holds: so a few
-    rounds of both, from stages of equal flops, of which the best is taken.
+    rounds of both, from stages of equal flops, of which the best is taken. Cuts whose layers are too
+    narrow to be split are not.
     """
     options = placed(options, costs.machine)
     pp = costs.mesh.pp
@@ -79,9 +81,17 @@ def calibrated(costs: Costs, workload: Workload, options: PlanOptions) -> PlanOp
         stages = stage_nodes(network, pp, cuts)
         tried[cuts] = max(pace * sum(times_s[nodes.start : nodes.stop]) for nodes, pace in zip(stages, paces, strict=True))  # fmt: skip
         cuts = balanced(network, pp, times_s, paces)
-        if cuts in tried:
+        if cuts in tried or not _admits(workload, costs.mesh, replace(options, stages=cuts)):
             break
     return replace(options, stages=min(tried, key=tried.__getitem__))
+
+
+def _admits(workload: Workload, mesh: Mesh, options: PlanOptions) -> bool:
+    try:
+        check_mesh(workload, mesh, options)
+    except UsageError:
+        return False
+    return True
 
 
 def stage_paces(costs: Costs) -> list[float]:
