@@ -161,8 +161,9 @@ def predict(
     memory
         Print too what each plan's memory is for, and what it is under either schedule.
     sensitivity
-        Print too what a tenth worse latency, bandwidth, kernel time or noise would cost the fastest
-        plan on the most nodes, and which of them do nothing to it.
+        Print too what it would cost the fastest plan on the most nodes if any one input were a tenth
+        worse (latency, bandwidth, kernel time, noise, uplinks, slow ranks and so on), and which
+        inputs do nothing to it, and why.
     plot
         Draw speedup and step time into this SVG, PNG or PDF file.
     trace
@@ -279,6 +280,7 @@ def predict(
     effects = effects_of(
         found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
         slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
+        checkpoint_every=checkpoint_every,
     ) if sensitivity else []  # fmt: skip
     in_plans = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
     idle = [*sorted(set.intersection(*in_plans)), *(name for name, acts in has_effect.items() if not acts)]  # fmt: skip
@@ -288,6 +290,7 @@ def predict(
         record |= {"slow": {str(rank): factor for rank, factor in slowness}, "idle_options": idle}
         if sensitivity:
             record["sensitivity"] = {effect.knob: effect.ratio for effect in effects}
+            record["inert"] = {effect.knob: effect.why for effect in effects if effect.is_inert}
         print(json_format.dumps(record, allow_nan=False))
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
