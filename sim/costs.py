@@ -251,6 +251,11 @@ class Costs:
         return limit is not None and nbytes > limit
 
     @property
+    def has_limits(self) -> bool:
+        """Whether some messages may wait for their receives."""
+        return any(link.eager_limit_nbytes is not None for link in self.machine.links.values())
+
+    @property
     def is_plain(self) -> bool:
         """Whether nodes are joined by a star of equal links, or nothing says otherwise."""
         return self.machine.fabric is None or self.topology.is_plain

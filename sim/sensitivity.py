@@ -95,7 +95,10 @@ class _Reasons:
         assert compute is not None
         guests = num_guests(self.options, shares_nodes=self.shares_nodes)
         fabric = Fabric(self.mesh, self.ranks_per_node, guests)
-        tiers = {fabric.tier(rank, rank + 1) for rank in range(min(self.mesh.world_size - 1, guests + 2 * self.ranks_per_node))}
+        tiers = {
+            fabric.tier(rank, rank + 1)
+            for rank in range(min(self.mesh.world_size - 1, guests + 2 * self.ranks_per_node))
+        }
         if name == "memory of a node":
             return "the plan fits with a tenth less"
         if name == "cost of a checkpoint":

@@ -177,10 +177,13 @@ class _Solver:
                 case Receive(id):
                     if place not in arrivals_s:
                         run = self._run(ordered, place)
-                        while (messages := self._messages(walk, run[:1])) is None:
-                            yield
-                        if messages[0].is_held:
-                            run = run[:1]
+                        if self.costs.has_limits:
+                            for count in range(1, len(run) + 1):
+                                while (messages := self._messages(walk, run[:count])) is None:
+                                    yield
+                                if messages[-1].is_held:  # it comes alone
+                                    run = run[: max(1, count - 1)]
+                                    break
                         while (messages := self._messages(walk, run)) is None:
                             yield
                         self._take(walk, run)
