@@ -271,7 +271,7 @@ def test_training_steps_with_expanded_collectives_take_as_long_as_in_simgrid(
     assert_same(oracle, program, costs, one_lane=data.draw(st.booleans()))
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=15)
 @given(data=st.data())
 def test_two_levels_over_shared_links_take_as_long_as_in_simgrid(
     oracle: Oracle, data: st.DataObject
@@ -287,7 +287,7 @@ def test_two_levels_over_shared_links_take_as_long_as_in_simgrid(
     assert_same(oracle, program, costs, one_lane=True)
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=15)
 @given(data=st.data())
 def test_pipelines_of_waiting_messages_take_as_long_as_in_simgrid(
     oracle: Oracle, data: st.DataObject
