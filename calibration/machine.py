@@ -25,6 +25,8 @@ from exec.errors import MachineError
 from exec.program.ops import Kernel, Shape
 
 _ONE = Range(low=1, high=1)
+NodeNumber = Annotated[int, Field(ge=0, strict=False)]  # a key, which JSON spells as text
+Slowness = Annotated[float, Field(ge=1)]
 
 
 class KernelModel(Section):
@@ -208,7 +210,8 @@ class Machine(Section):
     """One machine, or the parts of several put together.
 
     ``copies`` of pinned memory are what a GPU's messages need over links that do not begin at one.
-    ``collectives`` are those that were measured for themselves.
+    ``collectives`` are those that were measured for themselves. ``node_slowness`` says, by the number
+    of a node, how many times longer it computes than the others.
     """
 
     format: Literal["stepcast-machine-1"]
@@ -222,6 +225,7 @@ class Machine(Section):
     storage: Storage | None = None
     collectives: dict[Operation, CollectiveModel] = Field(default_factory=dict)
     overlap_share: Share = 0.0
+    node_slowness: dict[NodeNumber, Slowness] = Field(default_factory=dict)
 
     def kernel_model(self, kernel: Kernel) -> KernelModel:
         """Return what ``kernel`` costs.
@@ -250,6 +254,7 @@ class Machine(Section):
                 "links": {**other.links, **self.links},
                 "fabric": self.fabric or other.fabric,
                 "storage": self.storage or other.storage,
+                "node_slowness": self.node_slowness or other.node_slowness,
                 "collectives": {**beside, **self.collectives},
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,
             }

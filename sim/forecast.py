@@ -177,7 +177,7 @@ def forecast(
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
     options = placed(options, machine)
-    guests = options.servers if shares_nodes and options.strategy in SERVERS else 0
+    guests = num_guests(options, shares_nodes=shares_nodes)
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     costs.note_groups(options.algorithm)
@@ -229,6 +229,11 @@ def forecast(
     )
 
 
+def num_guests(options: PlanOptions, *, shares_nodes: bool) -> int:
+    """Return how many ranks have no nodes of their own: the servers, if they share the workers'."""
+    return options.servers if shares_nodes and options.strategy in SERVERS else 0
+
+
 def cycle(
     workload: Workload, mesh: Mesh, options: PlanOptions, epoch_samples: int
 ) -> tuple[Segment, ...]:
@@ -274,15 +279,18 @@ def _wait_s(
 
 def solved_step_s(
     machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int,
-    epoch_samples: int = EPOCH_SAMPLES,
+    epoch_samples: int = EPOCH_SAMPLES, *, slow: Sequence[tuple[int, float]] = (),
+    shares_nodes: bool = False,
 ) -> float:  # fmt: skip
     """Return the solved step time alone, without stragglers: what a search compares.
 
-    It is infinite where the plan does not fit into a node's memory.
+    It is infinite where the plan does not fit into a node's memory. ``slow`` and ``shares_nodes`` are
+    those of :func:`forecast`.
     """
     options = placed(options, machine)
     segments = cycle(workload, mesh, options, epoch_samples)
-    costs = Costs(machine, mesh, ranks_per_node)
+    guests = num_guests(options, shares_nodes=shares_nodes)
+    costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     nbytes = max(memory_nbytes(program, options) for program in programs_of(segments))
     if not fits_memory(machine, mesh, nbytes, ranks_per_node):
         return math.inf
@@ -332,11 +340,15 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
     return simulate(many, costs, one_lane=one_lane, jitter=jitter).times(1.0 / TURNS)
 
 
-def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip
+def simulated_spans(
+    machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int, *,
+    slow: Sequence[tuple[int, float]] = (), shares_nodes: bool = False,
+) -> tuple[Span, ...]:  # fmt: skip
     """Return the spans of a simulated step, or of the steps of a round, for a trace."""
     takes_turns = machine.overlap_share < 0.5
     options = placed(options, machine)
-    costs = Costs(machine, mesh, ranks_per_node)
+    guests = num_guests(options, shares_nodes=shares_nodes)
+    costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     spans: list[Span] = []
     now_s = 0.0
     for segment in cycle(workload, mesh, options, _TRACED_STEPS * workload.global_batch):

@@ -34,7 +34,7 @@ from sim.profiled import profiled_machine
 from sim.sensitivity import sensitivity as effects_of
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
 from sim.table_effects import print_sensitivity
-from sim.wiring import wired
+from sim.wiring import ordinary, wired
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -161,8 +161,9 @@ def predict(
     memory
         Print too what each plan's memory is for, and what it is under either schedule.
     sensitivity
-        Print too what a tenth worse latency, bandwidth, kernel time or noise would cost the fastest
-        plan on the most nodes, and which of them do nothing to it.
+        Print too what it would cost the fastest plan on the most nodes if any one input were a tenth
+        worse (latency, bandwidth, kernel time, noise, uplinks, slow ranks and so on), and which
+        inputs do nothing to it, and why.
     plot
         Draw speedup and step time into this SVG, PNG or PDF file.
     trace
@@ -221,7 +222,7 @@ def predict(
         size = batch_per_rank * ranks if batch_per_rank is not None else batch if batch is not None else 1024  # fmt: skip
         return Workload(network, size, itemsize, momentum)
 
-    serial = forecast(found, workload_on(1), Mesh(), checkpoint_every=checkpoint_every)
+    serial = forecast(ordinary(found), workload_on(1), Mesh(), checkpoint_every=checkpoint_every)
     counts = [count * ranks_per_node + guests for count in node_counts(nodes)]
     if is_shared:
         counts = node_counts(ranks_per_node)
@@ -265,7 +266,10 @@ def predict(
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
     if trace is not None:
         shortest = min((row for row in rows if row.ranks <= _MAX_SIMULATED_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
-        spans = simulated_spans(found, workload_on(shortest.ranks), shortest.mesh, shortest.options, ranks_per_node)  # fmt: skip
+        spans = simulated_spans(
+            found, workload_on(shortest.ranks), shortest.mesh, shortest.options, ranks_per_node,
+            slow=[each for each in slowness if each[0] < shortest.ranks], shares_nodes=shares_nodes,
+        )  # fmt: skip
         _write(trace, chrome_trace(spans))
     if plot is not None:
         from sim.plot import draw_forecast  # noqa: PLC0415  # matplotlib, only when asked for
@@ -276,6 +280,7 @@ def predict(
     effects = effects_of(
         found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
         slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
+        checkpoint_every=checkpoint_every,
     ) if sensitivity else []  # fmt: skip
     in_plans = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
     idle = [*sorted(set.intersection(*in_plans)), *(name for name, acts in has_effect.items() if not acts)]  # fmt: skip
@@ -285,6 +290,7 @@ def predict(
         record |= {"slow": {str(rank): factor for rank, factor in slowness}, "idle_options": idle}
         if sensitivity:
             record["sensitivity"] = {effect.knob: effect.ratio for effect in effects}
+            record["inert"] = {effect.knob: effect.why for effect in effects if effect.is_inert}
         print(json_format.dumps(record, allow_nan=False))
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
@@ -363,7 +369,8 @@ def _answer(
 
     None if none of them fits into a node's memory.
     """
-    found = fastest(machine, workload, options, meshes, site.ranks_per_node, site.epoch_samples)
+    found = fastest(machine, workload, options, meshes, site.ranks_per_node, site.epoch_samples,
+                    slow=site.slow, shares_nodes=site.shares_nodes)  # fmt: skip
     if found is None:
         return None
     mesh, chosen = found

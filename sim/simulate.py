@@ -182,7 +182,7 @@ class _Rank:
         self.world, self.rank = world, rank
         self.role = world.program.role_of(rank)
         self.held = self.role.nbytes
-        self.slowness = world.costs.slowness.get(rank, 1.0)
+        self.slowness = world.costs.slowness_of(rank)
         self.grants = any(isinstance(op, Grant) for op in self.role.ops)
         self.paces = _paces(world.jitter, rank)
         self.ended: dict[str, simpy.Event] = {}

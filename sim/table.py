@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.machine import Machine, Tier
+from calibration.spelled import spelled, spelled_nodes
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import ROUNDS, SERVERS
 from exec.program.staleness import staleness_record
 from sim.forecast import Forecast
-from sim.wiring import spelled
 
 TABLE_WIDTH = 170  # what the table needs; a narrower terminal wraps its lines
 
@@ -105,6 +105,8 @@ def print_forecasts(
         out.print(f"  {section}: {source}")
     if (fabric := spelled(machine)) and any(row.nodes > 1 for row in rows):
         out.print(f"  fabric: {fabric}")
+    for line in spelled_nodes(machine):
+        out.print(f"  {line}")
     out.print(f"speedup over one rank at {_time(serial.step_time_s)} a step of "
               f"{serial.global_batch} samples\n")  # fmt: skip
     out.print(table)
