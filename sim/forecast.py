@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from calibration.machine import Machine, Tier
 from exec.errors import MachineError
+from exec.noise import Noise
 from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.collectives import expand
 from exec.plan.epoch import num_trainers, plan_epoch
@@ -269,7 +270,7 @@ def _wait_s(
     steps = sum(segment.times for segment in segments)
     if options.strategy in ROUNDS:
         steps = min(options.average_every or steps, steps)
-    return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * _noise(machine) * compute_s / math.sqrt(steps)  # fmt: skip
+    return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * machine.compute.noise_rel_sigma * compute_s / math.sqrt(steps)  # fmt: skip
 
 
 def solved_step_s(
@@ -321,15 +322,15 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
 
     The machine's noise makes ranks meet in ever other orders, as they do.
     """
-    jitter = _noise(costs.machine)
+    noise = _noise(costs.machine)
     if program.tickets:
         fewer = program.with_tickets(TURNS * len(program.trainers))
-        times = simulate(fewer, costs, one_lane=one_lane, jitter=jitter)
+        times = simulate(fewer, costs, one_lane=one_lane, noise=noise)
         arrivals = times.arrivals
         return replace(times.times(program.tickets / fewer.tickets), arrivals=arrivals)
     roles = tuple(replace(role, times=TURNS) for role in program.roles)
     many = replace(program, roles=roles)
-    return simulate(many, costs, one_lane=one_lane, jitter=jitter).times(1.0 / TURNS)
+    return simulate(many, costs, one_lane=one_lane, noise=noise).times(1.0 / TURNS)
 
 
 def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip
@@ -360,8 +361,8 @@ def straggler_factor(ranks: int) -> float:
     return statistics.NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
 
 
-def _noise(machine: Machine) -> float:
-    return machine.compute.noise_rel_sigma if machine.compute else 0.0
+def _noise(machine: Machine) -> Noise | None:
+    return machine.compute.step_noise if machine.compute else None
 
 
 def _rel_sigma(

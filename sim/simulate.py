@@ -8,7 +8,6 @@ posted too.
 """
 
 import math
-import random
 from collections import defaultdict, deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 import simpy
 
+from exec.noise import Noise
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
@@ -40,26 +40,29 @@ from exec.program.peers import AnyRank, Rank, Sender
 from exec.program.program import Program
 from exec.program.timeline import Span
 from sim.costs import Costs
+from sim.jitter import paces
 from sim.network import Load, Network, Transfer
 from sim.result import StepTimes
 
-_DRAWN = 48  # turns whose noise is drawn; later ones have the same again
+_DRAWN = 48  # tickets a rank, whose noise is drawn; later ones have the same again
 Events = Generator[simpy.Event, Any, None]
 
 
 def simulate(
-    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False, jitter: float = 0.0,
-    loads: list[Load] | None = None,
+    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False, noise: Noise | None = None,
+    seed: int = 0, loads: list[Load] | None = None,
 ) -> StepTimes:  # fmt: skip
     """Return the times of ``program``, its collectives expanded or the library's.
 
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
-    moves during compute; else its two lanes are independent. ``jitter`` is the relative standard
-    deviation by which a rank's compute differs from turn to turn, drawn from a fixed seed. What
+    moves during compute; else its two lanes are independent. With ``noise``
+    a rank's compute differs from turn to turn, as :func:`sim.jitter.paces` draws from ``seed``. What
     each link carries over time is added to ``loads``, if given.
     """
     network: Network[simpy.Event] = Network(costs.capacity, keeps_loads=loads is not None)
-    world = _World(program, costs, simpy.Environment(), keeps_spans, jitter, network)
+    world = _World(
+        program, costs, simpy.Environment(), keeps_spans, _paces(program, noise, seed), network
+    )
     ranks = [_Rank(world, rank) for rank in range(program.mesh.world_size)]
     processes = [world.env.process(rank.play(one_lane=one_lane)) for rank in ranks]
     world.env.run()
@@ -95,7 +98,7 @@ class _World:
     costs: Costs
     env: simpy.Environment
     keeps_spans: bool
-    jitter: float
+    paces: list[list[float]]  # by rank and turn
     network: Network[simpy.Event]
     wake_s: float = math.inf  # when the network is looked at next
     last_s: float = 0.0  # when something ended last
@@ -184,7 +187,7 @@ class _Rank:
         self.held = self.role.nbytes
         self.slowness = world.costs.slowness.get(rank, 1.0)
         self.grants = any(isinstance(op, Grant) for op in self.role.ops)
-        self.paces = _paces(world.jitter, rank)
+        self.paces = world.paces[rank]
         self.ended: dict[str, simpy.Event] = {}
         self.senders: dict[str, int] = {}
         self.holding: dict[str, Any] = {}
@@ -280,14 +283,14 @@ class _Rank:
             event.succeed()
 
 
-def _paces(jitter: float, rank: int) -> list[float]:
-    """Return by how much a rank's turns differ, over and over: lognormal, of mean 1 exactly."""
-    if not jitter:
-        return [1.0]
-    generator = random.Random(rank)  # noqa: S311  # noise, not secrets
-    drawn = [generator.lognormvariate(0.0, jitter) for _ in range(_DRAWN)]
-    mean = sum(drawn) / _DRAWN
-    return [pace / mean for pace in drawn]
+def _paces(program: Program, noise: Noise | None, seed: int) -> list[list[float]]:
+    """Return by how much each rank's turns differ; those of tickets over and over."""
+    ranks = program.mesh.world_size
+    if noise is None:
+        return [[1.0]] * ranks
+    turns = _DRAWN if program.tickets else max(role.times for role in program.roles)
+    drawn: list[list[float]] = paces(noise, seed, ranks, turns)[0].tolist()
+    return drawn
 
 
 def span_name(op: Op) -> str:

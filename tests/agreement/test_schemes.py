@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from calibration.machine import Machine
 from exec.errors import UsageError
 from exec.network.network import mlp
+from exec.noise import Distribution, Noise
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
@@ -175,7 +176,10 @@ def test_jitter_is_reproducible_and_mixes_the_arrivals() -> None:
     mesh, options = Mesh(5), PlanOptions(strategy=Strategy.ASYNC_SERVER)
     program = plan_epoch(Workload(mlp(20, 10, 5), 32, 8), mesh, options, 32 * 40)[0].program
     costs = Costs(ROUND, mesh, 1)
-    first, second = (simulate(program, costs, one_lane=True, jitter=0.3) for _ in range(2))
+    first, second = (
+        simulate(program, costs, one_lane=True, noise=Noise(Distribution.LOGNORMAL, 0.3))
+        for _ in range(2)
+    )
     assert first == second
     assert len(set(staleness(first.arrivals)[4:])) > 1
 
