@@ -1,8 +1,7 @@
 """The forecast: step time, speedup with its interval, breakdown and memory of one plan."""
 
 import math
-import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,7 +11,7 @@ from exec.errors import MachineError
 from exec.noise import Noise
 from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.collectives import expand
-from exec.plan.epoch import num_trainers, plan_epoch
+from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment, programs_of
@@ -26,7 +25,7 @@ from exec.plan.strategy import (
     strategy_of,
 )
 from exec.program.mesh import Mesh
-from exec.program.ops import Compute, Kernel
+from exec.program.ops import Compute, Kernel, Send
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.workload import Workload
@@ -38,6 +37,7 @@ from sim.placement import fits_memory, placed
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve
+from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s, server_wait_s
 
 INTERVAL_Z = 1.645  # 90 % of a normal distribution
 SIGMA_PER_DOUBLING = 0.1
@@ -186,7 +186,16 @@ def forecast(
         costs.extrapolated.add("staging through the host: not measured, taken as free")
     times = cycle_times(segments, workload.global_batch, costs, engine, options)
     overhead_s = costs.step_overhead_s
-    wait_s = _wait_s(machine, mesh, options, segments, times.compute_s)
+    programs = programs_of(segments)
+    loads: tuple[StageLoad, ...] = ()
+    bubble_s = 0.0
+    if mesh.pp > 1:
+        loads = stage_loads(programs[0], workload.network, options.stages, costs)
+        free = replace(costs, is_comm_free=True, extrapolated=set())
+        lanes = cycle_times(segments, workload.global_batch, free, Engine.SOLVE, replace(options, overlap=False), one_lane=False)  # fmt: skip
+        bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
+    exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
+    wait_s = _wait_s(costs, options, segments, loads)
     checkpoint_s = 0.0
     if checkpoint_every is not None:
         program = plan_checkpoint(segments[-1].program, options.strategy)
@@ -197,13 +206,6 @@ def forecast(
             f"a step of {workload.net} must take a finite time above 0, got {total_s} s on machine "
             f"{machine.name}; its numbers are out of scale, make a new one with python -m calibration"
         )
-    bubble_s = 0.0
-    if mesh.pp > 1:
-        free = replace(costs, is_comm_free=True, extrapolated=set())
-        lanes = cycle_times(segments, workload.global_batch, free, Engine.SOLVE, replace(options, overlap=False), one_lane=False)  # fmt: skip
-        bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
-    exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
-    programs = programs_of(segments)
     return Forecast(
         nodes=costs.fabric.num_nodes,
         mesh=mesh,
@@ -221,9 +223,7 @@ def forecast(
         if times.upper_s is None
         else times.upper_s + wait_s + overhead_s + checkpoint_s,
         arrivals=times.arrivals,
-        stages=stage_loads(programs[0], workload.network, options.stages, costs)
-        if mesh.pp > 1
-        else (),
+        stages=loads,
         memory_by_schedule=tuple(memory_by_schedule(programs[0], workload, options).items())
         if mesh.pp > 1
         else (),
@@ -262,15 +262,43 @@ def cycle_times(
 
 
 def _wait_s(
-    machine: Machine, mesh: Mesh, options: PlanOptions, segments: Sequence[Segment], compute_s: float
-) -> float:  # fmt: skip
-    """Return what a step waits for the slowest rank; noise averages out over the steps of a round."""
-    if is_asynchronous(segments[0].program) or options.strategy is Strategy.HOGWILD:
+    costs: Costs, options: PlanOptions, segments: Sequence[Segment], loads: Sequence[StageLoad]
+) -> float:
+    """Return what a step waits for slower ranks, in the mean: see :mod:`sim.waits`."""
+    noise, mesh, program = _noise(costs.machine), costs.mesh, segments[0].program
+    if noise is None or is_asynchronous(program) or options.strategy is Strategy.HOGWILD:
         return 0.0
-    steps = sum(segment.times for segment in segments)
+    steps = 1
     if options.strategy in ROUNDS:
-        steps = min(options.average_every or steps, steps)
-    return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * machine.compute.noise_rel_sigma * compute_s / math.sqrt(steps)  # fmt: skip
+        every = sum(segment.times for segment in segments)
+        steps = min(options.average_every or every, every)
+    if mesh.pp > 1:
+        slow = [(rank, factor) for rank, factor in costs.slowness.items() if rank < mesh.world_size]
+        count = options.num_microbatches
+        pipeline = Pipeline(tuple(load.time_s / count for load in loads), count)
+        return pipeline_wait_s(noise, pipeline, mesh, slow, steps)
+    computes_s = _computes_s(program, costs)
+    if options.strategy is Strategy.SERVER:
+        size = next(op for op in program.roles[-1].ops if isinstance(op, Send)).part.size
+        _, push_s = costs.alone(size * program.itemsize, mesh.dp - 1, 0)
+        return server_wait_s(noise, [*computes_s.elements()], push_s, costs.accumulate_s(size, program.roles[0].nbytes))  # fmt: skip
+    return meeting_wait_s(noise, computes_s, steps)
+
+
+def _computes_s(program: Program, costs: Costs) -> Counter[float]:
+    """Count the ranks that train by what they compute for a step."""
+    trainers = program.trainers or range(program.mesh.dp)
+    found: Counter[float] = Counter()
+    for role in program.roles:
+        if role.dp.start not in trainers:
+            continue
+        alone_s = _compute_s(role, costs)
+        found[alone_s] += role.num_ranks
+        for rank, factor in costs.slowness.items():
+            if rank < program.mesh.world_size and program.role_of(rank) is role:
+                found[alone_s * factor] += 1
+                found[alone_s] -= 1
+    return +found
 
 
 def solved_step_s(
@@ -347,18 +375,6 @@ def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: P
             spans += [replace(each, start_s=each.start_s + now_s, end_s=each.end_s + now_s) for each in times.spans]  # fmt: skip
             now_s += times.step_time_s
     return tuple(spans)
-
-
-def straggler_factor(ranks: int) -> float:
-    """Return how many standard deviations the slowest of ``ranks`` is expected above the mean.
-
-    The expected maximum of p normal draws, in the approximation of G. Blom, "Statistical
-    Estimates and Transformed Beta-Variables", Wiley 1958: the normal quantile at
-    (p - 3/8) / (p + 1/4).
-    """
-    if ranks == 1:
-        return 0.0
-    return statistics.NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
 
 
 def _noise(machine: Machine) -> Noise | None:
