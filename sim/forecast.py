@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from calibration.machine import Machine, Tier
+from calibration.machine import Machine
 from exec.errors import MachineError
 from exec.noise import Noise
 from exec.plan.checkpoint import plan_checkpoint
@@ -25,25 +25,20 @@ from exec.plan.strategy import (
     strategy_of,
 )
 from exec.program.mesh import Mesh
-from exec.program.ops import Compute, Kernel, Send
+from exec.program.ops import Compute, Send
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
+from sim.intervals import delta_s, uncertain_of
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.placement import fits_memory, placed
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve
 from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s, server_wait_s
-
-INTERVAL_Z = 1.645  # 90 % of a normal distribution
-SIGMA_PER_DOUBLING = 0.1
-"""Assumed, not measured: the relative uncertainty that a collective gains with each doubling of
-ranks beyond those it was measured on."""
-
 
 EPOCH_SAMPLES = 20_000
 """An epoch unless said otherwise: that of the letters which the project draws."""
@@ -79,7 +74,7 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one plan will take; ``rel_sigma`` is the uncertainty of ``step_time_s``.
+    """What one plan will take; ``interval_s`` is the 90 % interval of ``step_time_s``.
 
     A plan without a closed form, when solved, takes at least ``step_time_s`` and at most
     ``upper_s``. ``arrivals`` are the ranks whose gradients simulated servers took, in order.
@@ -94,7 +89,7 @@ class Forecast:
     engine: Engine
     breakdown: Breakdown
     memory: Memory
-    rel_sigma: float
+    interval_s: tuple[float, float]
     extrapolated: tuple[str, ...]
     upper_s: float | None = None
     arrivals: tuple[int, ...] = ()
@@ -150,9 +145,10 @@ class Forecast:
         speedup = self.samples_per_s / serial.samples_per_s
         if self.mesh == serial.mesh and self.global_batch == serial.global_batch:
             return speedup, speedup, speedup
-        margin = math.exp(INTERVAL_Z * math.hypot(self.rel_sigma, serial.rel_sigma))
-        least = speedup if self.upper_s is None else speedup * self.step_time_s / self.upper_s
-        return speedup, least / margin, min(speedup * margin, max(speedup, self.ranks))
+        (low_s, high_s), (serial_low_s, serial_high_s) = self.interval_s, serial.interval_s
+        below = math.hypot(math.log(high_s / self.step_time_s), math.log(serial.step_time_s / serial_low_s))  # fmt: skip
+        above = math.hypot(math.log(self.step_time_s / low_s), math.log(serial_high_s / serial.step_time_s))  # fmt: skip
+        return speedup, speedup / math.exp(below), min(speedup * math.exp(above), max(speedup, self.ranks))  # fmt: skip
 
 
 def forecast(
@@ -167,12 +163,14 @@ def forecast(
     slow: Sequence[tuple[int, float]] = (),
     shares_nodes: bool = False,
     checkpoint_every: int | None = None,
+    has_interval: bool = True,
 ) -> Forecast:
     """Return what a step of ``workload`` on ``mesh`` will take on ``machine``.
 
     Where steps differ it is the mean over a round, or an epoch of ``epoch_samples``. ``slow`` are
     ranks that compute so many times longer; with ``shares_nodes`` servers have no nodes of their
-    own. A checkpoint every ``checkpoint_every`` steps costs each of them its share.
+    own. A checkpoint every ``checkpoint_every`` steps costs each of them its share. Unless it
+    ``has_interval`` that is of no width, and a search is so much faster.
 
     Raises:
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
@@ -206,6 +204,19 @@ def forecast(
             f"a step of {workload.net} must take a finite time above 0, got {total_s} s on machine "
             f"{machine.name}; its numbers are out of scale, make a new one with python -m calibration"
         )
+    upper_s = None
+    if times.upper_s is not None:
+        upper_s = times.upper_s + wait_s + overhead_s + checkpoint_s
+    low = high = 1.0
+    if has_interval:
+
+        def solved(on: Costs) -> StepTimes:
+            return cycle_times(segments, workload.global_batch, on, Engine.SOLVE, options)
+
+        base = times if engine is Engine.SOLVE else solved(replace(costs, extrapolated=set()))
+        low, high = delta_s(
+            uncertain_of(costs, programs), costs, base, wait_s, checkpoint_s, solved
+        )
     return Forecast(
         nodes=costs.fabric.num_nodes,
         mesh=mesh,
@@ -217,11 +228,9 @@ def forecast(
             (memory_of(program, workload, options) for program in programs),
             key=lambda each: each.total_bytes,
         ),
-        rel_sigma=_rel_sigma(machine, programs[0], costs, exposed_s, checkpoint_s, total_s),
+        interval_s=(low * total_s, high * (total_s if upper_s is None else upper_s)),
         extrapolated=tuple(sorted(costs.extrapolated)),
-        upper_s=None
-        if times.upper_s is None
-        else times.upper_s + wait_s + overhead_s + checkpoint_s,
+        upper_s=upper_s,
         arrivals=times.arrivals,
         stages=loads,
         memory_by_schedule=tuple(memory_by_schedule(programs[0], workload, options).items())
@@ -287,10 +296,9 @@ def _wait_s(
 
 def _computes_s(program: Program, costs: Costs) -> Counter[float]:
     """Count the ranks that train by what they compute for a step."""
-    trainers = program.trainers or range(program.mesh.dp)
     found: Counter[float] = Counter()
     for role in program.roles:
-        if role.dp.start not in trainers:
+        if role.dp.start not in program.trainers:
             continue
         alone_s = _compute_s(role, costs)
         found[alone_s] += role.num_ranks
@@ -379,46 +387,6 @@ def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: P
 
 def _noise(machine: Machine) -> Noise | None:
     return machine.compute.step_noise if machine.compute else None
-
-
-def _rel_sigma(
-    machine: Machine,
-    program: Program,
-    costs: Costs,
-    exposed_s: float,
-    checkpoint_s: float,
-    total_s: float,
-) -> float:
-    """Return the relative standard deviation of a step's time.
-
-    Kernel models err independently of each other, and so do links; each counts by its share.
-    """
-    assert machine.compute is not None
-    by_kernel: dict[Kernel, float] = defaultdict(float)
-    busiest = max(program.roles, key=lambda role: _compute_s(role, costs))
-    for op in busiest.ops:
-        if isinstance(op, Compute):
-            by_kernel[op.kernel] += costs.compute_s(op, busiest.nbytes)
-    variance_s2 = sum(
-        (time_s * machine.compute.kernels[kernel].rel_sigma) ** 2
-        for kernel, time_s in by_kernel.items()
-    )
-    if machine.storage is not None:
-        variance_s2 += (checkpoint_s * machine.storage.rel_sigma) ** 2
-    return math.sqrt(variance_s2 + (exposed_s * _link_sigma(machine, costs)) ** 2) / total_s
-
-
-def _link_sigma(machine: Machine, costs: Costs) -> float:
-    """Return the relative uncertainty of communication: the fit's, and that of more ranks."""
-    ranks = costs.mesh.world_size
-    if ranks == 1:
-        return 0.0
-    tier = Tier.NODE if costs.fabric.num_nodes == 1 else Tier.NETWORK
-    if tier not in machine.links:
-        return 0.0
-    link = machine.links[tier]
-    doublings = max(0.0, math.log2(ranks / link.allreduce_ranks.high))
-    return math.hypot(max(link.message.rel_sigma, link.allreduce.rel_sigma, costs.collective_sigma), SIGMA_PER_DOUBLING * doublings)  # fmt: skip
 
 
 def _compute_s(role: Role, costs: Costs) -> float:

@@ -375,7 +375,15 @@ def _answer(
 
 def _is_changed(row: Forecast, machine: Machine, workload: Workload, site: Site) -> bool:
     """Say whether the plan of ``row`` takes another time on ``machine`` and ``site``."""
-    other = forecast(machine, workload, row.mesh, row.options, engine=row.engine, **asdict(site))
+    other = forecast(
+        machine,
+        workload,
+        row.mesh,
+        row.options,
+        engine=row.engine,
+        has_interval=False,
+        **asdict(site),
+    )
     return abs(other.step_time_s / row.step_time_s - 1.0) > _ROUNDING or other.upper_s != row.upper_s  # fmt: skip
 
 

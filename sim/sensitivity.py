@@ -52,7 +52,7 @@ def sensitivity(
 
     def step_s(changed: Machine) -> float:
         found = forecast(changed, workload, mesh, options, ranks_per_node=ranks_per_node,
-                         slow=slow, shares_nodes=shares_nodes)  # fmt: skip
+                         slow=slow, shares_nodes=shares_nodes, has_interval=False)  # fmt: skip
         return found.step_time_s
 
     as_it_is_s = step_s(machine)
@@ -69,7 +69,7 @@ def knobs(machine: Machine) -> Iterator[tuple[str, Change]]:
         yield "time of all other kernels", _kernels(frozenset(Kernel) - _PRODUCTS)
         yield "overhead of a step", _of_compute(step_overhead_s=WORSE)
         yield "slow-down by busy neighbours", _of_compute(busy_slowdown=WORSE)
-        yield "noise of a rank's steps", _of_compute(noise_rel_sigma=WORSE)
+        yield "noise of a rank's steps", _noisier
     for tier in machine.links:
         for name in ("message", "allreduce"):
             what = f"{'all-reduce' if name == 'allreduce' else name} of tier {tier}"
@@ -106,6 +106,13 @@ def _of_compute(**factors: float) -> Change:
         return machine.model_copy(update={"compute": machine.compute.model_copy(update=update)})
 
     return change
+
+
+def _noisier(machine: Machine) -> Machine:
+    assert machine.compute is not None
+    noise = machine.compute.step_noise
+    worse = machine.compute.with_noise(None if noise is None else noise.scaled(WORSE))
+    return machine.model_copy(update={"compute": worse})
 
 
 def _worse_curve(curve: Curve, alpha: float, beta: float) -> Curve:

@@ -46,6 +46,7 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "engine": row.engine,
         "step_time_s": row.step_time_s,
         "step_time_upper_s": row.upper_s,
+        "step_time_interval_s": list(row.interval_s),
         "average_every": row.options.average_every if row.strategy in ROUNDS else None,
         "servers": row.options.servers if row.strategy in SERVERS else None,
         "staleness": staleness_record(row.arrivals) if row.arrivals else None,

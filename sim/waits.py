@@ -90,7 +90,9 @@ def _pipelines_s(noise: Noise, pipeline: Pipeline, mesh: Mesh, slow: tuple[tuple
     plain_s = slowness * stages_s[:, np.newaxis]
     mean_s = float(_through(each_s, pipeline).max(axis=0).mean())
     # The slowest rank of many more replicas is the slowest of a stage that is full.
-    further = expected_max(noise, mesh.world_size) - expected_max(noise, replicas * mesh.pp * mesh.tp)
+    further = expected_max(noise, mesh.world_size) - expected_max(
+        noise, replicas * mesh.pp * mesh.tp
+    )
     more_s = further * float(stages_s.max()) * pipeline.num_microbatches
     return mean_s + more_s - float(_through(plain_s, pipeline).max())
 
