@@ -80,8 +80,8 @@ class Noise:
         if self.distribution is Distribution.EXPONENTIAL:
             return 1.0 - self.sigma + self.sigma * unit
         knees = unit_knees(len(self.quantiles))
-        beyond = np.maximum(0.0, unit - knees[-1])
-        return np.interp(unit, knees, self.quantiles) + self.tail * beyond
+        within: Array = np.interp(unit, knees, self.quantiles)
+        return within + self.tail * np.maximum(0.0, unit - knees[-1])
 
     def scaled(self, factor: float) -> "Noise":
         """Return noise ``factor`` times as far from 1, as far as no step takes less than nothing."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from calibration.machine import Machine
 from exec.errors import MachineError
-from exec.noise import Noise
+from exec.noise import Array, Noise
 from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.collectives import expand
 from exec.plan.epoch import plan_epoch
@@ -33,8 +33,10 @@ from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
 from sim.intervals import delta_s, uncertain_of
+from sim.jitter import paces
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.placement import fits_memory, placed
+from sim.replicas import Draws, drawn_interval_s, noisy_steps_s
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve
@@ -78,7 +80,7 @@ class Forecast:
 
     A plan without a closed form, when solved, takes at least ``step_time_s`` and at most
     ``upper_s``. ``arrivals`` are the ranks whose gradients simulated servers took, in order.
-    ``stages`` are those of a pipeline, and ``memory_by_schedule`` what the rank that holds most
+    ``replicas_s`` are steps with noise as they were drawn. ``stages`` are those of a pipeline, and ``memory_by_schedule`` what the rank that holds most
     would hold under each schedule.
     """
 
@@ -93,6 +95,7 @@ class Forecast:
     extrapolated: tuple[str, ...]
     upper_s: float | None = None
     arrivals: tuple[int, ...] = ()
+    replicas_s: tuple[float, ...] = ()
     stages: tuple[StageLoad, ...] = ()
     memory_by_schedule: tuple[tuple[Schedule, int], ...] = ()
 
@@ -164,13 +167,15 @@ def forecast(
     shares_nodes: bool = False,
     checkpoint_every: int | None = None,
     has_interval: bool = True,
+    draws: Draws | None = None,
 ) -> Forecast:
     """Return what a step of ``workload`` on ``mesh`` will take on ``machine``.
 
     Where steps differ it is the mean over a round, or an epoch of ``epoch_samples``. ``slow`` are
     ranks that compute so many times longer; with ``shares_nodes`` servers have no nodes of their
     own. A checkpoint every ``checkpoint_every`` steps costs each of them its share. Unless it
-    ``has_interval`` that is of no width, and a search is so much faster.
+    ``has_interval`` that is of no width, and a search is so much faster. With ``draws`` the engine that
+    simulates draws noise and interval, but for the wait of ranks that meet after several steps.
 
     Raises:
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
@@ -194,6 +199,16 @@ def forecast(
         bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
     exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
     wait_s = _wait_s(costs, options, segments, loads)
+    replicas_s: list[float] = []
+    noise = _noise(machine)
+    is_drawn = draws is not None and engine is Engine.SIMULATE
+    if draws is not None and is_drawn and noise is not None and options.strategy not in (*DIFFERING, *UNORDERED):  # fmt: skip
+
+        def noisy(program: Program, slower: Array) -> StepTimes:
+            return step_times(program, costs, engine, options, slower)
+
+        replicas_s = noisy_steps_s(programs[0], noise, draws, noisy)
+        wait_s = max(0.0, sum(replicas_s) / len(replicas_s) - times.step_time_s)
     checkpoint_s = 0.0
     if checkpoint_every is not None:
         program = plan_checkpoint(segments[-1].program, options.strategy)
@@ -213,10 +228,17 @@ def forecast(
         def solved(on: Costs) -> StepTimes:
             return cycle_times(segments, workload.global_batch, on, Engine.SOLVE, options)
 
-        base = times if engine is Engine.SOLVE else solved(replace(costs, extrapolated=set()))
-        low, high = delta_s(
-            uncertain_of(costs, programs), costs, base, wait_s, checkpoint_s, solved
-        )
+        uncertain = uncertain_of(costs, programs)
+        if draws is not None and is_drawn:
+
+            def drawn(on: Costs) -> StepTimes:
+                return cycle_times(segments, workload.global_batch, on, engine, options)
+
+            rest_s = (wait_s, checkpoint_s, overhead_s)
+            low, high = drawn_interval_s(uncertain, costs, draws, times, rest_s, drawn)
+        else:
+            base = times if engine is Engine.SOLVE else solved(replace(costs, extrapolated=set()))
+            low, high = delta_s(uncertain, costs, base, wait_s, checkpoint_s, solved)
     return Forecast(
         nodes=costs.fabric.num_nodes,
         mesh=mesh,
@@ -232,6 +254,7 @@ def forecast(
         extrapolated=tuple(sorted(costs.extrapolated)),
         upper_s=upper_s,
         arrivals=times.arrivals,
+        replicas_s=tuple(each + overhead_s + checkpoint_s for each in replicas_s),
         stages=loads,
         memory_by_schedule=tuple(memory_by_schedule(programs[0], workload, options).items())
         if mesh.pp > 1
@@ -326,31 +349,35 @@ def solved_step_s(
     return cycle_times(segments, workload.global_batch, costs, Engine.SOLVE, options).step_time_s
 
 
-def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOptions) -> StepTimes:
+def step_times(
+    program: Program, costs: Costs, engine: Engine, options: PlanOptions, paces: Array | None = None
+) -> StepTimes:  # fmt: skip
     """Return the engine's times: between lanes that take turns and lanes that are independent.
 
-    The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
+    ``paces`` are those of :func:`sim.simulate.simulate`. The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
     a rank does one thing at a time, at 1 its lanes are independent; between, times are
     interpolated.
     """
     share = costs.machine.overlap_share
     # Without a pipeline or overlap, no op of one lane can go on beside one of the other.
     if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
-        return _read(engine, program, costs, False)
-    taking_turns = _read(engine, program, costs, True)
+        return _read(engine, program, costs, False, paces)
+    taking_turns = _read(engine, program, costs, True, paces)
     if share == 0.0:
         return taking_turns
-    free_lanes = _read(engine, program, costs, False)
+    free_lanes = _read(engine, program, costs, False, paces)
     blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
     return replace(free_lanes, step_time_s=blended_s)
 
 
-def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
+def _read(
+    engine: Engine, program: Program, costs: Costs, one_lane: bool, paces: Array | None = None
+) -> StepTimes:
     if is_asynchronous(program):
         return bounds(program, costs) if engine is Engine.SOLVE else _simulate_long(program, costs, one_lane)  # fmt: skip
     if engine is Engine.SOLVE:
         return solve(program, costs, one_lane=one_lane)
-    return simulate(expand(program), costs, one_lane=one_lane)
+    return simulate(expand(program), costs, one_lane=one_lane, paces=paces)
 
 
 def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
@@ -359,14 +386,15 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
     The machine's noise makes ranks meet in ever other orders, as they do.
     """
     noise = _noise(costs.machine)
+    drawn = None if noise is None else paces(noise, 0, program.mesh.world_size, TURNS)[0]
     if program.tickets:
         fewer = program.with_tickets(TURNS * len(program.trainers))
-        times = simulate(fewer, costs, one_lane=one_lane, noise=noise)
+        times = simulate(fewer, costs, one_lane=one_lane, paces=drawn)
         arrivals = times.arrivals
         return replace(times.times(program.tickets / fewer.tickets), arrivals=arrivals)
     roles = tuple(replace(role, times=TURNS) for role in program.roles)
     many = replace(program, roles=roles)
-    return simulate(many, costs, one_lane=one_lane, noise=noise).times(1.0 / TURNS)
+    return simulate(many, costs, one_lane=one_lane, paces=drawn).times(1.0 / TURNS)
 
 
 def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip

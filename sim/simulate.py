@@ -15,7 +15,7 @@ from typing import Any
 
 import simpy
 
-from exec.noise import Noise
+from exec.noise import Array
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
@@ -40,28 +40,31 @@ from exec.program.peers import AnyRank, Rank, Sender
 from exec.program.program import Program
 from exec.program.timeline import Span
 from sim.costs import Costs
-from sim.jitter import paces
 from sim.network import Load, Network, Transfer
 from sim.result import StepTimes
 
-_DRAWN = 48  # tickets a rank, whose noise is drawn; later ones have the same again
 Events = Generator[simpy.Event, Any, None]
 
 
 def simulate(
-    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False, noise: Noise | None = None,
-    seed: int = 0, loads: list[Load] | None = None,
+    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False,
+    paces: Array | None = None, loads: list[Load] | None = None,
 ) -> StepTimes:  # fmt: skip
     """Return the times of ``program``, its collectives expanded or the library's.
 
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
-    moves during compute; else its two lanes are independent. With ``noise``
-    a rank's compute differs from turn to turn, as :func:`sim.jitter.paces` draws from ``seed``. What
-    each link carries over time is added to ``loads``, if given.
+    moves during compute; else its two lanes are independent. ``paces``
+    say by rank and turn how many times longer a turn's compute takes, over and over if there are more
+    turns. What each link carries over time is added to ``loads``, if given.
     """
     network: Network[simpy.Event] = Network(costs.capacity, keeps_loads=loads is not None)
     world = _World(
-        program, costs, simpy.Environment(), keeps_spans, _paces(program, noise, seed), network
+        program,
+        costs,
+        simpy.Environment(),
+        keeps_spans,
+        [[1.0]] * program.mesh.world_size if paces is None else paces.tolist(),
+        network,
     )
     ranks = [_Rank(world, rank) for rank in range(program.mesh.world_size)]
     processes = [world.env.process(rank.play(one_lane=one_lane)) for rank in ranks]
@@ -281,16 +284,6 @@ class _Rank:
         event = self.event(id)
         if not event.triggered:
             event.succeed()
-
-
-def _paces(program: Program, noise: Noise | None, seed: int) -> list[list[float]]:
-    """Return by how much each rank's turns differ; those of tickets over and over."""
-    ranks = program.mesh.world_size
-    if noise is None:
-        return [[1.0]] * ranks
-    turns = _DRAWN if program.tickets else max(role.times for role in program.roles)
-    drawn: list[list[float]] = paces(noise, seed, ranks, turns)[0].tolist()
-    return drawn
 
 
 def span_name(op: Op) -> str:
