@@ -6,6 +6,7 @@ same by ``lognormal:0.1``.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -19,6 +20,9 @@ Array = NDArray[np.float64]
 
 LAST_QUANTILE = 0.95
 """Beyond which what was measured goes on as an exponential tail."""
+NUM_QUANTILES = 20
+LEAST_STEPS = 60
+"""Of fewer steps, less than three lie beyond the last quantile."""
 _STREAM = 1 << 33  # apart from the streams of weights and samples
 
 
@@ -81,7 +85,8 @@ class Noise:
             return 1.0 - self.sigma + self.sigma * unit
         knees = unit_knees(len(self.quantiles))
         within: Array = np.interp(unit, knees, self.quantiles)
-        return within + self.tail * np.maximum(0.0, unit - knees[-1])
+        beyond: Array = np.maximum(0.0, unit - knees[-1])
+        return within + self.tail * beyond
 
     def scaled(self, factor: float) -> "Noise":
         """Return noise ``factor`` times as far from 1, as far as no step takes less than nothing."""
@@ -120,6 +125,19 @@ def measured_noise(quantiles: Array, tail: float) -> Noise:
     mean = float(quantiles[0] + slopes @ -np.diff(exceeding))
     plain = Noise(Distribution.MEASURED, 0.0, tuple((quantiles / mean).tolist()), tail / mean)
     return Noise(plain.distribution, _deviation(plain), plain.quantiles, plain.tail)
+
+
+def quantiles_of(times_s: Sequence[float]) -> tuple[tuple[float, ...], float]:
+    """Return the quantiles of ``times_s`` over their mean, and the mean excess above the last.
+
+    Too few for a tail have no quantiles.
+    """
+    if len(times_s) < LEAST_STEPS:
+        return (), 0.0
+    ratios = np.array(times_s) / np.mean(times_s)
+    quantiles = np.quantile(ratios, np.linspace(0.0, LAST_QUANTILE, NUM_QUANTILES))
+    above = ratios[ratios > quantiles[-1]] - quantiles[-1]
+    return tuple(quantiles.tolist()), float(above.mean()) if above.size else 0.0
 
 
 def _deviation(noise: Noise) -> float:
