@@ -117,8 +117,8 @@ def delta_s(
         if storage is not None:
             squares[i] += (checkpoint_s * math.expm1(z * storage.rel_sigma)) ** 2
     less, more = (math.sqrt(square) / (base_s + rest_s) for square, base_s in zip(squares, (low_s, high_s), strict=True))  # fmt: skip
-    # Where it would fall to nothing the logarithm tells better.
-    return max(1.0 - less, math.exp(-less)) if less < 1.0 else math.exp(-less), 1.0 + more
+    # No time falls to nothing: beyond four fifths it falls ever more slowly.
+    return max(1.0 - less, math.exp(-2.0 * less)), 1.0 + more
 
 
 def drawn(uncertain: Uncertain, costs: Costs, count: int, seed: int) -> Iterable[Costs]:
