@@ -22,6 +22,7 @@ from calibration.section import Range as Range  # noqa: PLC0414
 from calibration.section import Tier as Tier  # noqa: PLC0414
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError
+from exec.noise import Distribution, Noise
 from exec.program.ops import Kernel, Shape
 
 _ONE = Range(low=1, high=1)
@@ -73,12 +74,47 @@ class KernelModel(Section):
         )
 
 
+class NoiseModel(Section):
+    """How step times are distributed about their mean: :class:`exec.noise.Noise`, in a file.
+
+    What was measured has ``quantiles``, and ``tail`` is by how much what is above the last of them is
+    so in the mean.
+    """
+
+    distribution: Distribution
+    sigma: NonNegative
+    quantiles: tuple[NonNegative, ...] = ()
+    tail: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _is_of_its_kind(self) -> "NoiseModel":
+        is_measured = self.distribution is Distribution.MEASURED
+        if is_measured != (len(self.quantiles) > 1):
+            raise ValueError(f"quantiles must be given where the distribution is measured, and only there, got {len(self.quantiles)} for {self.distribution}")  # fmt: skip
+        if list(self.quantiles) != sorted(self.quantiles):
+            raise ValueError("quantiles must be in order")
+        if self.distribution is Distribution.EXPONENTIAL and self.sigma > 1:
+            raise ValueError(f"sigma must be at most 1 for an exponential, got {self.sigma}")
+        return self
+
+    @property
+    def noise(self) -> Noise:
+        """The distribution."""
+        return Noise(self.distribution, self.sigma, self.quantiles, self.tail)
+
+    @staticmethod
+    def of(noise: Noise) -> "NoiseModel":
+        """Return ``noise`` for a file."""
+        return NoiseModel(distribution=noise.distribution, sigma=noise.sigma, quantiles=noise.quantiles, tail=noise.tail)  # fmt: skip
+
+
 class Compute(Section):
     """What one rank computes with, and what its neighbours on the node cost it.
 
     ``cache_nbytes`` are the working sets beyond which weights no longer stay in the inner and
     the outer cache. ``busy_slowdown`` multiplies times when all of ``cores_per_node`` are busy.
-    ``noise_rel_sigma`` is the spread of one rank's step time. ``kernels`` need not name every
+    ``noise_rel_sigma`` is the spread of one rank's step time, lognormal unless ``noise`` says how it
+    is distributed. ``kernels`` need not name every
     kernel: a Machine older than a kernel still answers for networks without it.
 
     Where the ``device`` is a GPU, ``cores_per_node`` counts GPUs, ``memory_nbytes`` is that of all
@@ -98,6 +134,21 @@ class Compute(Section):
     step_overhead_s: NonNegative
     busy_slowdown: Annotated[float, Field(ge=1)]
     noise_rel_sigma: NonNegative
+    noise: NoiseModel | None = None
+
+    @property
+    def step_noise(self) -> Noise | None:
+        """How the steps of a rank differ, or None if they do not."""
+        if self.noise is not None:
+            return self.noise.noise if self.noise.sigma else None
+        sigma = self.noise_rel_sigma
+        return Noise(Distribution.LOGNORMAL, sigma) if sigma else None
+
+    def with_noise(self, noise: Noise | None) -> "Compute":
+        """Return it with steps that differ by ``noise``."""
+        model = None if noise is None else NoiseModel.of(noise)
+        sigma = 0.0 if noise is None else noise.sigma
+        return self.model_copy(update={"noise": model, "noise_rel_sigma": sigma})
 
     @property
     def processor(self) -> Processor:

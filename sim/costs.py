@@ -32,7 +32,8 @@ class Costs:
     ``collective_sigma`` the largest uncertainty of a collective that was measured for itself. With
     ``is_comm_free`` messages and collectives take no time, as on a machine of one perfect node.
     ``slowness`` says how many times longer a rank computes, in place of what the Machine says of its
-    node; the first ``guests`` ranks share the nodes of the others.
+    node; the first ``guests`` ranks share the nodes of the others. ``kernel_factors`` multiply what
+    kernels take.
     """
 
     machine: Machine
@@ -41,6 +42,7 @@ class Costs:
     is_comm_free: bool = False
     slowness: dict[int, float] = field(default_factory=dict)
     guests: int = 0
+    kernel_factors: dict[Kernel, float] = field(default_factory=dict)
     extrapolated: set[str] = field(default_factory=set)
     collective_sigma: float = 0.0
     fabric: Fabric = field(init=False)
@@ -111,7 +113,7 @@ class Costs:
             self._missed[held_nbytes] = shares
         inner, outer = shares
         alone = known.cached_s + known.inner_s * inner + known.outer_s * outer
-        return alone * self._slowdown
+        return alone * self._slowdown * self.kernel_factors.get(kernel, 1.0)
 
     def _price(self, kernel: Kernel, shape: Shape) -> "_Price":
         model, compute = self.machine.kernel_model(kernel), self._compute

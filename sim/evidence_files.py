@@ -21,7 +21,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
 from sim.evidence import Evidence, Judged
-from sim.forecast import INTERVAL_Z, Engine, forecast
+from sim.forecast import Engine, forecast
 
 Record = dict[str, Any]
 
@@ -100,13 +100,12 @@ def _judge_plan(
     answer = forecast(
         machine, workload, mesh, options, ranks_per_node=mesh.world_size, engine=engine
     )
-    margin = 1.0 + INTERVAL_Z * answer.rel_sigma
     measured_s, low_s, high_s = times_s
     group = f"{record['net']}, batch {record['batch']}, {mesh.world_size} ranks"
     label = f"{record['net']} {record['batch']} {record['strategy']} {mesh}"
     return Judged(
-        label, group, measured_s, answer.step_time_s, answer.step_time_s / margin,
-        answer.step_time_s * margin, (high_s - low_s) / measured_s,
+        label, group, measured_s, answer.step_time_s, *answer.interval_s,
+        (high_s - low_s) / measured_s,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
 from sim.evidence import Judged
-from sim.forecast import INTERVAL_Z, Engine, forecast
+from sim.forecast import Engine, forecast
 
 Record = dict[str, Any]
 _BITS = 8
@@ -70,10 +70,9 @@ def judge_case(record: Record, machine: Machine, engine: Engine | None = None) -
         engine=engine, epoch_samples=record["epoch_samples"],
         slow=tuple((int(rank), factor) for rank, factor in record["slow"].items()),
     )  # fmt: skip
-    margin = 1.0 + INTERVAL_Z * answer.rel_sigma
     measured_s, repeats_s = record["step_time_s"], record["repeats_s"]
     group = f"{record['variant']}, {record['net']}, batch {record['batch']}"
     return Judged(
-        record["name"], group, measured_s, answer.step_time_s, answer.step_time_s / margin,
-        answer.step_time_s * margin, (max(repeats_s) - min(repeats_s)) / measured_s,
+        record["name"], group, measured_s, answer.step_time_s, *answer.interval_s,
+        (max(repeats_s) - min(repeats_s)) / measured_s,
     )  # fmt: skip

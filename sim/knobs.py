@@ -47,7 +47,7 @@ def knobs(inputs: Inputs) -> Iterator[Knob]:
     yield Knob("time of all other kernels", _kernels(frozenset(Kernel) - _PRODUCTS))
     yield Knob("overhead of a step", _of_compute("step_overhead_s", WORSE))
     yield Knob("slow-down by busy neighbours", _of_compute("busy_slowdown", WORSE))
-    yield Knob("noise of a rank's steps", _of_compute("noise_rel_sigma", WORSE))
+    yield Knob("noise of a rank's steps", _noisier)
     yield Knob("memory of a node", _less_memory)
     is_slow = bool(inputs.slow or machine.node_slowness)
     yield Knob("slow ranks", _slower, "" if is_slow else "none is told to be slow")
@@ -229,6 +229,13 @@ def _of_storage(machine: Machine) -> dict[str, object]:
     assert storage is not None
     update = {"fixed_s": storage.fixed_s * WORSE, "s_per_byte": storage.s_per_byte * WORSE}
     return {"storage": storage.model_copy(update=update)}
+
+
+@_on_machine
+def _noisier(machine: Machine) -> dict[str, object]:
+    assert machine.compute is not None
+    noise = machine.compute.step_noise
+    return {"compute": machine.compute.with_noise(None if noise is None else noise.scaled(WORSE))}
 
 
 @_on_machine

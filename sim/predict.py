@@ -2,10 +2,10 @@
 
 import json as json_format
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -30,7 +30,9 @@ from exec.workload import Workload, positive
 from sim.choices import Choice, choices, node_counts
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
+from sim.noisy import with_noise
 from sim.profiled import profiled_machine
+from sim.replicas import Draws
 from sim.sensitivity import sensitivity as effects_of
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
 from sim.table_effects import print_sensitivity
@@ -77,7 +79,10 @@ def predict(
     slow_link: tuple[str, ...] = (),
     epoch_samples: int = EPOCH_SAMPLES,
     checkpoint_every: int | None = None,
+    noise: str | None = None,
     engine: Engine | None = None,
+    replicas: int | None = None,
+    seed: int = 0,
     memory: Flag = False,
     sensitivity: Flag = False,
     plot: Path | None = None,
@@ -155,9 +160,16 @@ def predict(
     checkpoint_every
         Steps between two checkpoints, whose cost is then part of a step; the machine must have
         been calibrated for it.
+    noise
+        How a rank's steps differ, instead of what the machine says: lognormal:0.1 or exponential:0.2.
     engine
         solve (closed form, or bounds where there is none) or simulate (discrete events). Unless
         given, solve, and simulate where there is no closed form and the ranks are few enough.
+    replicas
+        Simulate so many steps with noise drawn, and as many with the machine's uncertain numbers drawn;
+        needs engine simulate.
+    seed
+        Of what is drawn.
     memory
         Print too what each plan's memory is for, and what it is under either schedule.
     sensitivity
@@ -194,6 +206,13 @@ def predict(
     net = network.name
     if profile is not None or samples_per_s is not None:
         found = profiled_machine(found, ranks_per_node)
+    if noise is not None:
+        found = with_noise(found, noise)
+    if replicas is not None and engine is not Engine.SIMULATE:
+        raise UsageError("replicas needs --engine simulate: closed forms draw nothing")
+    if seed and replicas is None:
+        raise UsageError(f"seed needs --replicas: nothing else is drawn, got {seed}")
+    draws = None if replicas is None else Draws(replicas, seed)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node,
@@ -244,7 +263,7 @@ def predict(
             if algorithm is Algorithm.HIERARCHICAL:
                 check_nodes(fixed, ranks_per_node)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
-        site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every)  # fmt: skip
+        site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every, draws)  # fmt: skip
         answers = [
             _answer(found, workload, _by(options, each), meshes, site, engine)
             for each, meshes in sorted(fitting.items(), key=lambda item: item[0] not in SYNCHRONOUS)
@@ -359,6 +378,12 @@ class Site:
     slow: tuple[tuple[int, float], ...]
     shares_nodes: bool
     checkpoint_every: int | None = None
+    draws: Draws | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What it tells a forecast."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def _answer(
@@ -377,12 +402,20 @@ def _answer(
     if engine is None:
         is_open = chosen.strategy in UNSOLVED
         engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE
-    return forecast(machine, workload, mesh, chosen, engine=engine, **asdict(site))
+    return forecast(machine, workload, mesh, chosen, engine=engine, **site.told)
 
 
 def _is_changed(row: Forecast, machine: Machine, workload: Workload, site: Site) -> bool:
     """Say whether the plan of ``row`` takes another time on ``machine`` and ``site``."""
-    other = forecast(machine, workload, row.mesh, row.options, engine=row.engine, **asdict(site))
+    other = forecast(
+        machine,
+        workload,
+        row.mesh,
+        row.options,
+        engine=row.engine,
+        has_interval=False,
+        **site.told,
+    )
     return abs(other.step_time_s / row.step_time_s - 1.0) > _ROUNDING or other.upper_s != row.upper_s  # fmt: skip
 
 

@@ -57,11 +57,13 @@ def sensitivity(
 
     def step_s(changed: Inputs) -> float:
         found = forecast(changed.machine, workload, mesh, options, ranks_per_node=ranks_per_node,
-                         slow=changed.slow, shares_nodes=shares_nodes, checkpoint_every=checkpoint_every)  # fmt: skip
+                         slow=changed.slow, shares_nodes=shares_nodes, checkpoint_every=checkpoint_every,
+                         has_interval=False)  # fmt: skip
         return found.step_time_s
 
     as_it_is = forecast(machine, workload, mesh, options, ranks_per_node=ranks_per_node,
-                        slow=slow, shares_nodes=shares_nodes, checkpoint_every=checkpoint_every)  # fmt: skip
+                        slow=slow, shares_nodes=shares_nodes, checkpoint_every=checkpoint_every,
+                        has_interval=False)  # fmt: skip
     effects = []
     for knob in knobs(inputs):
         if knob.missing or knob.change is None:
@@ -106,7 +108,7 @@ class _Reasons:
         if name == "slow-down by busy neighbours":
             return "a rank has no neighbours on its node" if fabric.most_on_a_node == 1 else _HIDDEN
         if name == "noise of a rank's steps":
-            if not compute.noise_rel_sigma:
+            if not compute.step_noise:
                 return "the machine states 0"
             return "ranks do not wait for each other" if self.mesh.world_size > 1 else "one rank waits for nobody"  # fmt: skip
         if name == "overhead of a step":

@@ -8,7 +8,6 @@ posted too.
 """
 
 import math
-import random
 from collections import defaultdict, deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 import simpy
 
+from exec.noise import Array
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
@@ -43,23 +43,29 @@ from sim.costs import Costs
 from sim.network import Load, Network, Transfer
 from sim.result import StepTimes
 
-_DRAWN = 48  # turns whose noise is drawn; later ones have the same again
 Events = Generator[simpy.Event, Any, None]
 
 
 def simulate(
-    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False, jitter: float = 0.0,
-    loads: list[Load] | None = None,
+    program: Program, costs: Costs, *, one_lane: bool, keeps_spans: bool = False,
+    paces: Array | None = None, loads: list[Load] | None = None,
 ) -> StepTimes:  # fmt: skip
     """Return the times of ``program``, its collectives expanded or the library's.
 
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
-    moves during compute; else its two lanes are independent. ``jitter`` is the relative standard
-    deviation by which a rank's compute differs from turn to turn, drawn from a fixed seed. What
-    each link carries over time is added to ``loads``, if given.
+    moves during compute; else its two lanes are independent. ``paces``
+    say by rank and turn how many times longer a turn's compute takes, over and over if there are more
+    turns. What each link carries over time is added to ``loads``, if given.
     """
     network: Network[simpy.Event] = Network(costs.capacity, keeps_loads=loads is not None)
-    world = _World(program, costs, simpy.Environment(), keeps_spans, jitter, network)
+    world = _World(
+        program,
+        costs,
+        simpy.Environment(),
+        keeps_spans,
+        [[1.0]] * program.mesh.world_size if paces is None else paces.tolist(),
+        network,
+    )
     ranks = [_Rank(world, rank) for rank in range(program.mesh.world_size)]
     processes = [world.env.process(rank.play(one_lane=one_lane)) for rank in ranks]
     world.env.run()
@@ -95,7 +101,7 @@ class _World:
     costs: Costs
     env: simpy.Environment
     keeps_spans: bool
-    jitter: float
+    paces: list[list[float]]  # by rank and turn
     network: Network[simpy.Event]
     wake_s: float = math.inf  # when the network is looked at next
     last_s: float = 0.0  # when something ended last
@@ -184,7 +190,7 @@ class _Rank:
         self.held = self.role.nbytes
         self.slowness = world.costs.slowness_of(rank)
         self.grants = any(isinstance(op, Grant) for op in self.role.ops)
-        self.paces = _paces(world.jitter, rank)
+        self.paces = world.paces[rank]
         self.ended: dict[str, simpy.Event] = {}
         self.senders: dict[str, int] = {}
         self.holding: dict[str, Any] = {}
@@ -278,16 +284,6 @@ class _Rank:
         event = self.event(id)
         if not event.triggered:
             event.succeed()
-
-
-def _paces(jitter: float, rank: int) -> list[float]:
-    """Return by how much a rank's turns differ, over and over: lognormal, of mean 1 exactly."""
-    if not jitter:
-        return [1.0]
-    generator = random.Random(rank)  # noqa: S311  # noise, not secrets
-    drawn = [generator.lognormvariate(0.0, jitter) for _ in range(_DRAWN)]
-    mean = sum(drawn) / _DRAWN
-    return [pace / mean for pace in drawn]
 
 
 def span_name(op: Op) -> str:
