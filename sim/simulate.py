@@ -1,50 +1,46 @@
-"""Reader two: a program simulated by discrete events, one SimPy process per rank and lane.
+"""Reader two: a program simulated by discrete events, one generator per rank and lane.
 
 A message waits out its latency, and then shares the links of its way with all others that are
 there, max-min fairly (:mod:`sim.network`). The messages of one rank to another go one after the
 other, as on one connection. Inside a node every rank has links of its own; between nodes the ranks
 of a node share the node's. A message beyond the link's eager limit leaves when its receive has been
 posted too.
+
+SimPy is the clock: whatever takes time ends with one of its timeouts, one for all that end at
+the same moment. What takes none, a lane that tells another to go on, is a call.
 """
 
 import math
 import random
-from collections import defaultdict, deque
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import simpy
 
 from exec.program.mesh import Axis
 from exec.program.ops import (
-    Accumulate,
     Acquire,
-    Algorithm,
     Collective,
     Compute,
     Grant,
     Lane,
-    Mark,
     Op,
     Receive,
     Release,
-    Repeat,
     Save,
-    Scale,
-    Send,
     Wait,
-    lane_of,
 )
-from exec.program.peers import AnyRank, Rank, Sender
 from exec.program.program import Program
 from exec.program.timeline import Span
+from sim.bound_ops import NONE, Await, Bound, BoundRole, End, Loop, Post, Sum, Take, Taken, Work, bind
 from sim.costs import Costs
-from sim.network import Load, Network, Transfer
+from sim.network import Load, Network, Path
 from sim.result import StepTimes
 
 _DRAWN = 48  # turns whose noise is drawn; later ones have the same again
-Events = Generator[simpy.Event, Any, None]
 
 
 def simulate(
@@ -58,226 +54,374 @@ def simulate(
     deviation by which a rank's compute differs from turn to turn, drawn from a fixed seed. What
     each link carries over time is added to ``loads``, if given.
     """
-    network: Network[simpy.Event] = Network(costs.capacity, keeps_loads=loads is not None)
-    world = _World(program, costs, simpy.Environment(), keeps_spans, jitter, network)
-    ranks = [_Rank(world, rank) for rank in range(program.mesh.world_size)]
-    processes = [world.env.process(rank.play(one_lane=one_lane)) for rank in ranks]
+    network: Network[_Message] = Network(costs.capacity, keeps_loads=loads is not None)
+    world = _World(program, costs, network, keeps_spans)
+    bound = [bind(program, role, costs, one_lane=one_lane) for role in program.roles]
+    for rank in range(program.mesh.world_size):
+        role = bound[program.roles.index(program.role_of(rank))]
+        world.ranks.append(_Rank(program, role, rank, costs.slowness.get(rank, 1.0), jitter))
+    for rank in world.ranks:
+        world.begin(rank)
     world.env.run()
-    if any(process.is_alive for process in processes):
+    if not all(rank.is_over for rank in world.ranks):
         raise ValueError("the program deadlocks; check_program says where")
     if loads is not None and network.loads is not None:
         loads += network.loads
-    compute_s = max(world.compute_s.values(), default=0.0)
+    compute_s = max((rank.compute_s for rank in world.ranks), default=0.0)
     return StepTimes(world.last_s, compute_s, tuple(world.spans), arrivals=tuple(world.arrivals))
 
 
-@dataclass(slots=True)
-class _Meeting:
-    """A collective under way: how many ranks are there, and the event of its end."""
-
-    end: simpy.Event
-    num_arrived: int = 0
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Message:
+    """A message; or, with no ``source`` yet, what lanes wait for before it is there."""
+
     source: int
     ticket: int
-    arrived: simpy.Event
-    held: Transfer | None = None  # until its receive is posted
+    has_arrived: bool = False
+    receiver: "_Lane | None" = None
+    held: "Path[_Message] | None" = None  # until its receive is posted
+    waiting: "list[_Lane] | None" = None
+
+
+_ENDED = _Message(NONE, NONE, has_arrived=True)
 
 
 @dataclass(slots=True)
-class _World:
-    """What all ranks share."""
+class _Connection:
+    """From one rank to ``dest``: by bytes, the path of a message and whether it must be held."""
 
-    program: Program
-    costs: Costs
-    env: simpy.Environment
-    keeps_spans: bool
-    jitter: float
-    network: Network[simpy.Event]
-    wake_s: float = math.inf  # when the network is looked at next
-    last_s: float = 0.0  # when something ended last
-    spans: list[Span] = field(default_factory=list)
-    compute_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    mail: dict[tuple[int, int], deque[_Message]] = field(
-        default_factory=lambda: defaultdict(deque)
-    )  # by (destination, tag)
-    posted: dict[int, simpy.Event] = field(default_factory=dict)  # by destination: new mail
-    meetings: dict[tuple[Axis, int, str], _Meeting] = field(default_factory=dict)
-    locks: dict[str, simpy.Resource] = field(default_factory=dict)
-    arrivals: list[int] = field(default_factory=list)  # of the rank that grants tickets
-    num_savers: int = 0  # on one node
+    dest: "_Rank"
+    paths: dict[int, tuple[Path[_Message], bool]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.num_savers = self.costs.num_savers(self.program)
 
-    def lock(self, name: str) -> simpy.Resource:
-        """Return the lock called ``name``."""
-        return self.locks.setdefault(name, simpy.Resource(self.env))
+class _Lane:
+    """One lane of a rank: the rest of what it does, and how it goes on."""
 
-    def post(self, message: _Message, dest: int, tag: int, nbytes: int) -> None:
-        """Start to carry ``message`` unless it must wait, and tell ``dest`` that it will come."""
-        self.mail[dest, tag].append(message)
-        if (waiting := self.posted.pop(dest, None)) is not None:
-            waiting.succeed()
-        transfer = self.costs.transfer(nbytes, message.source, dest)
-        if self.costs.waits_for_receive(nbytes, message.source, dest):
-            message.held = transfer
-        else:
-            self.carry(message, transfer)
+    __slots__ = ("go_on", "rank", "rest")
 
-    def carry(self, message: _Message, transfer: Transfer) -> None:
-        """Give ``message`` to the network."""
-        self.network.send(self.env.now, transfer, message.arrived)
-        self.watch()
+    def __init__(self, rank: "_Rank") -> None:
+        self.rank = rank
+        self.rest: Generator[None] = _nothing()
+        self.go_on: Callable[[], object] = _nothing
 
-    def watch(self) -> None:
-        """See to it that the network's next event is not missed."""
-        next_s = self.network.next_s
-        if next_s < self.wake_s:
-            self.wake_s = next_s
-            delay_s = max(0.0, next_s - self.env.now)
-            self.env.timeout(delay_s, next_s).callbacks.append(self.look)
+    def do(self, rest: Generator[None]) -> None:
+        self.rest, self.go_on = rest, partial(next, rest, None)
 
-    def look(self, wake: Any) -> None:
-        """Let the network go on to when this was to happen; an earlier wake may have done so."""
-        now_s: float = wake.value
-        if now_s >= self.wake_s:
-            self.wake_s = math.inf
-        if arrived := self.network.advance(now_s):
-            self.last_s = self.env.now
-            for event in arrived:
-                event.succeed()
-        self.watch()
 
-    def take(self, rank: int, op: Receive) -> _Message | None:
-        """Return the first message that ``op`` accepts, or None."""
-        queue = self.mail[rank, op.tag]
-        for i, message in enumerate(queue):
-            if isinstance(op.peer, AnyRank) or op.peer == Rank(message.source):
-                del queue[i]
-                return message
-        return None
-
-    def meet(self, rank: int, op: Collective) -> Events:
-        """Wait for the group of ``rank``, then for the library."""
-        group = self.program.mesh.group(rank, op.axis)
-        key = (op.axis, group[0], op.id)
-        meeting = self.meetings.setdefault(key, _Meeting(self.env.event()))
-        meeting.num_arrived += 1
-        if meeting.num_arrived < len(group):
-            yield meeting.end
-            return
-        del self.meetings[key]
-        yield self.env.timeout(self.costs.library_s(op, self.program.itemsize, rank))
-        meeting.end.succeed()
+def _nothing() -> Generator[None]:
+    yield from ()
 
 
 class _Rank:
     """One rank: what its lanes tell each other, and the ticket it holds or has granted."""
 
-    def __init__(self, world: _World, rank: int) -> None:
-        self.world, self.rank = world, rank
-        self.role = world.program.role_of(rank)
-        self.held = self.role.nbytes
-        self.slowness = world.costs.slowness.get(rank, 1.0)
-        self.grants = any(isinstance(op, Grant) for op in self.role.ops)
-        self.paces = _paces(world.jitter, rank)
-        self.ended: dict[str, simpy.Event] = {}
-        self.senders: dict[str, int] = {}
-        self.holding: dict[str, Any] = {}
-        self.turn = 0
-        self.ticket = world.program.mesh.coordinates(rank)[0] - world.program.trainers.start
+    __slots__ = (
+        "board", "bound", "compute_s", "connections", "is_over", "lanes", "mail", "num_busy", "number",
+        "pace", "paces", "places", "program", "senders", "slowness", "taken", "ticket", "turn",
+        "wanted_source", "wanted_tag", "wanting",
+    )  # fmt: skip
 
-    def has_more(self) -> bool:
-        """Say whether the role's ops are to be done once more."""
-        if self.role.until:
-            return 0 <= self.ticket < self.world.program.tickets
-        return self.turn < self.role.times
+    def __init__(self, program: Program, bound: BoundRole, number: int, slowness: float, jitter: float) -> None:  # fmt: skip
+        self.program, self.bound, self.number, self.slowness = program, bound, number, slowness
+        self.paces = _paces(jitter, number)
+        self.pace, self.compute_s, self.turn, self.num_busy = 1.0, 0.0, 0, 0
+        self.ticket = program.mesh.coordinates(number)[0] - program.trainers.start
+        self.is_over = not bound.lanes
+        self.lanes = [_Lane(self) for _ in bound.lanes]
+        self.board: list[_Message | None] = []  # by slot: what has been sent, or has ended
+        self.senders = [NONE] * bound.num_senders
+        self.connections: dict[int, _Connection] = {}
+        self.places: list[_Connection | None] = [None] * bound.num_places
+        self.mail: dict[int, deque[_Message]] = {}  # by tag: posted, and no receive is
+        self.wanting: _Lane | None = None  # the lane whose receive is posted, and no message is
+        self.wanted_tag = self.wanted_source = NONE
+        self.taken = _ENDED  # what was received last
 
-    def play(self, *, one_lane: bool) -> Events:
-        """Do the role's ops, turn by turn."""
-        env = self.world.env
-        ops = list(self.world.program.ops(self.rank))
-        lanes = [ops] if one_lane else [[op for op in ops if lane_of(op) is lane] for lane in Lane]
-        while self.has_more():
-            self.ended = {}
-            pace = self.slowness * self.paces[self.turn % len(self.paces)]
-            yield env.all_of([env.process(self.run(lane, pace)) for lane in lanes if lane])
-            self.turn += 1
-        self.world.last_s = env.now
+    def begin_turn(self) -> None:
+        """Begin the role's ops anew, if they are to be done once more."""
+        role = self.bound.role
+        if role.until:
+            self.is_over = not 0 <= self.ticket < self.program.tickets
+        else:
+            self.is_over = self.turn >= role.times
+        self.board = [None] * self.bound.num_slots
+        self.pace = self.slowness * self.paces[self.turn % len(self.paces)]
+        self.num_busy = len(self.lanes)
 
-    def run(self, ops: list[Op], pace: float) -> Events:
-        """Do ``ops`` in order, each compute op ``pace`` times as long as its cost."""
-        world, env = self.world, self.world.env
-        for op in ops:
-            start_s = env.now
-            match op:
-                case Compute():
-                    took_s = world.costs.compute_s(op, self.held) * pace
-                    world.compute_s[self.rank] += took_s
-                    yield env.timeout(took_s)
-                    self.end(op.id)
-                case Wait(_, id):
-                    yield self.event(id)
-                case Send(id, part, peer, tag):
-                    assert isinstance(peer, Rank | Sender)
-                    dest = self.senders[peer.id] if isinstance(peer, Sender) else peer.rank
-                    message = _Message(self.rank, self.ticket, env.event())
-                    self.ended[id] = message.arrived
-                    world.post(message, dest, tag, part.size * world.program.itemsize)
-                case Receive(id):
-                    yield from self.receive(op)
-                    self.end(id)
-                case Accumulate(part) | Scale(part):
-                    yield env.timeout(world.costs.accumulate_s(part.size, self.held))
-                case Grant():
-                    granted = len(world.program.trainers) + self.turn
-                    self.ticket = granted if granted < world.program.tickets else -1
-                case Acquire(name):
-                    request = world.lock(name).request()
-                    yield request
-                    self.holding[name] = request
-                case Release(name):
-                    world.lock(name).release(self.holding.pop(name))
-                case Collective(id, algorithm=Algorithm.LIBRARY):
-                    yield from world.meet(self.rank, op)
-                    self.end(id)
-                case Mark(id):
-                    self.end(id)
-                case Save(_, nbytes):
-                    yield env.timeout(world.costs.save_s(nbytes, world.num_savers))
-                    self.end(op.id)
-                case Collective() | Repeat():
-                    raise ValueError("simulate reads a program with its collectives expanded")
-            if world.keeps_spans and env.now > start_s:
-                world.spans.append(Span(self.rank, lane_of(op), span_name(op), start_s, env.now))
 
-    def receive(self, op: Receive) -> Events:
-        """Wait until a message that ``op`` accepts is posted, then until it is here."""
-        while (message := self.world.take(self.rank, op)) is None:
-            waiting = self.world.posted.setdefault(self.rank, self.world.env.event())
-            yield waiting
-        if message.held is not None:
-            self.world.carry(message, message.held)
-        yield message.arrived
-        self.senders[op.id] = message.source
-        if self.grants and isinstance(op.peer, AnyRank):
-            self.world.arrivals.append(message.source)
-        if op.id == self.role.until:
-            self.ticket = message.ticket
+class _World:
+    """What all ranks share, and what they do: an op returns True where its lane must wait."""
 
-    def event(self, id: str) -> simpy.Event:
-        """Return the event that the op called ``id`` has ended."""
-        return self.ended.setdefault(id, self.world.env.event())
+    def __init__(self, program: Program, costs: Costs, network: Network[_Message], keeps_spans: bool) -> None:  # fmt: skip
+        self.program, self.costs, self.network, self.keeps_spans = program, costs, network, keeps_spans
+        self.env = simpy.Environment()
+        self.ranks: list[_Rank] = []
+        self.now_s = 0.0  # SimPy's, without the rounding of its delays
+        self.last_s = 0.0  # when something ended last
+        self.wake_s = math.inf  # when the network is looked at next
+        self.alarms: dict[float, list[_Lane]] = {}  # by time: the lanes that go on then
+        self.spans: list[Span] = []
+        self.meetings: dict[tuple[Axis, int, str], list[_Lane]] = {}  # those who wait
+        self.locks: dict[str, simpy.Resource] = {}
+        self.holding: dict[tuple[int, str], Any] = {}
+        self.arrivals: list[int] = []  # of the rank that grants tickets
+        self.verbs: dict[type, Callable[[_Lane, Any, int], bool]] = {
+            Work: self.work, Sum: self.sum, Post: self.post, Take: self.take, Taken: self.note,
+            Await: self.await_slot, End: self.end, Collective: self.meet, Grant: self.grant,
+            Acquire: self.acquire, Release: self.release,
+        }  # fmt: skip
+        self.bodies: dict[Loop, Any] = {}
 
-    def end(self, id: str) -> None:
-        """Say that the op called ``id`` has ended."""
-        event = self.event(id)
-        if not event.triggered:
-            event.succeed()
+    def begin(self, rank: _Rank) -> None:
+        """Let the lanes of ``rank`` begin."""
+        rank.begin_turn()
+        for lane, loops in zip(rank.lanes, rank.bound.lanes, strict=True):
+            run = self.run_traced if self.keeps_spans else self.run
+            lane.do(run(lane, [(range(loop.count), [(self.verbs[type(each.verb)], each.verb, each) for each in loop.body]) for loop in loops]))
+        if not rank.is_over:
+            for lane in rank.lanes:
+                lane.go_on()
+
+    def run(self, lane: _Lane, loops) -> Generator[None]:
+        """Do the ops of ``lane``, turn by turn; whoever it waits for lets it go on."""
+        rank = lane.rank
+        while not rank.is_over:
+            for iterations, body in loops:
+                for k in iterations:
+                    for do, verb, _ in body:
+                        if do(lane, verb, k):
+                            yield
+            rank.num_busy -= 1
+            if rank.num_busy:
+                yield
+            else:
+                self.end_turn(lane)
+
+    def run_traced(self, lane: _Lane, loops) -> Generator[None]:
+        """Do what :meth:`run` does, and keep the spans of what took time."""
+        rank = lane.rank
+        while not rank.is_over:
+            for iterations, body in loops:
+                for k in iterations:
+                    for do, verb, bound in body:
+                        start_s = self.now_s
+                        if do(lane, verb, k):
+                            yield
+                            if self.now_s > start_s:
+                                self.spans.append(Span(rank.number, bound.lane, span_name(bound.op), start_s, self.now_s))
+            rank.num_busy -= 1
+            if rank.num_busy:
+                yield
+            else:
+                self.end_turn(lane)
+
+    def end_turn(self, last: _Lane) -> None:
+        """Let all lanes go on to the next turn, now that the ``last`` one is through."""
+        rank = last.rank
+        rank.turn += 1
+        rank.begin_turn()
+        self.last_s = self.now_s
+        for lane in rank.lanes:
+            if lane is not last:
+                lane.go_on()
+
+    def wake_at(self, time_s: float) -> list[_Lane]:
+        """Return the lanes that go on at ``time_s``, when SimPy will wake the world."""
+        lanes = self.alarms.get(time_s)
+        if lanes is None:
+            lanes = self.alarms[time_s] = []
+            delay_s = max(0.0, time_s - self.env.now)
+            self.env.timeout(delay_s, time_s).callbacks.append(self.wake)
+        return lanes
+
+    def wake(self, timeout: Any) -> None:
+        """Let happen what is due: messages arrive, and lanes go on."""
+        time_s: float = timeout.value
+        if time_s > self.now_s:
+            self.now_s = time_s
+        lanes = self.alarms.pop(time_s)
+        if time_s >= self.wake_s:
+            self.wake_s = math.inf
+            self.arrive(self.network.advance(time_s))
+            next_s = self.network.next_s
+            if next_s < self.wake_s:
+                self.wake_s = next_s
+                self.wake_at(next_s)
+        for lane in lanes:
+            lane.go_on()
+
+    def arrive(self, messages: list[_Message]) -> None:
+        """Let go on who waits for ``messages``, which are here."""
+        if messages:
+            self.last_s = self.now_s
+        for message in messages:
+            message.has_arrived = True
+        for message in messages:
+            if message.receiver is not None:
+                message.receiver.go_on()
+            if message.waiting is not None:
+                for lane in message.waiting:
+                    lane.go_on()
+
+    def work(self, lane: _Lane, op: Work, _: int) -> bool:
+        """Compute, add or save."""
+        took_s = op.seconds
+        if op.is_paced:
+            took_s *= lane.rank.pace
+            lane.rank.compute_s += took_s
+        if not took_s:
+            return False
+        self.wake_at(self.now_s + took_s).append(lane)
+        return True
+
+    def sum(self, lane: _Lane, op: Sum, k: int) -> bool:
+        """Add a chunk."""
+        size = op.size_of(lane.rank.number, k)
+        took_s = op.known.get(size)
+        if took_s is None:
+            took_s = op.known[size] = op.seconds_of(size)
+        if not took_s:
+            return False
+        self.wake_at(self.now_s + took_s).append(lane)
+        return True
+
+    def post(self, lane: _Lane, op: Post, k: int) -> bool:
+        """Send a message, unless it must be held until its receive is posted."""
+        rank = lane.rank
+        connection = rank.places[op.place] if op.place >= 0 else None
+        if connection is None:
+            connection = self.connect(rank, op, k)
+        nbytes = op.nbytes if op.nbytes >= 0 else op.nbytes_of(rank.number, k)
+        known = connection.paths.get(nbytes)
+        if known is None:
+            known = connection.paths[nbytes] = self.path(rank.number, connection.dest.number, nbytes)
+        path, is_held = known
+        message = _Message(rank.number, rank.ticket)
+        if op.slot >= 0:
+            early = rank.board[op.slot]
+            if early is not None and early.source < 0:
+                message.waiting = early.waiting
+            rank.board[op.slot] = message
+        dest = connection.dest
+        if dest.wanted_tag == op.tag and dest.wanting is not None and dest.wanted_source in (NONE, rank.number):
+            message.receiver, dest.wanting, dest.taken = dest.wanting, None, message
+        else:
+            queue = dest.mail.get(op.tag)
+            if queue is None:
+                queue = dest.mail[op.tag] = deque()
+            queue.append(message)
+            if is_held:
+                message.held = path
+                return False
+        self.carry(path, message)
+        return False
+
+    def carry(self, path: Path[_Message], message: _Message) -> None:
+        """Give ``message`` to the network."""
+        next_s = self.network.send_along(self.now_s, path, message)
+        if next_s < self.wake_s:
+            self.wake_s = next_s
+            self.wake_at(next_s)
+
+    def connect(self, rank: _Rank, op: Post, k: int) -> _Connection:
+        """Return the connection to whom ``rank`` sends."""
+        number = op.to(rank.number, k) if op.answers < 0 else rank.senders[op.answers]
+        connection = rank.connections.get(number)
+        if connection is None:
+            connection = rank.connections[number] = _Connection(self.ranks[number])
+        if op.place >= 0:
+            rank.places[op.place] = connection
+        return connection
+
+    def path(self, source: int, dest: int, nbytes: int) -> tuple[Path[_Message], bool]:
+        """Return the path of a message, and whether it waits for its receive."""
+        transfer = self.costs.transfer(nbytes, source, dest)
+        return self.network.path(transfer), self.costs.waits_for_receive(nbytes, source, dest)
+
+    def take(self, lane: _Lane, op: Take, k: int) -> bool:
+        """Receive the first message that ``op`` accepts, or wait for it."""
+        rank = lane.rank
+        source = op.source(rank.number, k)
+        queue = rank.mail.get(op.tag)
+        if queue:
+            for i, message in enumerate(queue):
+                if source < 0 or message.source == source:
+                    del queue[i]
+                    rank.taken = message
+                    if message.has_arrived:
+                        return False
+                    message.receiver = lane
+                    if message.held is not None:
+                        self.carry(message.held, message)
+                    return True
+        rank.wanting, rank.wanted_tag, rank.wanted_source = lane, op.tag, source
+        return True
+
+    def note(self, lane: _Lane, op: Taken, _: int) -> bool:
+        """Keep what is to be known of the message that has just been received."""
+        rank = lane.rank
+        if op.slot >= 0:
+            rank.senders[op.slot] = rank.taken.source
+        if op.is_recorded:
+            self.arrivals.append(rank.taken.source)
+        if op.has_ticket:
+            rank.ticket = rank.taken.ticket
+        return False
+
+    def await_slot(self, lane: _Lane, op: Await, _: int) -> bool:
+        """Wait until what the slot stands for has ended."""
+        board = lane.rank.board
+        awaited = board[op.slot]
+        if awaited is None:
+            awaited = board[op.slot] = _Message(NONE, NONE)
+        if awaited.has_arrived:
+            return False
+        if awaited.waiting is None:
+            awaited.waiting = [lane]
+        else:
+            awaited.waiting.append(lane)
+        return True
+
+    def end(self, lane: _Lane, op: End, _: int) -> bool:
+        """Let go on who waits for what has ended."""
+        board = lane.rank.board
+        awaited = board[op.slot]
+        board[op.slot] = _ENDED
+        if awaited is not None and awaited.waiting is not None:
+            for each in awaited.waiting:
+                each.go_on()
+        return False
+
+    def meet(self, lane: _Lane, op: Collective, _: int) -> bool:
+        """Wait for the group, then for the library."""
+        mesh, number = self.program.mesh, lane.rank.number
+        key = (op.axis, mesh.moved(number, op.axis, 0), op.id)
+        waiting = self.meetings.setdefault(key, [])
+        waiting.append(lane)
+        if len(waiting) == mesh.size(op.axis):
+            del self.meetings[key]
+            took_s = self.costs.library_s(op, self.program.itemsize, number)
+            self.wake_at(self.now_s + took_s).extend([lane, *waiting[:-1]])
+        return True
+
+    def grant(self, lane: _Lane, _op: Grant, _: int) -> bool:
+        """Write the next ticket."""
+        rank, tickets = lane.rank, self.program.tickets
+        granted = len(self.program.trainers) + rank.turn
+        rank.ticket = granted if granted < tickets else -1
+        return False
+
+    def acquire(self, lane: _Lane, op: Acquire, _: int) -> bool:
+        """Wait for a lock."""
+        lock = self.locks.setdefault(op.name, simpy.Resource(self.env))
+        request = self.holding[lane.rank.number, op.name] = lock.request()
+        request.callbacks.append(lambda _: lane.go_on())
+        return True
+
+    def release(self, lane: _Lane, op: Release, _: int) -> bool:
+        """Let go of a lock."""
+        self.locks[op.name].release(self.holding.pop((lane.rank.number, op.name)))
+        return False
 
 
 def _paces(jitter: float, rank: int) -> list[float]:
