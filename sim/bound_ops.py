@@ -218,13 +218,9 @@ class _Binder:
             yield End(self.slots[id])
 
     def _post(self, op: Send) -> Post:
-        itemsize, mesh, peer = self.program.itemsize, self.program.mesh, op.peer
-        slot, size = self.slots.get(op.id, NONE), size_of(op.part, mesh)
-        if isinstance(size, int):
-            nbytes, nbytes_of = size * itemsize, always(size * itemsize)
-        else:
-            elements_of = size
-            nbytes, nbytes_of = NONE, lambda rank, k: elements_of(rank, k) * itemsize
+        mesh, peer = self.program.mesh, op.peer
+        slot, size = self.slots.get(op.id, NONE), size_of(op.part, mesh, self.program.itemsize)
+        nbytes, nbytes_of = (size, always(size)) if isinstance(size, int) else (NONE, size)
         if isinstance(peer, Sender):
             return Post(slot, op.tag, nbytes, nbytes_of, always(NONE), NONE, self.senders[peer.id])
         if isinstance(peer, AnyRank):
@@ -242,7 +238,9 @@ class _Binder:
             raise ValueError(f"receive {op.id} must name a rank, got a sender")
         else:
             yield Take(op.tag, peer_of(op.peer, self.program.mesh))
-        taken = Taken(self.senders.get(op.id, NONE), self.grants and is_any, op.id == self.role.until)
+        taken = Taken(
+            self.senders.get(op.id, NONE), self.grants and is_any, op.id == self.role.until
+        )
         if taken != Taken(NONE, False, False):
             yield taken
 

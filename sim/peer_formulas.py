@@ -7,7 +7,7 @@ value for each message: a simulator asks some hundred thousand times a second.
 from collections.abc import Callable
 
 from exec.program.mesh import Mesh
-from exec.program.peers import Anchor, At, Part, Rank, Shift, Xor, coordinate_of
+from exec.program.peers import At, Part, Rank, Shift, Xor, coordinate_of
 
 Formula = Callable[[int, int], int]
 """Return a number for a rank, in iteration ``k``."""
@@ -44,31 +44,26 @@ def moves(peer: object) -> bool:
     return isinstance(peer, Shift) and peer.step != 0
 
 
-def size_of(part: Part, mesh: Mesh) -> int | Formula:
-    """Return how many elements ``part`` has: a number if all its chunks are of one size."""
+def size_of(part: Part, mesh: Mesh, scale: int = 1) -> int | Formula:
+    """Return ``scale`` times the elements of ``part``: a number if all its chunks are of one size."""
     if part.chunks is None:
-        return part.size
+        return part.size * scale
     count, width, node_size = part.chunks.num_chunks, part.chunks.width, part.chunks.node_size
-    unit, (small, larger) = part.unit, divmod(part.size // part.unit, count)
+    unit, (small, larger) = part.unit * scale, divmod(part.size // part.unit, count)
     least = unit * width * small  # and a unit more for each larger chunk in the block
     if not larger:
         return least
-    coordinate = _coordinate_of(part.chunks.anchor, mesh)
-    if width == 1 and node_size == 1:
-        return lambda rank, k: least + unit if coordinate(rank, k) < larger else least
+    anchor = part.chunks.anchor
+    stride, around = mesh.stride(anchor.axis), mesh.size(anchor.axis)
+    if width == node_size == 1 and isinstance(anchor, Shift) and not anchor.block:
+        offset, step, most = anchor.offset, anchor.step, least + unit
+        return lambda rank, k: most if (rank // stride + offset + step * k) % around < larger else least  # fmt: skip
     nodes = count // node_size
 
     def size(rank: int, k: int) -> int:
-        node, place = divmod(coordinate(rank, k), node_size)
+        coordinate = coordinate_of(anchor, rank // stride % around, around, k)
+        node, place = divmod(coordinate, node_size)
         first = (place * nodes + node) // width * width
         return least + unit * (min(first + width, larger) - min(first, larger))
 
     return size
-
-
-def _coordinate_of(anchor: Anchor, mesh: Mesh) -> Formula:
-    stride, size = mesh.stride(anchor.axis), mesh.size(anchor.axis)
-    if isinstance(anchor, Shift) and not anchor.block:
-        offset, step = anchor.offset, anchor.step
-        return lambda rank, k: (rank // stride + offset + step * k) % size
-    return lambda rank, k: coordinate_of(anchor, rank // stride % size, size, k)

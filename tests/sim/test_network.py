@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.network import Network, Transfer, completions_s, max_min
+from sim.fair import max_min
+from sim.network import Network, Transfer, completions_s
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
 SAME = 1e-9
