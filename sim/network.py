@@ -13,8 +13,7 @@ end, as the messages of one connection do; those of different channels share.
 Faster or fewer flows need not make the others faster: on several links a flow that ends lets
 another grow, which may take from a third.
 
-Source: D. Bertsekas and R. Gallager, "Data Networks", 2nd ed., Prentice-Hall 1992, section 6.5.2
-(max-min fairness). That such a fluid model is close to TCP for large messages is what P. Velho,
+That such a fluid model is close to TCP for large messages is what P. Velho,
 L. M. Schnorr, H. Casanova and A. Legrand measured, "On the validity of flow-level TCP network
 models for grid and cloud simulations", ACM Trans. Model. Comput. Simul. 23 (2013); it is that of
 H. Casanova, A. Giersch, A. Legrand, M. Quinson and F. Suter, "Versatile, scalable, and accurate
@@ -57,12 +56,13 @@ class _Link(Generic[Token]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path(Generic[Token]):
-    """A transfer whose links are looked up; alone on them it takes ``alone_s`` after its latency."""
+    """A transfer with its links looked up; alone on them it has ``rate`` and takes ``alone_s``."""
 
     transfer: Transfer
     links: tuple[_Link[Token], ...]
     channel: "_Channel[Token] | None"
     held: tuple[_Link[Token], ...]  # the links, and the channel's own
+    rate: float
     alone_s: float
 
 
@@ -135,11 +135,11 @@ class Network(Generic[Token]):
         rate = min([transfer.bytes_per_s, *(link.bytes_per_s for link in links)])
         alone_s = transfer.nbytes / rate if transfer.nbytes else 0.0
         if transfer.channel is None:
-            return Path(transfer, links, None, links, alone_s)
+            return Path(transfer, links, None, links, rate, alone_s)
         channel = self._channels.get(transfer.channel)
         if channel is None:
             channel = self._channels[transfer.channel] = _Channel(_Link("", math.inf))
-        return Path(transfer, links, channel, (*links, channel.link), alone_s)
+        return Path(transfer, links, channel, (*links, channel.link), rate, alone_s)
 
     def send(self, now_s: float, transfer: Transfer, token: Token) -> None:
         """Begin ``transfer`` at ``now_s``; :meth:`advance` returns ``token`` when it ends."""
@@ -213,7 +213,7 @@ class Network(Generic[Token]):
             self._schedule(flow, flow.since_s)
             return
         flow.is_sharing, flow.left = True, flow.path.transfer.nbytes
-        flow.rate = _alone(flow.path)
+        flow.rate = flow.path.rate
         if flow.path.channel is not None:
             flow.path.channel.is_taken = True
         for link in flow.path.links:
@@ -240,7 +240,7 @@ class Network(Generic[Token]):
         if not flow.left:
             self._schedule(flow, self.now_s)
         elif is_alone:
-            self._set(flow, _alone(flow.path))
+            self._set(flow, flow.path.rate)
             self._note(flow.path.links)
         else:
             flow.event = 0  # until it has a rate
@@ -294,11 +294,6 @@ class Network(Generic[Token]):
             for link in links:
                 rate = sum(flow.rate for flow in link.flows)
                 self.loads.append(Load(self.now_s, link.name, rate))
-
-
-def _alone(path: Path[Token]) -> float:
-    """Return the rate of a flow that has all links of ``path`` for itself."""
-    return min([path.transfer.bytes_per_s, *(link.bytes_per_s for link in path.links)])
 
 
 def completions_s(

@@ -87,6 +87,24 @@ def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows)
 
 
 @SETTINGS
+@given(transfers(), st.booleans())
+def test_an_end_that_is_foreseen_is_the_same_to_the_bit(flows: Flows, is_sent_late: bool) -> None:
+    # A network that keeps its loads foresees nothing. Transfers are sent at once, or when they begin.
+    ends_s: list[dict[int, float]] = []
+    for keeps_loads in (False, True):
+        network: Network[int] = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
+        ends_s.append({})
+        for place, (start_s, transfer) in enumerate(flows):
+            while is_sent_late and (at_s := network.next_s) <= start_s:
+                ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
+            network.send(start_s, transfer, place)
+        while (at_s := network.next_s) < math.inf:
+            ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
+    assert ends_s[0] == ends_s[1]
+    assert len(ends_s[0]) == len(flows)
+
+
+@SETTINGS
 @given(transfers())
 def test_a_transfer_takes_at_least_as_long_as_alone_and_together_at_most_one_after_another(
     flows: Flows,
