@@ -45,13 +45,15 @@ class Transfer:
 
 @dataclass(slots=True, eq=False)
 class _Link(Generic[Token]):
-    """A link, or with ``bytes_per_s`` infinite a channel; ``num_others`` are under way unforeseen."""
+    """A link; or a channel, whose bandwidth is infinite: one flow has it, others wait."""
 
     name: str
     bytes_per_s: float
     flows: dict["_Flow[Token]", None] = field(default_factory=dict)  # a set in order of arrival
     foreseen: "_Flow[Token] | None" = None  # alone: its end is known
-    num_others: int = 0  # in their latency, waiting for their channel, or sharing
+    num_others: int = 0  # under way unforeseen: in their latency, waiting, or sharing
+    is_taken: bool = False
+    waiting: deque["_Flow[Token]"] = field(default_factory=deque)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,19 +62,10 @@ class Path(Generic[Token]):
 
     transfer: Transfer
     links: tuple[_Link[Token], ...]
-    channel: "_Channel[Token] | None"
-    held: tuple[_Link[Token], ...]  # the links, and the channel's own
+    channel: _Link[Token] | None
+    held: tuple[_Link[Token], ...]  # the links, and the channel
     rate: float
     alone_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Channel(Generic[Token]):
-    """A connection: one flow has it, and others wait."""
-
-    link: _Link[Token]
-    is_taken: bool = False
-    waiting: deque["_Flow[Token]"] = field(default_factory=deque)
 
 
 class _Flow(Generic[Token]):
@@ -117,7 +110,7 @@ class Network(Generic[Token]):
         self.now_s = 0.0
         self.loads: list[Load] | None = [] if keeps_loads else None
         self._links: dict[str, _Link[Token]] = {}
-        self._channels: dict[Hashable, _Channel[Token]] = {}
+        self._channels: dict[Hashable, _Link[Token]] = {}
         self._events: list[tuple[float, int, _Flow[Token]]] = []  # starts and ends, a heap
         self._count = 0
 
@@ -138,8 +131,8 @@ class Network(Generic[Token]):
             return Path(transfer, links, None, links, rate, alone_s)
         channel = self._channels.get(transfer.channel)
         if channel is None:
-            channel = self._channels[transfer.channel] = _Channel(_Link("", math.inf))
-        return Path(transfer, links, channel, (*links, channel.link), rate, alone_s)
+            channel = self._channels[transfer.channel] = _Link("", math.inf)
+        return Path(transfer, links, channel, (*links, channel), rate, alone_s)
 
     def send(self, now_s: float, transfer: Transfer, token: Token) -> None:
         """Begin ``transfer`` at ``now_s``; :meth:`advance` returns ``token`` when it ends."""

@@ -86,7 +86,7 @@ def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows)
         assert carried == pytest.approx(sent, rel=SAME, abs=SAME)
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=60)
 @given(transfers(), st.booleans())
 def test_an_end_that_is_foreseen_is_the_same_to_the_bit(flows: Flows, is_sent_late: bool) -> None:
     # A network that keeps its loads foresees nothing. Transfers are sent at once, or when they begin.
