@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from calibration.fabric import FabricKind, FabricModel, LinkSpeed
 from calibration.machine import Curve, Machine
+from exec.noise import parse_noise
 from exec.plan.collectives import expand
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
@@ -35,6 +36,7 @@ from exec.program.ops import (
 from exec.program.peers import At, Part
 from exec.program.program import Program, Role
 from sim.costs import Costs
+from sim.jitter import paces
 from sim.network import Load
 from sim.simulate import simulate
 from tests.agreement.hand_made import BETA_S_PER_BYTE, compute, kernel_model, machine
@@ -187,7 +189,11 @@ def test_the_same_again_is_the_same_and_no_link_carries_more_than_it_can(
     times = simulate(program, costs, one_lane=one_lane, keeps_spans=True, loads=loads)
     assert simulate(program, replace(costs), one_lane=one_lane, keeps_spans=True) == times
     assert all(load.bytes_per_s <= costs.capacity(load.link) * (1 + SAME) for load in loads)
-    noisy = [simulate(program, costs, one_lane=one_lane, jitter=0.1, keeps_spans=True) for _ in range(2)]  # fmt: skip
+    noise, ranks = parse_noise("lognormal:0.1"), program.mesh.world_size
+    noisy = [
+        simulate(program, costs, one_lane=one_lane, paces=paces(noise, 1, ranks, 4)[0], keeps_spans=True)
+        for _ in range(2)
+    ]  # fmt: skip
     assert noisy[0] == noisy[1]
 
 
