@@ -21,7 +21,8 @@ class Judged:
 
     Cases of one ``group`` do the same work in different ways, so that which is faster means
     something. ``spread`` is by how much of itself the measured value differed between repeats; None
-    where it was measured once.
+    where it was measured once. ``extrapolation`` is how many times as many ranks it has as the most
+    that were fitted, at least 1.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Judged:
     low_s: float
     high_s: float
     spread: float | None = None
+    extrapolation: float = 1.0
 
     @property
     def error(self) -> float:
@@ -45,11 +47,17 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The cases of one source; ``split`` says what was fitted and what was not."""
+    """The cases of one source; ``split`` says what was fitted and what was not.
+
+    Those that stand ``is_apart`` are no part of what all come to: nothing was calibrated for how they
+    ran. Where a source ``is_relative`` all its times are shares of what was measured.
+    """
 
     source: str
     split: str
     cases: tuple[Judged, ...]
+    is_apart: bool = False
+    is_relative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,11 @@ def verdict_of(cases: Sequence[Judged]) -> Verdict:
         num_ranked=len(ranked),
         num_ranked_right=sum(ranked),
     )
+
+
+def counted(evidence: Iterable[Evidence]) -> list[Judged]:
+    """Return the cases of all that does not stand apart."""
+    return [case for each in evidence if not each.is_apart for case in each.cases]
 
 
 def ranked_pairs(cases: Iterable[Judged]) -> Iterable[bool]:
