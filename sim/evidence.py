@@ -33,6 +33,9 @@ class Judged:
     high_s: float
     spread: float | None = None
     extrapolation: float = 1.0
+    what: str = ""
+    ranks: int = 1
+    nbytes: int | None = None
 
     @property
     def error(self) -> float:
@@ -50,7 +53,8 @@ class Evidence:
     """The cases of one source; ``split`` says what was fitted and what was not.
 
     Those that stand ``is_apart`` are no part of what all come to: nothing was calibrated for how they
-    ran. Where a source ``is_relative`` all its times are shares of what was measured.
+    ran. Where a source ``is_relative`` all its times are shares of what was measured. ``num_fitted``
+    are the measurements of the same file that were fitted, if any were.
     """
 
     source: str
@@ -58,6 +62,7 @@ class Evidence:
     cases: tuple[Judged, ...]
     is_apart: bool = False
     is_relative: bool = False
+    num_fitted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

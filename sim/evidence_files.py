@@ -119,7 +119,10 @@ def evidence_of(path: Path, machine: Machine | None) -> list[Evidence]:
 def _judged(
     path: Path, head: Record, chosen: Sequence[tuple[int, Record]], reader: Reader, machine: Machine
 ) -> Iterator[Evidence]:  # fmt: skip
-    """Yield the evidence of one kind of record: by source where records name one, and what was oversubscribed last."""
+    """Yield the evidence of one kind of record, by source, and what was oversubscribed last.
+
+    The source is the file unless the records name another.
+    """
     cases: dict[tuple[bool, str, str], list[Judged]] = {}
     for number, each in chosen:
         try:

@@ -3,20 +3,23 @@
 from typing import Any
 
 from calibration.machine import Machine
-from sim.evidence import Judged
+from sim.evidence import Evidence, Judged
 
 Record = dict[str, Any]
 
-KIND = "held out"
 
-
-def published_record(source: str, split: str, system: str, case: Judged, **told: object) -> Record:
-    """Return the record of ``case`` without its times; ``told`` is what else it says of itself."""
-    return {
-        "kind": KIND, "source": source, "split": split, "system": system, **told,
-        "extrapolation": case.extrapolation, "ratio": case.forecast_s / case.measured_s,
-        "low": case.low_s / case.measured_s, "high": case.high_s / case.measured_s,
-    }  # fmt: skip
+def published_records(source: str, system: str, evidence: Evidence) -> list[Record]:
+    """Return the cases of ``evidence`` without their times, and their sizes by decade only."""
+    return [
+        {
+            "kind": "held out", "source": source, "split": evidence.split, "system": system,
+            "what": case.what, "ranks": case.ranks, "extrapolation": case.extrapolation,
+            "size_class": None if case.nbytes is None else size_class(case.nbytes),
+            "ratio": _rounded(case.forecast_s / case.measured_s),
+            "low": _rounded(case.low_s / case.measured_s), "high": _rounded(case.high_s / case.measured_s),
+        }
+        for case in evidence.cases
+    ]  # fmt: skip
 
 
 def size_class(nbytes: int) -> str:
@@ -31,8 +34,13 @@ def size_class(nbytes: int) -> str:
 
 def judge_published(record: Record, _machine: Machine) -> Judged:
     """Return the case of a record of ``benchmarks/held_out.py``; its time is 1, that which was measured."""
-    label = f"{record['system']}, {record['what']}, {record['ranks']} ranks, {record['size_class']}"
+    size = "" if record["size_class"] is None else f", {record['size_class']}"
+    label = f"{record['system']}: {record['what']} on {record['ranks']} ranks{size}"
     return Judged(
-        label, label, 1.0, float(record["ratio"]), float(record["low"]), float(record["high"]),
-        extrapolation=float(record["extrapolation"]),
+        label, "", 1.0, float(record["ratio"]), float(record["low"]), float(record["high"]),
+        extrapolation=float(record["extrapolation"]), what=record["what"], ranks=record["ranks"],
     )  # fmt: skip
+
+
+def _rounded(share: float) -> float:
+    return float(f"{share:.6g}")

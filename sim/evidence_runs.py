@@ -128,4 +128,5 @@ def _judged(answer: Forecast, samples: int, label: str, group: str, times_s: Seq
     return Judged(
         label, group, measured_s, forecast_s, forecast_s / margin, forecast_s * margin,
         (high_s - low_s) / measured_s, max(1.0, answer.ranks / _CALIBRATED_RANKS),
+        f"{answer.options.strategy}", answer.ranks,
     )  # fmt: skip

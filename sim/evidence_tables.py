@@ -38,7 +38,7 @@ class Stated:
     """
 
     fit: str | None = None
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
     operation: Operation | None = None
     where: tuple[tuple[str, str], ...] = ()
     by: str | None = None
@@ -105,12 +105,12 @@ def _collectives(source: str, found: Sequence[Measured], stated: Stated) -> Evid
         raise MachineError(f"{source}: none of the {len(unanswered)} measurements held out can be forecast from those that were fitted; state the links with --link")  # fmt: skip
     fitted, _ = split(found)
     most = max(each.ranks for each in fitted)
-    says += f", {len(fitted)} of {len(found)} measurements"
     if machine.links:
         says += f", given the {' and '.join(f'{tier} link' for tier in machine.links)}"
     if unanswered:
         says += f"; {len(unanswered)} were not forecast, for nothing tells of them"
-    return Evidence(source, says, tuple(_judged(each, most) for each in answers))
+    cases = tuple(_judged(each, most) for each in answers)
+    return Evidence(source, says, cases, num_fitted=len(fitted))
 
 
 def _allowed(found: Sequence[Measured]) -> str:
@@ -127,6 +127,7 @@ def _judged(answer: HeldOut, most_ranks: int) -> Judged:
     return Judged(
         label, f"{label}, {measured.place}", measured.time_s, answer.forecast_s, answer.low_s,
         answer.high_s, extrapolation=max(1.0, measured.ranks / most_ranks),
+        what=measured.operation, ranks=measured.ranks, nbytes=measured.nbytes,
     )  # fmt: skip
 
 
@@ -147,9 +148,10 @@ def _rates(path: Path, text: str, columns: Sequence[str], stated: Stated) -> Evi
         cases.append(Judged(
             label, label, samples / each.rate.samples_per_s, samples / each.samples_per_s,
             samples / each.high, samples / each.low, extrapolation=float(each.rate.ranks),
+            what=f"{each.rate.model}, batch {each.rate.batch}", ranks=each.rate.ranks,
         ))  # fmt: skip
     says = f"the rate on one device and the parameters of each model given, and the {' and '.join(f'{tier} link' for tier in stated.links)}"  # fmt: skip
-    return Evidence(path.name, says, tuple(cases))
+    return Evidence(path.name, says, tuple(cases), num_fitted=len(rates) - len(cases))
 
 
 def _rate(place: str, row: Mapping[str, str], stated: Stated) -> Rate:

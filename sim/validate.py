@@ -105,7 +105,7 @@ def record_of(evidence: Sequence[Evidence]) -> dict[str, Any]:
     """Return all that was judged, for machines."""
     return {
         "sources": [
-            {"source": each.source, "split": each.split, "is_apart": each.is_apart, "is_relative": each.is_relative,
+            {"source": each.source, "split": each.split, "is_apart": each.is_apart, "is_relative": each.is_relative, "num_fitted": each.num_fitted,
              **asdict(verdict_of(each.cases)),
              "cases": [asdict(case) | {"error": case.error, "is_inside": case.is_inside} for case in each.cases]}
             for each in evidence
@@ -114,20 +114,25 @@ def record_of(evidence: Sequence[Evidence]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def evidence_table(evidence: Sequence[Evidence]) -> Table:
+    """Return what the cases of each source come to, and all together that do not stand apart."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("source", "fitted", "cases", "median error", "one in ten above", "bias", "inside", "ranked right"):  # fmt: skip
+        table.add_column(heading, justify="left" if heading == "source" else "right", no_wrap=True)
+    for each in evidence:
+        table.add_row(each.source, str(each.num_fitted or ""), *_cells(verdict_of(each.cases)))
+    together = counted(evidence)
+    if len(evidence) > 1 and together:
+        table.add_row("all together", "", *_cells(verdict_of(together)))
+    return table
+
+
 def _print(evidence: Sequence[Evidence], *, shows_cases: bool) -> None:
     out = console(150)
     if shows_cases:
         for each in evidence:
             out.print(_cases(each))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("source", "cases", "median error", "one in ten above", "bias", "inside", "ranked right"):  # fmt: skip
-        table.add_column(heading, justify="left" if heading == "source" else "right", no_wrap=True)
-    for each in evidence:
-        table.add_row(each.source, *_cells(verdict_of(each.cases)))
-    together = counted(evidence)
-    if len(evidence) > 1 and together:
-        table.add_row("all together", *_cells(verdict_of(together)))
-    out.print(table)
+    out.print(evidence_table(evidence))
     out.print(f"inside: in their {COVERAGE:.0%} interval; ranked right: of the pairs that do the same work and differ by more than the noise")  # fmt: skip
     if any(each.is_apart for each in evidence):
         out.print("oversubscribed: more ranks than cores, for which nothing was calibrated; not in all together")  # fmt: skip
