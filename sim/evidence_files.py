@@ -116,6 +116,13 @@ def evidence_of(path: Path, machine: Machine | None) -> list[Evidence]:
     return found
 
 
+def why_not_judged(path: Path) -> str | None:
+    """Return why records of the kinds in ``path`` are not judged; None if some are, or nobody knows."""
+    kinds = {str(each.get("kind")) for each in read_records(path)[1]}
+    known = [NOT_JUDGED[each] for each in sorted(kinds) if each in NOT_JUDGED]
+    return known[0] if known and not kinds & READERS.keys() else None
+
+
 def _judged(
     path: Path, head: Record, chosen: Sequence[tuple[int, Record]], reader: Reader, machine: Machine
 ) -> Iterator[Evidence]:  # fmt: skip
