@@ -38,7 +38,7 @@ def evidence_panels(figure: Any, evidence: Sequence[Evidence]) -> None:
         axes.axhline(1.0, color="#555555", lw=0.8)
         panel(axes, own)
         axes.grid(visible=True, alpha=0.25)
-        axes.legend(frameon=False, fontsize=6.5, loc="lower left", ncols=2)
+        axes.legend(frameon=False, fontsize=6.5, loc="lower left")
     axes = panels[0]
     axes.set_yscale("log")
     axes.set_ylabel("forecast over measured")
@@ -115,5 +115,6 @@ def _styled(evidence: Iterable[Evidence]) -> Iterable[tuple[Evidence, dict[str, 
             names.append(name)
         i = names.index(name)
         marker = "x" if each.is_apart else _MARKERS[i // len(PALETTE) % len(_MARKERS)]
-        label = f"{name} (oversubscribed)" if each.is_apart else name
+        short = name.removesuffix(".jsonl").removesuffix(".json")
+        label = f"{short} (oversubscribed)" if each.is_apart else short
         yield each, {"color": PALETTE[i % len(PALETTE)], "marker": marker, "label": label}
