@@ -6,6 +6,7 @@ Machine of the padded compute. A forecast is told the rig as a user would tell i
 slow link, the slow rank, the noise.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,24 @@ from exec.program.ops import Algorithm
 from exec.workload import Workload
 from sim.evidence import Judged
 from sim.forecast import Engine, forecast
+from sim.noisy import with_noise
 
 Record = dict[str, Any]
 _BITS = 8
+_CALIBRATED_HOSTS = 2
 
 
 def campaign_machine(folder: Path, record: Record) -> Machine:
     """Return the Machine that forecasts the case ``record`` of the campaign in ``folder``."""
     links = "links.json" if record["ranks_per_node"] == 1 else "tiers.json"
-    machine = read_machine(folder / "padded.json").combined_with(read_machine(folder / links))
-    return machine.model_copy(update={"fabric": fabric_of(record["rig"])})
+    machine = _combined(folder / "padded.json", folder / links)
+    machine = machine.model_copy(update={"fabric": fabric_of(record["rig"])})
+    return machine if record["noise"] is None else with_noise(machine, record["noise"])
+
+
+@lru_cache(maxsize=8)
+def _combined(compute: Path, links: Path) -> Machine:
+    return read_machine(compute).combined_with(read_machine(links))
 
 
 def fabric_of(rig: Record) -> FabricModel | None:
@@ -59,11 +68,9 @@ def options_of(strategy: Strategy, given: dict[str, Any]) -> PlanOptions:
     )
 
 
-def judge_case(record: Record, machine: Machine, engine: Engine | None = None) -> Judged:
-    """Return the case of a ``record`` of a campaign; simulated unless ``engine`` is another."""
+def judge_case(record: Record, machine: Machine, engine: Engine = Engine.SIMULATE) -> Judged:
+    """Return the case of a ``record`` of a campaign."""
     strategy = Strategy(record["strategy"])
-    if engine is None:
-        engine = Engine.SIMULATE
     answer = forecast(
         machine, Workload(parse_net(record["net"]), record["batch"]), Mesh(**record["mesh"]),
         options_of(strategy, record["options"]), ranks_per_node=record["ranks_per_node"],
@@ -74,5 +81,6 @@ def judge_case(record: Record, machine: Machine, engine: Engine | None = None) -
     group = f"{record['variant']}, {record['net']}, batch {record['batch']}"
     return Judged(
         record["name"], group, measured_s, answer.step_time_s, *answer.interval_s,
-        (max(repeats_s) - min(repeats_s)) / measured_s,
+        (max(repeats_s) - min(repeats_s)) / measured_s, extrapolation=record["hosts"] / _CALIBRATED_HOSTS,
+        what=strategy, ranks=record["ranks"], given_s=answer.breakdown.compute_s,
     )  # fmt: skip

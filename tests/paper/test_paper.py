@@ -16,6 +16,7 @@ from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
+from paper.evidence import committed_evidence, evidence_numbers
 from paper.results import (
     CHECK_FILE,
     LETTERS_SAMPLES,
@@ -54,7 +55,7 @@ def quoted(out: Path) -> Record:
 
 def test_the_report_and_its_figures_are_made_from_committed_files(out: Path) -> None:
     assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
-    for name in ("speedup", "agreement", "schemes", "strategies"):
+    for name in ("evidence", "speedup", "agreement", "schemes", "strategies"):
         assert "<svg" in (out / f"{name}.svg").read_text(encoding="utf-8")
 
 
@@ -196,6 +197,21 @@ def test_the_readme_says_how_many_kills_the_search_has_survived() -> None:
         f"{summary['lost']}, {summary['repeated']}, {other_bits} |"
     )
     assert row in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_quotes_the_evidence_that_the_report_shows(quoted: Record) -> None:
+    readme, found = (ROOT / "README.md").read_text(encoding="utf-8"), quoted["evidence"]
+    evidence, silent = committed_evidence()
+    assert found == json.loads(json.dumps(evidence_numbers(evidence) | {"not_judged": silent}))
+    own, others = found["own"], found["others"]
+    sources = sum(each["is_relative"] for each in found["rows"])
+    for text in (
+        f"forecast without having seen them: {own['count']} cases",
+        f"median {100 * own['median_error']:.1f} %, {100 * own['coverage']:.0f} % inside; {own['num_ranked_right']} of {own['num_ranked']} pairs",
+        f"{others['count']} cases of {sources} sources",
+        f"median {100 * others['median_error']:.1f} %, {100 * others['coverage']:.0f} % inside |",
+    ):
+        assert text in readme, text
 
 
 def test_the_readme_quotes_the_convolutional_networks(quoted: Record) -> None:
