@@ -1,0 +1,84 @@
+"""Links: whether flows meet on them. Where none do, each takes the time that it takes alone.
+
+Flows of one op that share both their links begin together and are equally large, or this raises;
+so they end together too, and count as one.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+
+from sim.arrays.irregular import IrregularError
+from sim.arrays.pieces import Bools, Floats, Ints
+from sim.arrays.ways import Way, Ways
+
+_ROUNDING = 1e-13  # relative; what comes to the same moment by two ways is that moment
+
+Flow = tuple[Way, Floats, Floats]
+"""When the messages of a way begin to flow, and when they end: (replicas, dp, pp, tp)."""
+
+
+def check_together(way: Way, start_s: Floats, transfer_s: Floats) -> None:
+    """Raise :class:`IrregularError` unless those that share links begin together and are alike."""
+    if not way.is_shared:
+        return
+    pairs = (way.up * (int(way.down.max()) + 1) + way.down).ravel()
+    order = np.argsort(pairs, kind="stable")
+    is_same = np.diff(pairs[order]) == 0
+    for values in (start_s, transfer_s):
+        if max(values.shape[1:]) == 1:
+            continue
+        flat = np.broadcast_to(values, (values.shape[0], *way.up.shape)).reshape(len(values), -1)
+        if (np.diff(flat[:, order], axis=1)[:, is_same] != 0).any():
+            raise IrregularError(f"ranks of a node that play {way.piece.role.name} share its link unevenly")  # fmt: skip
+
+
+def check_meetings(flows: list[Flow], ways: Ways) -> None:
+    """Raise :class:`IrregularError` if two flows of different ways are on a link at the same time."""
+    of_way: dict[int, list[Flow]] = defaultdict(list)
+    for flow in flows:
+        of_way[id(flow[0])].append(flow)
+    users = np.zeros(ways.num_links, np.intp)
+    for (way, _, _), *_ in of_way.values():
+        for links in (way.up, way.down):
+            users[np.unique(links)] += 1
+    is_busy = users > 1
+    if not is_busy.any():
+        return
+    for is_down in (False, True):
+        _check(list(of_way.values()), ways, is_busy, is_down=is_down)
+
+
+def _check(of_way: list[list[Flow]], ways: Ways, is_busy: Bools, *, is_down: bool) -> None:
+    links: list[Ints] = []
+    kinds: list[Ints] = []
+    starts: list[Floats] = []
+    ends: list[Floats] = []
+    for kind, flows in enumerate(of_way):
+        way = flows[0][0]
+        ids = (way.down if is_down else way.up).ravel()
+        _, first = np.unique(ids, return_index=True)  # one for all that share it
+        at = first[is_busy[ids[first]]]
+        if not len(at):
+            continue
+        for _, start_s, end_s in flows:
+            links.append(ids[at])
+            kinds.append(np.full(len(at), kind))
+            for into, times_s in ((starts, start_s), (ends, end_s)):
+                shape = (times_s.shape[0], *way.up.shape)
+                into.append(np.broadcast_to(times_s, shape).reshape(len(times_s), -1)[:, at])
+    if not links:
+        return
+    link, which = np.concatenate(links), np.concatenate(kinds)
+    num_replicas = max(map(len, starts))
+    for replica in range(num_replicas):
+        start_s, end_s = (
+            np.concatenate([each[min(replica, len(each) - 1)] for each in times])
+            for times in (starts, ends)
+        )
+        order = np.lexsort((start_s, link))
+        is_next = (np.diff(link[order]) == 0) & (np.diff(which[order]) != 0)
+        meets = is_next & (start_s[order][1:] < end_s[order][:-1] * (1.0 - _ROUNDING))
+        if meets.any():
+            found = int(link[order][1:][meets][0])
+            raise IrregularError(f"two flows meet on {ways.link_name(found)}")
