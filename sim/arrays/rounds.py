@@ -1,6 +1,6 @@
 """Rounds: a repeat in which chunks go round rings, found in a program and done by the kernel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,19 +110,18 @@ class _Game:
         is_folded = start_s.shape[axis] == 1
         if is_folded and len(tables) == 1 and tables[0].where is None and (elements == elements[0]).all():  # fmt: skip
             tables = [Table(tables[0].move_s[:1, :1], tables[0].add_s[:1, :1])]
-            return play_ring(start_s[..., None], tables, told.num_steps, 0, is_held=is_held)[..., 0]
+            flat = start_s.reshape(-1, 1, 1)
+            return play_ring(flat, tables, told.num_steps, 0, is_held=is_held).reshape(start_s.shape)
         if is_folded:
             shape = list(start_s.shape)
             shape[axis] = self.size
             start_s = np.broadcast_to(start_s, shape)
         rings = self._rings(np.moveaxis(start_s, axis, -1))
-        masks = [table.where.shape for table in tables if table.where is not None]
-        if masks:
-            shape = np.broadcast_shapes(rings.shape, *masks)
-            ends = play_ring(np.broadcast_to(rings, shape), tables, told.num_steps, told.first, is_held=is_held)  # fmt: skip
-        else:
-            flat = rings.reshape(-1, *rings.shape[-2:])
-            ends = play_ring(flat, tables, told.num_steps, told.first, is_held=is_held).reshape(rings.shape)  # fmt: skip
+        masks = [table.where for table in tables if table.where is not None]
+        shape = np.broadcast_shapes(rings.shape, *(mask.shape for mask in masks))
+        flat = np.broadcast_to(rings, shape).reshape(-1, *shape[-2:])
+        tables = [replace(table, where=_flat(table.where, shape)) for table in tables]
+        ends = play_ring(flat, tables, told.num_steps, told.first, is_held=is_held).reshape(shape)
         return np.moveaxis(self._line(ends), -1, axis)
 
     def _whole(self, values: list[Floats]) -> Floats:
@@ -206,6 +205,15 @@ class _Game:
                 raise IrregularError(f"ranks of a node send at other times in {self.told.id}")
         if is_inside and (len(self.members) > 1 or (elements != elements[0]).any()):
             raise IrregularError(f"ranks of a node send unequal chunks in {self.told.id}")
+
+
+def _flat(mask: Bools | None, shape: tuple[int, ...]) -> Bools | None:
+    """Return ``mask`` as the kernel takes it, of times of ``shape``."""
+    if mask is None:
+        return None
+    if mask.size == mask.shape[-1] * mask.shape[-2]:
+        return mask.reshape(1, *mask.shape[-2:])
+    return np.broadcast_to(mask, shape).reshape(-1, *shape[-2:])
 
 
 def _narrow(mask: Bools) -> Bools:

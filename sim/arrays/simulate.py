@@ -19,9 +19,6 @@ from sim.arrays.play import Part, Play
 from sim.costs import Costs
 from sim.result import StepTimes
 
-_BLOCK = 1 << 15  # times of all ranks that stay in a core's second cache while a ring goes round
-
-
 @dataclass(frozen=True, slots=True)
 class ArrayTimes:
     """The time of a step and the most compute of a rank in it, of each replica."""
@@ -47,17 +44,7 @@ def simulate_arrays(program: Program, costs: Costs, *, one_lane: bool, paces: Fl
     _check(program, costs)
     expanded = expand(program)
     layout = Layout(expanded)
-    if paces is None:
-        return _play(expanded, costs, layout, None, one_lane=one_lane)
-    rows = max(1, _BLOCK // paces.shape[1])
-    found = [
-        _play(expanded, costs, layout, paces[start : start + rows], one_lane=one_lane)
-        for start in range(0, len(paces), rows)
-    ]
-    return ArrayTimes(
-        np.concatenate([each.step_times_s for each in found]),
-        np.concatenate([each.compute_times_s for each in found]),
-    )
+    return _play(expanded, costs, layout, paces, one_lane=one_lane)
 
 
 def _check(program: Program, costs: Costs) -> None:
