@@ -5,7 +5,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from calibration.machine import Machine, Tier
 from exec.errors import MachineError
@@ -33,6 +32,8 @@ from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
+from sim.engines import Engine as Engine  # noqa: PLC0414  # others know it from here
+from sim.engines import by_events, check_events, simulated
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.placement import fits_memory, placed
 from sim.result import StepTimes
@@ -50,13 +51,6 @@ EPOCH_SAMPLES = 20_000
 _TRACED_STEPS = 8
 TURNS = 48
 """How many turns of each rank are simulated where ranks take turns in any order."""
-
-
-class Engine(StrEnum):
-    """Which reader answers."""
-
-    SOLVE = "solve"
-    SIMULATE = "simulate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +78,7 @@ class Forecast:
     A plan without a closed form, when solved, takes at least ``step_time_s`` and at most
     ``upper_s``. ``arrivals`` are the ranks whose gradients simulated servers took, in order.
     ``stages`` are those of a pipeline, and ``memory_by_schedule`` what the rank that holds most
-    would hold under each schedule.
+    would hold under each schedule. ``simulated`` says what told the times, if they are simulated.
     """
 
     nodes: int
@@ -100,6 +94,7 @@ class Forecast:
     arrivals: tuple[int, ...] = ()
     stages: tuple[StageLoad, ...] = ()
     memory_by_schedule: tuple[tuple[Schedule, int], ...] = ()
+    simulated: tuple[str, ...] = ()
 
     @property
     def memory_bytes(self) -> int:
@@ -227,6 +222,7 @@ def forecast(
         memory_by_schedule=tuple(memory_by_schedule(programs[0], workload, options).items())
         if mesh.pp > 1
         else (),
+        simulated=times.simulated,
     )
 
 
@@ -306,15 +302,19 @@ def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOpti
         return taking_turns
     free_lanes = _read(engine, program, costs, False)
     blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
-    return replace(free_lanes, step_time_s=blended_s)
+    told = tuple(dict.fromkeys((*taking_turns.simulated, *free_lanes.simulated)))
+    return replace(free_lanes, step_time_s=blended_s, simulated=told)
 
 
 def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
     if is_asynchronous(program):
-        return bounds(program, costs) if engine is Engine.SOLVE else _simulate_long(program, costs, one_lane)  # fmt: skip
+        if engine is Engine.SOLVE:
+            return bounds(program, costs)
+        check_events(program, engine)
+        return by_events(_simulate_long(program, costs, one_lane))
     if engine is Engine.SOLVE:
         return solve(program, costs, one_lane=one_lane)
-    return simulate(expand(program), costs, one_lane=one_lane)
+    return simulated(program, costs, engine, one_lane=one_lane)
 
 
 def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:

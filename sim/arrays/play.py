@@ -170,7 +170,9 @@ class Play:
                 now_s = now_s + self.costs.save_s(nbytes, self.num_savers)
                 self._end(part, op.id, now_s)
             case Grant() | Acquire() | Release():
-                raise IrregularError(f"ranks of {piece.role.name} take turns that only a run can tell")
+                raise IrregularError(
+                    f"ranks of {piece.role.name} take turns that only a run can tell"
+                )
             case Collective() | Repeat():
                 raise ValueError("arrays read a program with its collectives expanded")
         self.has_moved = True
@@ -202,7 +204,9 @@ class Play:
         if not meeting.ends_s:
             if len({each.part.size for each, _ in meeting.members.values()}) > 1:
                 raise IrregularError(f"ranks bring unequal parts to {op.id}")
-            most_s = [start_s.max(axis=axis + 1, keepdims=True) for _, start_s in meeting.members.values()]
+            most_s = [
+                start_s.max(axis=axis + 1, keepdims=True) for _, start_s in meeting.members.values()
+            ]
             last_s = most_s[0]
             for each in most_s[1:]:
                 last_s = np.maximum(last_s, each)

@@ -50,7 +50,9 @@ def round_of(op: Repeat) -> Round | None:
                 assert isinstance(more[0], Accumulate)
                 if more[0].peer is not None or more[0].into.chunks != into.chunks:
                     return None
-            return Round(id, AXES.index(axis), distance, block, op.count, first, out, is_added, peer)
+            return Round(
+                id, AXES.index(axis), distance, block, op.count, first, out, is_added, peer
+            )
         case _:
             return None
 
@@ -111,7 +113,9 @@ class _Game:
         if is_folded and len(tables) == 1 and tables[0].where is None and (elements == elements[0]).all():  # fmt: skip
             tables = [Table(tables[0].move_s[:1, :1], tables[0].add_s[:1, :1])]
             flat = start_s.reshape(-1, 1, 1)
-            return play_ring(flat, tables, told.num_steps, 0, is_held=is_held).reshape(start_s.shape)
+            return play_ring(flat, tables, told.num_steps, 0, is_held=is_held).reshape(
+                start_s.shape
+            )
         if is_folded:
             shape = list(start_s.shape)
             shape[axis] = self.size
@@ -171,7 +175,9 @@ class _Game:
                     is_it = (lines == between) & (shares == sharers)
                     moves_s = []
                     for size in sizes.tolist():
-                        price = self.ways.price_of(way, size * self.itemsize, is_between=between, sharers=sharers)
+                        price = self.ways.price_of(
+                            way, size * self.itemsize, is_between=between, sharers=sharers
+                        )
                         moves_s.append(price[0] + price[1])
                         held.add(price[2])
                     key = tuple(moves_s), tuple(adds_s.tolist())
@@ -185,7 +191,10 @@ class _Game:
             raise IrregularError(f"only some messages of {told.id} wait for their receives")
         tables = sorted(by_class.values(), key=lambda each: -int(each[1].sum()))
         first = tables[0][0]
-        others = [Table(table.move_s, table.add_s, self._rings(_narrow(mask))) for table, mask in tables[1:]]
+        others = [
+            Table(table.move_s, table.add_s, self._rings(_narrow(mask)))
+            for table, mask in tables[1:]
+        ]
         return [first, *others], held.pop()
 
     def _by_place(self, costs_s: Floats) -> Floats:

@@ -19,6 +19,7 @@ from sim.arrays.play import Part, Play
 from sim.costs import Costs
 from sim.result import StepTimes
 
+
 @dataclass(frozen=True, slots=True)
 class ArrayTimes:
     """The time of a step and the most compute of a rank in it, of each replica."""

@@ -192,4 +192,3 @@ def chunk_sizes(part: Part, size: int) -> Ints:
     starts = (edge * least + np.minimum(edge, larger) for edge in (first, first + chunks.width))
     start, stop = starts
     return (stop - start) * part.unit
-

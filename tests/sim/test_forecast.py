@@ -22,6 +22,7 @@ from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from sim.costs import Costs
+from sim.engines import READERS
 from sim.forecast import (
     INTERVAL_Z,
     SIGMA_PER_DOUBLING,
@@ -59,7 +60,7 @@ def noisy(noise: float = 0.02, overhead_s: float = 0.003, kernel_sigma: float = 
 @given(
     case=cases(),
     on=machines(),
-    engine=st.sampled_from(Engine),
+    engine=st.sampled_from(READERS),
     share=st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
@@ -186,7 +187,7 @@ def test_the_slowest_of_more_ranks_is_slower() -> None:
     assert factors == sorted(set(factors))
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 @pytest.mark.parametrize("mesh, options", [
     (Mesh(), PlanOptions()),
     (Mesh(3), PlanOptions(bucket_nbytes=1)),
@@ -280,7 +281,7 @@ def test_more_ranks_than_cores_are_flagged_and_slow_each_other_down() -> None:
     assert compute_s(8, 1).breakdown.compute_s == pytest.approx(alone, rel=SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 def test_a_missing_part_of_the_machine_names_its_remedy(engine: Engine) -> None:
     with pytest.raises(MachineError, match=r"round says nothing of compute; .* local\+round"):
         forecast(machine(compute=None), WORKLOAD, Mesh(2), engine=engine)
@@ -309,7 +310,7 @@ def test_nobody_speeds_up_by_more_than_its_ranks_without_a_cache(case: Case) -> 
     assert many.speedup_over(serial)[0] <= case.mesh.world_size * (1 + SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 @pytest.mark.parametrize("coefficient", [0.0, 1e308])
 def test_a_machine_on_which_a_step_takes_no_time_or_for_ever_is_refused(
     coefficient: float, engine: Engine

@@ -1,0 +1,73 @@
+"""The engines, and the choice between the two that simulate: arrays where they are exact, else events."""
+
+from dataclasses import replace
+from enum import StrEnum
+
+from exec.errors import UsageError
+from exec.plan.collectives import expand
+from exec.program.program import Program
+from sim.costs import Costs
+from sim.result import StepTimes
+from sim.simulate import simulate
+
+MAX_EVENT_RANKS = 512
+"""How many ranks are simulated by events, which list them one by one."""
+
+
+class Engine(StrEnum):
+    """Which reader answers; ``simulate`` is ``arrays`` where they are exact, else ``events``."""
+
+    SOLVE = "solve"
+    SIMULATE = "simulate"
+    ARRAYS = "arrays"
+    EVENTS = "events"
+
+
+READERS = (Engine.SOLVE, Engine.SIMULATE)
+"""The engines that take every plan."""
+
+_ASKED_FOR = "asked for"
+
+
+def simulated(program: Program, costs: Costs, engine: Engine, *, one_lane: bool) -> StepTimes:
+    """Return the times of ``program``, its collectives not expanded, by ``engine`` or its choice.
+
+    Raises:
+        UsageError: arrays are asked for and cannot tell, or events would be of too many ranks.
+    """
+    reason = _ASKED_FOR
+    if engine is not Engine.EVENTS:
+        from sim.arrays.irregular import IrregularError  # noqa: PLC0415  # NumPy, for those who simulate
+        from sim.arrays.simulate import simulate_arrays  # noqa: PLC0415
+
+        try:
+            times = simulate_arrays(program, costs, one_lane=one_lane).first
+        except IrregularError as error:
+            reason = str(error)
+        else:
+            ranks = program.mesh.world_size
+            return replace(times, simulated=(f"arrays over {ranks} ranks",))
+    check_events(program, engine, reason)
+    times = simulate(expand(program), costs, one_lane=one_lane)
+    return by_events(times, reason)
+
+
+def by_events(times: StepTimes, reason: str = "the order of ranks is the run's") -> StepTimes:
+    """Return ``times`` with the note that events told them, and why not arrays."""
+    return replace(times, simulated=(f"events: {reason}",))
+
+
+def check_events(program: Program, engine: Engine, reason: str = "the order of ranks is the run's") -> None:  # fmt: skip
+    """Raise :class:`UsageError` unless ``engine`` may simulate ``program`` by events."""
+    ranks = program.mesh.world_size
+    if engine is Engine.ARRAYS:
+        raise UsageError(
+            f"engine arrays needs ranks that do the same and messages that do not meet, but {reason}; "
+            f"use --engine simulate, which chooses, or --engine solve"
+        )
+    if ranks > MAX_EVENT_RANKS:
+        why = "" if reason is _ASKED_FOR else f", and arrays cannot tell: {reason}"
+        raise UsageError(
+            f"engine {engine} takes at most {MAX_EVENT_RANKS} ranks by events, got {ranks}{why}; "
+            f"use --engine solve"
+        )
