@@ -1,7 +1,10 @@
 """The engines, and the choice between the two that simulate: arrays where they are exact, else events."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from exec.errors import UsageError
 from exec.plan.collectives import expand
@@ -9,6 +12,9 @@ from exec.program.program import Program
 from sim.costs import Costs
 from sim.result import StepTimes
 from sim.simulate import simulate
+
+if TYPE_CHECKING:
+    from sim.arrays.fold import FoldedCosts
 
 MAX_EVENT_RANKS = 512
 """How many ranks are simulated by events, which list them one by one."""
@@ -47,9 +53,25 @@ def simulated(program: Program, costs: Costs, engine: Engine, *, one_lane: bool)
         else:
             ranks = program.mesh.world_size
             return replace(times, simulated=(f"arrays over {ranks} ranks",))
+        from sim.arrays.fold import fold  # noqa: PLC0415
+
+        if engine is Engine.SIMULATE:
+            return _folded(*fold(program, costs), costs, reason, one_lane=one_lane)
     check_events(program, engine, reason)
-    times = simulate(expand(program), costs, one_lane=one_lane)
-    return by_events(times, reason)
+    return by_events(simulate(expand(program), costs, one_lane=one_lane), reason)
+
+
+def _folded(
+    program: Program, folded: FoldedCosts, costs: Costs, reason: str, *, one_lane: bool
+) -> StepTimes:
+    """Return the times of a program by events, of one of each kind of ranks that cannot differ."""
+    ranks, all_ranks = program.mesh.world_size, costs.mesh.world_size
+    if ranks < all_ranks:
+        reason = f"one for each rank like it, {ranks} of {all_ranks}; {reason}"
+    check_events(program, Engine.SIMULATE, reason)
+    times = by_events(simulate(expand(program), folded, one_lane=one_lane), reason)
+    costs.collective_sigma = max(costs.collective_sigma, folded.collective_sigma)
+    return times
 
 
 def by_events(times: StepTimes, reason: str = "the order of ranks is the run's") -> StepTimes:

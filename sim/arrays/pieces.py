@@ -47,7 +47,7 @@ class Layout:
         self.mesh = program.mesh
         self.pieces: list[Piece] = []
         self._at: dict[tuple[int, int, int], Piece] = {}
-        self._atoms = [_atoms(program.roles, program.mesh, axis) for axis in AXES]
+        self._atoms = [atoms_of(program.roles, program.mesh, axis) for axis in AXES]
         self._places = [_places(atoms, program.mesh.size(axis)) for atoms, axis in zip(self._atoms, AXES, strict=True)]  # fmt: skip
         for role in program.roles:
             for numbers in self._cut(role):
@@ -89,7 +89,7 @@ class Layout:
         ]
 
 
-def _atoms(roles: Iterable[Role], mesh: Mesh, axis: Axis) -> list[Ints]:
+def atoms_of(roles: Iterable[Role], mesh: Mesh, axis: Axis) -> list[Ints]:
     """Return the coordinates along ``axis`` in sets, none of which a role has in part."""
     labels = np.zeros(mesh.size(axis), np.intp)
     for span in {role.span(axis) for role in roles}:
