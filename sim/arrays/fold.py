@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 from exec.program.mesh import Axis, Mesh
-from exec.program.ops import Accumulate, Algorithm, Collective, Compute, Op, Receive, Repeat, Save, Scale, Send  # fmt: skip
+from exec.program.ops import (  # fmt: skip
+    Accumulate,
+    Algorithm,
+    Collective,
+    Compute,
+    Op,
+    Receive,
+    Repeat,
+    Save,
+    Scale,
+    Send,
+)
 from exec.program.peers import AnyRank, Part, Rank, Sender
 from exec.program.program import Program, Role
 from sim.arrays.pieces import atoms_of

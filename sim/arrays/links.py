@@ -5,6 +5,7 @@ so they end together too, and count as one.
 """
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,6 +43,10 @@ def check_meetings(flows: list[Flow], ways: Ways) -> None:
     for (way, _, _), *_ in of_way.values():
         for links in (way.up, way.down):
             users[np.unique(links)] += 1
+    for (way, _, _), *_ in of_way.values():
+        if way.others:
+            for links in (way.up, way.down):
+                users[np.unique(links)] += 1
     is_busy = users > 1
     if not is_busy.any():
         return
@@ -51,34 +56,66 @@ def check_meetings(flows: list[Flow], ways: Ways) -> None:
 
 def _check(of_way: list[list[Flow]], ways: Ways, is_busy: Bools, *, is_down: bool) -> None:
     links: list[Ints] = []
+    pairs: list[Ints] = []
+    missing: list[Ints] = []  # of those with which a flow shares its links, how many are others'
     kinds: list[Ints] = []
     starts: list[Floats] = []
     ends: list[Floats] = []
     for kind, flows in enumerate(of_way):
         way = flows[0][0]
         ids = (way.down if is_down else way.up).ravel()
-        _, first = np.unique(ids, return_index=True)  # one for all that share it
-        at = first[is_busy[ids[first]]]
+        pair = (way.up * ways.num_links + way.down).ravel()
+        _, first, counts = np.unique(
+            ids, return_index=True, return_counts=True
+        )  # one for all that share it
+        is_here = is_busy[ids[first]]
+        at = first[is_here]
         if not len(at):
             continue
         for _, start_s, end_s in flows:
             links.append(ids[at])
+            pairs.append(pair[at])
+            missing.append(np.stack([counts[is_here], way.sharers.ravel()[at]]))
             kinds.append(np.full(len(at), kind))
             for into, times_s in ((starts, start_s), (ends, end_s)):
                 shape = (times_s.shape[0], *way.up.shape)
                 into.append(np.broadcast_to(times_s, shape).reshape(len(times_s), -1)[:, at])
     if not links:
         return
-    link, which = np.concatenate(links), np.concatenate(kinds)
-    num_replicas = max(map(len, starts))
-    for replica in range(num_replicas):
+    table = _Table(*map(np.concatenate, (links, pairs, kinds)), *np.concatenate(missing, axis=1))  # type: ignore[arg-type]
+    for replica in range(max(map(len, starts))):
         start_s, end_s = (
             np.concatenate([each[min(replica, len(each) - 1)] for each in times])
             for times in (starts, ends)
         )
-        order = np.lexsort((start_s, link))
-        is_next = (np.diff(link[order]) == 0) & (np.diff(which[order]) != 0)
-        meets = is_next & (start_s[order][1:] < end_s[order][:-1] * (1.0 - _ROUNDING))
-        if meets.any():
-            found = int(link[order][1:][meets][0])
-            raise IrregularError(f"two flows meet on {ways.link_name(found)}")
+        table.check(start_s, end_s, ways)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Flows on links: a row for all of one op that share a link, of which there are ``own``.
+
+    ``sharers`` is with how many they were taken to share it.
+    """
+
+    link: Ints
+    pair: Ints
+    kind: Ints
+    own: Ints
+    sharers: Ints
+
+    def check(self, start_s: Floats, end_s: Floats, ways: Ways) -> None:
+        """Raise unless flows share links with those that they were taken to, and no others."""
+        order = np.lexsort((self.pair, end_s, start_s, self.link))
+        link, start_s, end_s = self.link[order], start_s[order], end_s[order]
+        is_new = np.ones(len(order), np.bool_)
+        is_new[1:] = np.any([
+            np.diff(each) != 0 for each in (link, start_s, end_s, self.pair[order])
+        ], axis=0)  # fmt: skip
+        first = np.flatnonzero(is_new)
+        together = np.add.reduceat(self.own[order], first)
+        wrong = np.repeat(together, np.diff([*first, len(order)])) != self.sharers[order]
+        is_next = (np.diff(link) == 0) & (np.diff(self.kind[order]) != 0) & is_new[1:]
+        wrong[1:] |= is_next & (start_s[1:] < end_s[:-1] * (1.0 - _ROUNDING))
+        if wrong.any():
+            raise IrregularError(f"two flows meet on {ways.link_name(int(link[wrong][0]))}")

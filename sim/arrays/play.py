@@ -65,9 +65,9 @@ class _Meeting:
 class Play:
     """A program under way."""
 
-    def __init__(self, program: Program, costs: Costs, layout: Layout) -> None:
+    def __init__(self, program: Program, costs: Costs, layout: Layout, *, is_together: bool) -> None:  # fmt: skip
         self.program, self.costs, self.layout = program, costs, layout
-        self.ways = Ways(layout, costs, program.itemsize)
+        self.ways = Ways(layout, costs, program.itemsize, is_together=is_together)
         self.mail = Mail()
         self.num_savers = costs.num_savers(program) if _saves(program) else 0
         self.has_moved = False

@@ -204,6 +204,8 @@ class _Game:
         """Raise unless ranks that share links begin together, and send as much in every step."""
         if not way.is_shared:
             return
+        if way.others:
+            raise IrregularError(f"ranks of several roles share a node's link in {self.told.id}")
         axis = self.told.axis
         lines = np.moveaxis(np.where(way.sharers > 1, way.up, -1), axis, -1)
         lines = lines.reshape(-1, lines.shape[-1])

@@ -45,7 +45,12 @@ def simulate_arrays(program: Program, costs: Costs, *, one_lane: bool, paces: Fl
     _check(program, costs)
     expanded = expand(program)
     layout = Layout(expanded)
-    return _play(expanded, costs, layout, paces, one_lane=one_lane)
+    try:
+        return _play(expanded, costs, layout, paces, one_lane=one_lane, is_together=False)
+    except IrregularError:
+        if costs.ranks_per_node == 1 or len(layout.pieces) == 1:
+            raise
+    return _play(expanded, costs, layout, paces, one_lane=one_lane, is_together=True)
 
 
 def _check(program: Program, costs: Costs) -> None:
@@ -56,9 +61,10 @@ def _check(program: Program, costs: Costs) -> None:
 
 
 def _play(
-    program: Program, costs: Costs, layout: Layout, paces: Floats | None, *, one_lane: bool
-) -> ArrayTimes:
-    play = Play(program, costs, layout)
+    program: Program, costs: Costs, layout: Layout, paces: Floats | None, *, one_lane: bool,
+    is_together: bool,
+) -> ArrayTimes:  # fmt: skip
+    play = Play(program, costs, layout, is_together=is_together)
     parts = [
         Part(piece, _pace(piece, costs, paces), _waited(piece.role)) for piece in layout.pieces
     ]

@@ -5,10 +5,12 @@ to those of another at once, they share both links evenly, and each takes as man
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from exec.program.ops import Send
 from exec.program.peers import AnyRank, Part, Peer, Rank, Sender, coordinate_of
 from sim.arrays.irregular import IrregularError
 from sim.arrays.pieces import AXES, Bools, Floats, Group, Ints, Layout, Piece, folded
@@ -29,7 +31,8 @@ class Way:
     """Where the ranks of ``piece`` send: to ``coordinates`` along axis number ``axis``.
 
     ``sources`` and ``dests`` are ranks, ``up`` and ``down`` numbers of links, all (dp, pp, tp).
-    ``sharers`` says how many of these messages share a link.
+    ``sharers`` says how many messages share the links of each, ``others`` whether some of them are of
+    other pieces.
     """
 
     piece: Piece
@@ -41,6 +44,7 @@ class Way:
     up: Ints
     down: Ints
     sharers: Ints
+    others: bool
     prices: dict[int, Price] = field(default_factory=dict)
 
     @property
@@ -50,9 +54,14 @@ class Way:
 
 
 class Ways:
-    """All ways of a program, each found once."""
+    """All ways of a program, each found once.
 
-    def __init__(self, layout: Layout, costs: Costs, itemsize: int) -> None:
+    With ``is_together`` the ranks of a node that send to peers of one name are taken to send at
+    once, whatever their roles; :func:`sim.arrays.links.check_meetings` says whether they do.
+    """
+
+    def __init__(self, layout: Layout, costs: Costs, itemsize: int, *, is_together: bool) -> None:
+        self.is_together = is_together
         self.layout, self.costs, self.itemsize = layout, costs, itemsize
         self._fabric = costs.fabric
         self._by_peer: dict[tuple[int, Peer, int], Way] = {}
@@ -77,11 +86,36 @@ class Ways:
             coordinates = np.broadcast_to(np.asarray(found, np.intp), own.shape)
             place = piece.index, axis, coordinates.tobytes()
             if place not in self._by_place:
-                self._by_place[place] = self._find(piece, axis, coordinates)
+                self._by_place[place] = self._find(piece, axis, peer, coordinates)
             self._by_peer[key] = self._by_place[place]
         return self._by_peer[key]
 
-    def _find(self, piece: Piece, axis: int, coordinates: Ints) -> Way:
+    def _find(self, piece: Piece, axis: int, peer: Peer, coordinates: Ints) -> Way:
+        dests, is_between, up, down = self._links(piece, axis, coordinates)
+        groups = self.layout.groups(piece, axis, coordinates)
+        sharers = self._sharers(up, down)
+        total = sharers
+        if self.is_together:
+            pairs = up * self.num_links + down
+            for other in self._beside(piece, axis, peer):
+                _, _, theirs_up, theirs_down = self._links(other, axis, coordinates)
+                theirs = theirs_up * self.num_links + theirs_down
+                known, counts = np.unique(theirs, return_counts=True)
+                at = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
+                total = total + np.where(known[at] == pairs, counts[at], 0)
+        has_others = bool((total != sharers).any())
+        return Way(piece, axis, coordinates, groups, dests, is_between, up, down, total, has_others)
+
+    def _beside(self, piece: Piece, axis: int, peer: Peer) -> Iterator[Piece]:
+        """Yield the other pieces of the same coordinates along ``axis`` that send to such a peer."""
+        for other in self.layout.pieces:
+            if other is not piece and other.atoms[axis] == piece.atoms[axis]:
+                sends = (op for op in other.role.ops if isinstance(op, Send))
+                if any(op.peer == peer for op in sends):
+                    yield other
+
+    def _links(self, piece: Piece, axis: int, coordinates: Ints) -> tuple[Ints, Bools, Ints, Ints]:
+        """Return dests, whether they are on other nodes, and the links there, all (dp, pp, tp)."""
         own = piece.coordinates[axis]
         moved = (coordinates - own) * self.layout.mesh.stride(AXES[axis])
         dests = piece.ranks + moved.reshape([-1 if i == axis else 1 for i in range(3)])
@@ -90,9 +124,7 @@ class Ways:
         num_nodes, half = self._fabric.num_nodes, self.num_links // 2
         up = np.where(is_between, nodes, num_nodes + piece.ranks)
         down = half + np.where(is_between, others, num_nodes + dests)
-        groups = self.layout.groups(piece, axis, coordinates)
-        sharers = self._sharers(up, down)
-        return Way(piece, axis, coordinates, groups, dests, is_between, up, down, sharers)
+        return dests, is_between, up, down
 
     def _nodes(self, ranks: Ints) -> Ints:
         guests, fabric = self._fabric.guests, self._fabric

@@ -12,6 +12,7 @@ from exec.noise import Distribution, Noise
 from exec.plan.collectives import expand
 from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
+from exec.plan.schedule import Schedule
 from exec.plan.segment import programs_of
 from exec.plan.step import plan_step
 from exec.plan.strategy import Strategy
@@ -29,6 +30,7 @@ from exec.program.ops import (
 from exec.program.peers import Part
 from exec.program.program import Program, Role
 from exec.workload import Workload
+from sim.arrays.fold import fold
 from sim.arrays.irregular import IrregularError
 from sim.arrays.simulate import simulate_arrays
 from sim.costs import Costs
@@ -122,15 +124,42 @@ def test_a_ring_over_nodes_is_always_told(
 
 @pytest.mark.parametrize(
     ("mesh", "per_node"),
-    [
-        (Mesh(8), 2), (Mesh(12), 4), (Mesh(7), 3), (Mesh(1, 1, 6), 2), (Mesh(3, 1, 2), 2),
-        (Mesh(2, 1, 4), 4), (Mesh(2, 1, 4), 8),
-    ],
-)  # fmt: skip
+    [(Mesh(8), 2), (Mesh(12), 4), (Mesh(7), 3), (Mesh(1, 1, 6), 2), (Mesh(2, 1, 4), 8)],
+)
 def test_ranks_that_share_nodes_are_told(mesh: Mesh, per_node: int) -> None:
     options = PlanOptions(algorithm=Algorithm.RING)
     program = plan_step(Workload(mlp(24, 48, 24), 24, 8), mesh, options)
     assert assert_same(program, Costs(ROUND, mesh, per_node), None, one_lane=False)
+
+
+def one_collective(mesh: Mesh, algorithm: Algorithm, size: int, node_size: int = 1) -> Program:
+    """Return a program of one all-reduce by all replicas at once."""
+    part = Part("grad", 0, size)
+    op = Collective("sum", CollectiveKind.ALLREDUCE, part, Axis.DP, algorithm, node_size=node_size)
+    spans = (range(mesh.size(axis)) for axis in Axis)
+    return Program(mesh, 8, (Role("all", *spans, (op,)),))
+
+
+@pytest.mark.parametrize("limit_nbytes", [None, 0.0])
+@pytest.mark.parametrize(
+    ("mesh", "per_node"), [(Mesh(3, 1, 2), 2), (Mesh(5, 2, 2), 4), (Mesh(4, 1, 4), 8)]
+)
+def test_groups_that_share_a_nodes_link_evenly_are_told(
+    mesh: Mesh, per_node: int, limit_nbytes: float | None
+) -> None:
+    on = machine(links={tier: each.model_copy(update={"eager_limit_nbytes": limit_nbytes}) for tier, each in ROUND.links.items()})  # fmt: skip
+    program = one_collective(mesh, Algorithm.RING, 1003)
+    assert assert_same(program, Costs(on, mesh, per_node), None, one_lane=False)
+
+
+@pytest.mark.parametrize("size", [2400, 2401])
+@pytest.mark.parametrize(("ranks", "per_node"), [(8, 2), (12, 4), (8, 4), (24, 6)])
+def test_a_ring_inside_nodes_and_one_between_them_are_told_if_even(
+    ranks: int, per_node: int, size: int
+) -> None:
+    program = one_collective(Mesh(ranks), Algorithm.HIERARCHICAL, size, node_size=per_node)
+    is_told = assert_same(program, Costs(ROUND, Mesh(ranks), per_node), None, one_lane=False)
+    assert is_told == (size == 2400)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +211,38 @@ def test_flows_that_meet_are_left_to_events_with_the_link_named() -> None:
     chosen = simulated(program, costs, Engine.SIMULATE, one_lane=False)
     assert chosen.step_time_s == simulate(expand(program), costs, one_lane=False).step_time_s
     assert chosen.simulated[0].startswith("events: two flows meet on node")
+
+
+@settings(max_examples=40)
+@given(
+    mesh=st.sampled_from([Mesh(2, 2), Mesh(3, 2, 2), Mesh(2, 3), Mesh(4, 2), Mesh(1, 2, 3), Mesh(2, 2, 2)]),
+    extra=st.integers(0, 9), microbatches=st.integers(1, 5), per_node=st.integers(1, 4),
+    one_lane=st.booleans(), on=held(), schedule=st.sampled_from(Schedule), slow=st.booleans(),
+)  # fmt: skip
+def test_one_of_each_kind_of_ranks_stands_for_all(
+    mesh: Mesh, extra: int, microbatches: int, per_node: int, one_lane: bool, on: Machine,
+    schedule: Schedule, slow: bool,
+) -> None:  # fmt: skip
+    workload = Workload(mlp(5, 6, 7, 6, 5, 4), mesh.dp * microbatches + extra, 8)
+    program = plan_step(workload, mesh, PlanOptions(microbatches, schedule))
+    slowness = {1: 1.7} if slow else {}
+    smaller, costs = fold(program, Costs(on, mesh, per_node, slowness=slowness))
+    assert smaller.mesh.world_size <= mesh.world_size
+    event(f"folded: {smaller.mesh.world_size < mesh.world_size}")
+    alone = simulate(smaller, costs, one_lane=one_lane)
+    events = simulate(program, Costs(on, mesh, per_node, slowness=slowness), one_lane=one_lane)
+    assert alone.step_time_s == pytest.approx(events.step_time_s, rel=SAME)
+    assert alone.compute_s == events.compute_s
+
+
+def test_a_fold_keeps_one_replica_and_one_shard_of_each_kind() -> None:
+    program = plan_step(Workload(mlp(8, 8, 8, 8, 8), 64, 8), Mesh(16, 2, 4), PlanOptions(4))
+    smaller, _ = fold(program, Costs(ROUND, program.mesh, 1))
+    assert smaller.mesh == Mesh(1, 2, 2)  # the first shard adds the biases
+    shared, _ = fold(program, Costs(ROUND, program.mesh, 4))
+    assert shared.mesh == Mesh(1, 2, 4)
+    rings = plan_step(Workload(mlp(8, 8, 8, 8, 8), 64, 8), Mesh(16, 2, 4), PlanOptions(4, algorithm=Algorithm.RING))  # fmt: skip
+    assert fold(rings, Costs(ROUND, program.mesh, 1))[0].mesh == program.mesh
 
 
 def test_the_choice_says_which_engine_answered() -> None:
