@@ -57,11 +57,11 @@ def check_meetings(flows: list[Flow], ways: Ways) -> None:
 def _check(of_way: list[list[Flow]], ways: Ways, is_busy: Bools, *, is_down: bool) -> None:
     links: list[Ints] = []
     pairs: list[Ints] = []
-    missing: list[Ints] = []  # of those with which a flow shares its links, how many are others'
+    shares: list[Ints] = []  # how many of this op share a link, and with how many they are said to
     kinds: list[Ints] = []
     starts: list[Floats] = []
     ends: list[Floats] = []
-    for kind, flows in enumerate(of_way):
+    for number, flows in enumerate(of_way):
         way = flows[0][0]
         ids = (way.down if is_down else way.up).ravel()
         pair = (way.up * ways.num_links + way.down).ravel()
@@ -75,14 +75,16 @@ def _check(of_way: list[list[Flow]], ways: Ways, is_busy: Bools, *, is_down: boo
         for _, start_s, end_s in flows:
             links.append(ids[at])
             pairs.append(pair[at])
-            missing.append(np.stack([counts[is_here], way.sharers.ravel()[at]]))
-            kinds.append(np.full(len(at), kind))
+            shares.append(np.stack([counts[is_here], way.sharers.ravel()[at]]))
+            kinds.append(np.full(len(at), number))
             for into, times_s in ((starts, start_s), (ends, end_s)):
                 shape = (times_s.shape[0], *way.up.shape)
                 into.append(np.broadcast_to(times_s, shape).reshape(len(times_s), -1)[:, at])
     if not links:
         return
-    table = _Table(*map(np.concatenate, (links, pairs, kinds)), *np.concatenate(missing, axis=1))  # type: ignore[arg-type]
+    own, sharers = np.concatenate(shares, axis=1)
+    link, pair, kind = map(np.concatenate, (links, pairs, kinds))
+    table = _Table(link, pair, kind, own, sharers)
     for replica in range(max(map(len, starts))):
         start_s, end_s = (
             np.concatenate([each[min(replica, len(each) - 1)] for each in times])

@@ -53,7 +53,7 @@ class Mail:
         default_factory=lambda: defaultdict(list)
     )  # by piece and tag
     flows: list[tuple[Way, Floats, Floats]] = field(default_factory=list)
-    last_s: Floats | None = None
+    last_s: Floats = field(default_factory=lambda: np.zeros(1))
     edges: dict[int, Edge] = field(default_factory=dict)  # by the way's identity
     num_held: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
@@ -154,8 +154,7 @@ class Mail:
 
     def note(self, end_s: Floats) -> None:
         """Remember when the last message of each replica arrived."""
-        last_s = end_s.max(axis=(1, 2, 3))
-        self.last_s = last_s if self.last_s is None else np.maximum(self.last_s, last_s)
+        self.last_s = np.maximum(self.last_s, end_s.max(axis=(1, 2, 3)))
 
     def left(self) -> Iterator[Posted]:
         """Yield what was sent and not received."""

@@ -7,6 +7,7 @@ not differ along an axis. So ranks that cannot differ are folded by NumPy's broa
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from exec.program.program import Program, Role
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Bools = NDArray[np.bool_]
+Numbers = TypeVar("Numbers", np.float64, np.bool_)
 AXES = tuple(Axis)
 
 
@@ -77,16 +79,17 @@ class Layout:
         groups = []
         for number in np.unique(numbers).tolist():
             own = np.flatnonzero(numbers == number)
-            atoms = (*piece.atoms[:axis], number, *piece.atoms[axis + 1 :])
-            groups.append(Group(self._at[atoms], own, places[own]))
+            groups.append(Group(self._beside(piece, axis, number), own, places[own]))
         return groups
 
     def along(self, piece: Piece, axis: int) -> list[Piece]:
         """Return the pieces that differ from ``piece`` along ``axis`` only, itself included."""
-        return [
-            self._at[*piece.atoms[:axis], number, *piece.atoms[axis + 1 :]]
-            for number in range(len(self._atoms[axis]))
-        ]
+        return [self._beside(piece, axis, number) for number in range(len(self._atoms[axis]))]
+
+    def _beside(self, piece: Piece, axis: int, number: int) -> Piece:
+        """Return the piece that has atom ``number`` along ``axis``, and else those of ``piece``."""
+        dp, pp, tp = (number if i == axis else own for i, own in enumerate(piece.atoms))
+        return self._at[dp, pp, tp]
 
 
 def atoms_of(roles: Iterable[Role], mesh: Mesh, axis: Axis) -> list[Ints]:
@@ -109,7 +112,7 @@ def _places(atoms: list[Ints], size: int) -> tuple[Ints, Ints]:
     return numbers, places
 
 
-def folded(values: Floats) -> Floats:
+def folded(values: NDArray[Numbers]) -> NDArray[Numbers]:
     """Return ``values`` with a 1 for each axis along which they do not differ."""
     for axis in range(values.ndim):
         if values.shape[axis] > 1:

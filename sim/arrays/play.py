@@ -4,9 +4,9 @@ Times are arrays over the ranks of a piece, and every op is done for all of them
 whose messages do not meet on links is a max-plus system, so the order of the walks does not matter.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -79,7 +79,6 @@ class Play:
         Raises:
             IrregularError: ranks of one piece wait for each other, or it takes events to tell.
         """
-        last_s = None
         walks = [self._turns(part, one_lane=one_lane) for part in parts]
         resting = list(zip(parts, walks, strict=True))
         ends: dict[int, Floats] = {}
@@ -98,11 +97,10 @@ class Play:
                 raise IrregularError(f"ranks of one role wait for each other: {names[0]}")
             self.has_moved = False
             resting = still
+        last_s = self.mail.last_s
         for end_s in ends.values():
-            most_s = end_s.max(axis=(1, 2, 3))
-            last_s = most_s if last_s is None else np.maximum(last_s, most_s)
-        assert last_s is not None
-        return last_s if self.mail.last_s is None else np.maximum(last_s, self.mail.last_s)
+            last_s = np.maximum(last_s, end_s.max(axis=(1, 2, 3)))
+        return last_s
 
     def _turns(self, part: Part, *, one_lane: bool) -> Walk:
         """Do the role's ops, turn by turn; return when all is done."""
@@ -119,7 +117,7 @@ class Play:
                 now_s = np.maximum(now_s, end_s)
         return now_s
 
-    def _walk(self, part: Part, ops: tuple[Op, ...], now_s: Floats, ends: list[Floats]) -> Walk:  # fmt: skip
+    def _walk(self, part: Part, ops: tuple[Op, ...], now_s: Floats, ends: list[Floats]) -> Iterator[None]:  # fmt: skip
         """Do ``ops``, which begin at ``now_s``; yield wherever something is not known yet."""
         for op in ops:
             if not isinstance(op, Repeat):
@@ -175,6 +173,8 @@ class Play:
                 )
             case Collective() | Repeat():
                 raise ValueError("arrays read a program with its collectives expanded")
+            case _:
+                assert_never(op)
         self.has_moved = True
         return now_s
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exec.program.ops import Accumulate, Receive, Repeat, Send, Wait
 from exec.program.peers import Part, Shift
 from sim.arrays.irregular import IrregularError
 from sim.arrays.mail import Mail
-from sim.arrays.pieces import AXES, Bools, Floats, Ints, Piece
+from sim.arrays.pieces import AXES, Bools, Floats, Ints, Numbers, Piece
 from sim.arrays.ring import Table, play_ring
 from sim.arrays.ways import Way, Ways, chunk_sizes
 
@@ -117,9 +118,7 @@ class _Game:
                 start_s.shape
             )
         if is_folded:
-            shape = list(start_s.shape)
-            shape[axis] = self.size
-            start_s = np.broadcast_to(start_s, shape)
+            start_s = np.repeat(start_s, self.size, axis)
         rings = self._rings(np.moveaxis(start_s, axis, -1))
         masks = [table.where for table in tables if table.where is not None]
         shape = np.broadcast_shapes(rings.shape, *(mask.shape for mask in masks))
@@ -143,7 +142,7 @@ class _Game:
             whole[tuple(where)] = value  # type: ignore[index]
         return whole
 
-    def _rings(self, line: Floats) -> Floats:
+    def _rings(self, line: NDArray[Numbers]) -> NDArray[Numbers]:
         """Return (..., size) as (..., rings, places)."""
         told = self.told
         if told.block:
@@ -184,7 +183,7 @@ class _Game:
                     _, mask = by_class.get(key, (None, None))
                     if mask is None:
                         mask = np.zeros((*_lead(way, at), self.size), np.bool_)
-                        table = Table(self._by_place(np.array(moves_s)[which]), self._by_place(adds_s[which]))  # fmt: skip
+                        table = Table(self._rings(np.array(moves_s)[which]), self._rings(adds_s[which]))  # fmt: skip
                         by_class[key] = table, mask
                     mask[..., places] |= is_it
         if len(held) > 1:
@@ -196,9 +195,6 @@ class _Game:
             for table, mask in tables[1:]
         ]
         return [first, *others], held.pop()
-
-    def _by_place(self, costs_s: Floats) -> Floats:
-        return self._rings(costs_s)
 
     def _check(self, way: Way, elements: Ints) -> None:
         """Raise unless ranks that share links begin together, and send as much in every step."""

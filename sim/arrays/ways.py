@@ -140,7 +140,7 @@ class Ways:
         ups = np.bincount(up.ravel())[up]
         downs = np.bincount(down.ravel())[down]
         both = np.unique(up * self.num_links + down, return_inverse=True, return_counts=True)
-        pairs = both[2][both[1]].reshape(up.shape)
+        pairs: Ints = both[2][both[1]].reshape(up.shape)
         for links, counts in ((up, ups), (down, downs)):
             if (counts != pairs).any():
                 link = int(links[counts != pairs][0])
@@ -180,7 +180,7 @@ class Ways:
                 are_so = (way.is_between == is_between) & (way.sharers == sharers)
                 found = self.price_of(way, nbytes, is_between=is_between, sharers=sharers)
                 latency_s[are_so], transfer_s[are_so], is_held[are_so] = found
-        return Price(folded(latency_s)[None], folded(transfer_s)[None], folded(is_held)[None])  # type: ignore[arg-type, type-var]  # booleans fold too
+        return Price(folded(latency_s)[None], folded(transfer_s)[None], folded(is_held)[None])
 
     def price_of(self, way: Way, nbytes: int, *, is_between: bool, sharers: int) -> tuple[float, float, bool]:  # fmt: skip
         """Return latency and transfer of a message that shares its links so, and whether it is held."""
@@ -221,6 +221,8 @@ def chunk_sizes(part: Part, size: int) -> Ints:
     node, place = np.divmod(np.arange(size), chunks.node_size)
     first = (place * (chunks.num_chunks // chunks.node_size) + node) // chunks.width * chunks.width
     least, larger = divmod(part.size // part.unit, chunks.num_chunks)
-    starts = (edge * least + np.minimum(edge, larger) for edge in (first, first + chunks.width))
-    start, stop = starts
-    return (stop - start) * part.unit
+    start, stop = (
+        edge * least + np.minimum(edge, larger) for edge in (first, first + chunks.width)
+    )
+    elements: Ints = (stop - start) * part.unit
+    return elements

@@ -17,7 +17,7 @@ from tests.conftest import run_process
 
 SAME = 1e-9  # roundings only
 ROW = {
-    "nodes", "ranks", "strategy", "engine", "step_time_s", "speedup", "speedup_low", "speedup_high",
+    "nodes", "ranks", "strategy", "engine", "simulated", "step_time_s", "speedup", "speedup_low", "speedup_high",
     "efficiency", "memory_bytes", "breakdown", "extrapolated", "mesh", "microbatches", "schedule",
     "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s", "step_time_upper_s", "average_every",
     "servers", "staleness", "memory", "memory_by_schedule", "stages", "imbalance", "sync_batchnorm",
