@@ -79,7 +79,7 @@ def slowness(draw: st.DrawFn, ranks: int) -> dict[int, float]:
     return draw(st.dictionaries(st.integers(0, ranks - 1), st.floats(1.0, 4.0), max_size=2))
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(
     data=st.data(), case=all_cases(range(1, 13)), on=held(), noise=NOISES, one_lane=st.booleans()
 )
@@ -94,7 +94,7 @@ def test_arrays_tell_what_events_do_of_any_plan(
 
 @settings(max_examples=60)
 @given(
-    case=schemes(range(1, 9), [Strategy.AVERAGING, Strategy.SERVER, Strategy.MASTER_BROADCAST, Strategy.MASTER_ROUND_TRIP]),
+    case=schemes(range(1, 9), [Strategy.AVERAGING, Strategy.SERVER, Strategy.MASTER_BROADCAST, Strategy.SHARED_WINDOWS, Strategy.HOGWILD, Strategy.MASTER_ROUND_TRIP]),
     on=held(), noise=NOISES, one_lane=st.booleans(), per_node=st.integers(1, 4),
 )  # fmt: skip
 def test_arrays_tell_what_events_do_of_any_scheme(
@@ -106,7 +106,7 @@ def test_arrays_tell_what_events_do_of_any_scheme(
         event(f"told: {is_told}")
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     ranks=st.integers(1, 24), width=st.integers(1, 60), bucket=st.sampled_from([1, 1000, 1 << 20]),
     extra=st.integers(0, 30), overlap=st.booleans(), one_lane=st.booleans(), on=held(), noise=NOISES,
