@@ -37,7 +37,7 @@ from sim.costs import Costs
 from sim.engines import Engine, simulated
 from sim.jitter import paces
 from sim.simulate import simulate
-from tests.agreement.hand_made import machine, machines
+from tests.agreement.hand_made import ALPHA_S, BETA_S_PER_BYTE, links, machine, machines
 from tests.exec.random_plans import Case, all_cases, schemes
 
 SAME = 1e-12
@@ -170,6 +170,13 @@ def test_powers_of_two_are_told_by_any_algorithm(algorithm: Algorithm) -> None:
         Workload(mlp(16, 16, 16), 32, 8), Mesh(16), PlanOptions(algorithm=algorithm)
     )
     assert assert_same(program, Costs(ROUND, Mesh(16), 1), None, one_lane=False)
+
+
+def test_messages_of_one_rank_to_another_go_one_after_the_other() -> None:
+    # Transfers of 48 ms and compute of 4 ms or less: activations queue up behind each other.
+    on = machine(links=links(ALPHA_S, 6 * BETA_S_PER_BYTE))
+    program = plan_step(Workload(mlp(2, 100, 2), 60, 8), Mesh(pp=2), PlanOptions(6, Schedule.GPIPE))
+    assert assert_same(program, Costs(on, Mesh(pp=2), 1), None, one_lane=False)
 
 
 def test_every_replica_is_told_as_if_it_were_alone() -> None:
