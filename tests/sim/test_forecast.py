@@ -22,6 +22,7 @@ from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from sim.costs import Costs
+from sim.engines import READERS
 from sim.forecast import (
     Engine,
     Forecast,
@@ -58,7 +59,7 @@ def noisy(noise: float = 0.02, overhead_s: float = 0.003, kernel_sigma: float = 
 @given(
     case=cases(),
     on=machines(),
-    engine=st.sampled_from(Engine),
+    engine=st.sampled_from(READERS),
     share=st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
@@ -169,7 +170,7 @@ def test_more_noise_is_never_faster(case: Case, on: Machine, noises: tuple[float
     assert step_s(min(noises)) <= step_s(max(noises)) * (1 + SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 @pytest.mark.parametrize("mesh, options", [
     (Mesh(), PlanOptions()),
     (Mesh(3), PlanOptions(bucket_nbytes=1)),
@@ -263,7 +264,7 @@ def test_more_ranks_than_cores_are_flagged_and_slow_each_other_down() -> None:
     assert compute_s(8, 1).breakdown.compute_s == pytest.approx(alone, rel=SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 def test_a_missing_part_of_the_machine_names_its_remedy(engine: Engine) -> None:
     with pytest.raises(MachineError, match=r"round says nothing of compute; .* local\+round"):
         forecast(machine(compute=None), WORKLOAD, Mesh(2), engine=engine)
@@ -292,7 +293,7 @@ def test_nobody_speeds_up_by_more_than_its_ranks_without_a_cache(case: Case) -> 
     assert many.speedup_over(serial)[0] <= case.mesh.world_size * (1 + SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 @pytest.mark.parametrize("coefficient", [0.0, 1e308])
 def test_a_machine_on_which_a_step_takes_no_time_or_for_ever_is_refused(
     coefficient: float, engine: Engine
