@@ -183,7 +183,7 @@ class MpiTransport:
         node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
         is_one_node = node.Get_size() == self.size
         node.Free()
-        return min(self._comm.allgather(_free_nbytes() if is_one_node else 0))
+        return int(min(self._comm.allgather(_free_nbytes() if is_one_node else 0)))
 
     def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
         """Return every rank's part of a shared-memory window."""
