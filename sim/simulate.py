@@ -231,6 +231,9 @@ class _Rank:
                 case Receive(id):
                     yield from self.receive(op)
                     self.end(id)
+                case Accumulate(part, _, Rank()):
+                    itemsize = world.program.itemsize
+                    yield env.timeout(world.costs.window_s(part.size, itemsize, self.held))
                 case Accumulate(part) | Scale(part):
                     yield env.timeout(world.costs.accumulate_s(part.size, self.held))
                 case Grant():

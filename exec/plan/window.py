@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from exec.device.kind import DeviceKind
 from exec.errors import UsageError
-from exec.plan.nodes import node_size
+from exec.plan.nodes import check_nodes, node_size
 from exec.plan.options import PlanOptions
 from exec.plan.passes import passed
 from exec.plan.strategy import SYNCHRONOUS
@@ -55,6 +55,13 @@ def check_window(mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> None:
             f"algorithm shared_window needs all {mesh.dp} replicas on one node, got {together} of them "
             f"with {ranks_per_node} ranks on a node; use --algorithm hierarchical or library"
         )
+
+
+def check_placement(mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> None:
+    """Raise :class:`UsageError` unless the algorithm can be laid over nodes of ``ranks_per_node``."""
+    if options.algorithm is Algorithm.HIERARCHICAL:
+        check_nodes(mesh, ranks_per_node)
+    check_window(mesh, options, ranks_per_node)
 
 
 def slice_of(buffer: str, size: int, ranks: int) -> Part:
