@@ -27,7 +27,7 @@ from calibration.gpu_messages import (
 )
 from calibration.gpu_probe import GPU_PASSES, NUM_SIZES, device_provenance, probe_gpu
 from calibration.importing import fit_tables, import_measurements
-from calibration.machine import Machine, read_machine, write_machine
+from calibration.machine import Machine, Tier, read_machine, write_machine
 from calibration.probe import PASSES, idle, pairs_of, probe_kernels, probe_messages, probe_neighbour
 from calibration.samples import Sample, read_samples, write_samples
 from calibration.showing import show_machine

@@ -1,6 +1,7 @@
 """The probe of shared windows: the executor's own sum of another rank's window, and its barrier."""
 
 import statistics
+from dataclasses import replace
 
 from calibration.machine import Tier
 from calibration.probe import PASSES, Progress, bind_ops, repeat_together
@@ -33,13 +34,15 @@ def probe_windows(pair: Transport, seconds: float, progress: Progress) -> list[M
     for elements in _ELEMENTS * PASSES:
         progress(f"sum of {4 * elements} bytes of a shared window")
         part = slice_of("grad", 2 * elements, 2)
-        ops: tuple[Op, ...] = (barrier, Accumulate(part, part, Shift(Axis.DP, 1)))
+        again = replace(barrier, id="again")
+        ops: tuple[Op, ...] = (barrier, Accumulate(part, part, Shift(Axis.DP, 1)), again)
         shared = {"grad": dict(enumerate(group.share(2 * elements, "float32")))}
         step, _ = bind_ops(pair, ops, elements=2 * elements, shared=shared)
         each_s = 4 * elements / _BYTES_PER_TURN_S
         turns = max(_LEAST_TURNS, min(_MOST_TURNS, int(seconds / PASSES / each_s)))
         spans: list[Span] = []
         for _ in range(turns):
+            shared["grad"][pair.rank].fill(1.0)  # as a backward pass does: the other has it no more
             step.run_timed(spans)
         sums_s = [span.duration_s for span in spans if span.name == "accumulate"]
         found.append(_sample("window", 4 * elements, statistics.median(sums_s)))

@@ -134,9 +134,8 @@ def main(
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node or 1,
                           stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     check_plan(workload, mesh, options)
-    if algorithm is Algorithm.HIERARCHICAL:
-        if ranks_per_node is None:
-            raise UsageError("ranks-per-node must be given for algorithm hierarchical")
+    if algorithm is Algorithm.HIERARCHICAL and ranks_per_node is None:
+        raise UsageError("ranks-per-node must be given for algorithm hierarchical")
     check_placement(mesh, options, ranks_per_node or mesh.world_size)
     pace = pace_of(slower, multiple, workload, mesh, options, num_train)
     out.write_text(json.dumps(pace, indent=1) + "\n", encoding="utf-8")
