@@ -181,9 +181,15 @@ def _link(messages: Sequence[MessageSample], source: str, *, from_device: bool) 
     exchanges = [m for m in messages if m.kind == "exchange"]
     sums = [m for m in messages if m.kind == "allreduce"]
     ranks = [m.ranks for m in sums]
+    windows = [m for m in messages if m.kind == "window"]
+    barriers = [m.time_s for m in messages if m.kind == "barrier"]
     return Link(
         message=fit_curve([m.nbytes for m in exchanges], [m.time_s for m in exchanges], source),
         allreduce=fit_allreduce(sums, source),
         allreduce_ranks=Range(low=min(ranks), high=max(ranks)),
         from_device=from_device,
+        window=fit_curve([m.nbytes for m in windows], [m.time_s for m in windows], source)
+        if windows
+        else None,
+        barrier_s=statistics.median(barriers) if barriers else None,
     )

@@ -23,6 +23,7 @@ from exec.plan.strategy import (
     Strategy,
     strategy_of,
 )
+from exec.plan.window import check_window
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Send
 from exec.program.program import Program, Role
@@ -177,6 +178,7 @@ def forecast(
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
     options = placed(options, machine)
+    check_window(mesh, options, ranks_per_node)
     guests = num_guests(options, shares_nodes=shares_nodes)
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)

@@ -18,11 +18,11 @@ from exec.network.parse import parse_net
 from exec.network.profile import parse_count, rate_network, read_profile
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.layout import check_mesh
-from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.stages import parse_stages
 from exec.plan.strategy import LOCKSTEP, SERVERS, SHARED, SYNCHRONOUS, UNSOLVED, Strategy, mesh_of
+from exec.plan.window import check_placement
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
@@ -262,8 +262,7 @@ def predict(
         workload = workload_on(ranks)
         if fixed is not None:
             check_mesh(workload, fixed, replace(options, num_microbatches=microbatches or 1))
-            if algorithm is Algorithm.HIERARCHICAL:
-                check_nodes(fixed, ranks_per_node)
+            check_placement(fixed, options, ranks_per_node)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
         site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every, draws)  # fmt: skip
         answers = [
@@ -281,8 +280,8 @@ def predict(
     if num_too_large and not rows:
         raise UsageError(f"no plan of {net} fits into the memory of a node of {found.name}; use more nodes or a smaller net")  # fmt: skip
     if not rows:
-        if algorithm is Algorithm.HIERARCHICAL:
-            check_nodes(mesh_of(strategy or Strategy.DATA, most), ranks_per_node)
+        by = replace(options, strategy=strategy or Strategy.DATA)
+        check_placement(mesh_of(by.strategy, most), by, ranks_per_node)
         check_plan(workload_on(most), mesh_of(strategy or Strategy.DATA, most), replace(options, num_microbatches=microbatches or 1))  # fmt: skip
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
     if trace is not None:

@@ -4,7 +4,7 @@ Times are arrays over the ranks of a piece, and every op is done for all of them
 whose messages do not meet on links is a max-plus system, so the order of the walks does not matter.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -157,8 +157,10 @@ class Play:
                     yield
                 now_s = np.maximum(now_s, self.mail.take(found, tag, len(own), now_s))
                 self._end(part, id, now_s)
+            case Accumulate(whole, _, peer) if peer is not None:
+                now_s = now_s + self._sum_s(piece, whole, iteration, self._of_window)
             case Accumulate(whole) | Scale(whole):
-                now_s = now_s + self._sum_s(piece, whole, iteration)
+                now_s = now_s + self._sum_s(piece, whole, iteration, self.costs.accumulate_s)
             case Collective(id, algorithm=Algorithm.LIBRARY):
                 now_s = yield from self._meet(part, op, now_s)
                 self._end(part, id, now_s)
@@ -178,15 +180,20 @@ class Play:
         self.has_moved = True
         return now_s
 
-    def _sum_s(self, piece: Piece, whole: Whole, iteration: int) -> Floats | float:
-        """Return what it takes each rank to add ``whole``."""
+    def _of_window(self, size: int, held: int) -> float:
+        return self.costs.window_s(size, self.program.itemsize, held)
+
+    def _sum_s(
+        self, piece: Piece, whole: Whole, iteration: int, seconds_of: Callable[[int, int], float]
+    ) -> Floats | float:
+        """Return what it takes each rank to add ``whole``: ``seconds_of`` its size and what is held."""
         size = self._anchored(whole)
         found = num_elements(whole, piece, size, iteration)
         held = piece.role.nbytes
         if isinstance(found, int):
-            return self.costs.accumulate_s(found, held)
+            return seconds_of(found, held)
         sizes, which = np.unique(found, return_inverse=True)
-        costs_s = np.array([self.costs.accumulate_s(each, held) for each in sizes.tolist()])
+        costs_s = np.array([seconds_of(each, held) for each in sizes.tolist()])
         return costs_s[which].reshape(1, *found.shape)
 
     def _anchored(self, whole: Whole) -> int:
