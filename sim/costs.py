@@ -303,6 +303,17 @@ class Costs:
         wire = self.link(Tier.NODE).message.wire_s_per_byte
         return 1.0 / wire if wire else math.inf
 
+    @property
+    def has_bursts(self) -> bool:
+        """Whether links between nodes let more pass after a rest."""
+        link = self.machine.links.get(Tier.NETWORK)
+        is_used = self.fabric.num_nodes > 1 and not self.is_comm_free
+        return is_used and link is not None and link.burst_nbytes > 0
+
+    def burst_nbytes(self, link: str) -> float:
+        """Return how many bytes ``link`` lets pass at once after a rest."""
+        return 0.0 if link.startswith("rank") else self.link(Tier.NETWORK).burst_nbytes
+
     def unlike_ranks(self) -> list[int]:
         """Return the ranks that compute or reach others unlike those beside them."""
         if self.fabric.num_nodes == 1 or self.is_comm_free or self.is_plain:

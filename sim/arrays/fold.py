@@ -40,6 +40,10 @@ class FoldedCosts(Costs):
         """Return what a message of ``nbytes`` asks of the network."""
         return Costs.transfer(self, nbytes, self.originals[source], self.originals[dest])
 
+    def slowness_of(self, rank: int) -> float:
+        """Return how many times longer ``rank`` computes."""
+        return self.slowness.get(rank, 1.0)
+
     def waits_for_receive(self, nbytes: float, source: int, dest: int) -> bool:
         """Say whether a message does not leave before its receive is posted."""
         return Costs.waits_for_receive(self, nbytes, self.originals[source], self.originals[dest])
@@ -58,7 +62,8 @@ def fold(program: Program, costs: Costs) -> tuple[Program, FoldedCosts]:
 
     Where none can be left out, all are there.
     """
-    for rank in costs.slowness:
+    slow = costs.slow_ranks()
+    for rank in slow:
         program = program.isolated(rank)
     mesh = program.mesh
     kept = {axis: list(range(mesh.size(axis))) for axis in Axis}
@@ -72,7 +77,7 @@ def fold(program: Program, costs: Costs) -> tuple[Program, FoldedCosts]:
     )  # fmt: skip
     roles = [_narrowed(role, kept) for role in program.roles]
     slowness = {
-        place: costs.slowness[rank] for place, rank in enumerate(originals) if rank in costs.slowness
+        place: costs.slowness_of(rank) for place, rank in enumerate(originals) if rank in slow
     }  # fmt: skip
     given = {each.name: getattr(costs, each.name) for each in fields(Costs) if each.init}
     folded = FoldedCosts(**(given | {"slowness": slowness}), originals=originals,

@@ -54,6 +54,8 @@ def simulate_arrays(program: Program, costs: Costs, *, one_lane: bool, paces: Fl
 
 
 def _check(program: Program, costs: Costs) -> None:
+    if costs.has_bursts:
+        raise IrregularError("a link that has rested lets a burst pass")
     if any(role.until for role in program.roles):
         raise IrregularError("ranks take tickets in an order that only a run can tell")
     if not (costs.is_comm_free or costs.fabric.num_nodes == 1 or costs.is_plain):
@@ -84,9 +86,9 @@ def _play(
 def _pace(piece: Piece, costs: Costs, paces: Floats | None) -> list[Floats]:
     """Return by how much the ranks of ``piece`` compute longer, in each turn."""
     slowness = np.ones((1, 1, 1, 1))
-    if costs.slowness:
+    if slow := costs.slow_ranks():
         factors = np.ones(costs.mesh.world_size)
-        factors[list(costs.slowness)] = list(costs.slowness.values())
+        factors[slow] = [costs.slowness_of(rank) for rank in slow]
         slowness = factors[piece.ranks][None]
     if paces is None:
         return [slowness]
