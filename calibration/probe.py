@@ -68,6 +68,8 @@ _TRANSPOSED = (
     (256, 8192), (128, 65_536),
 )  # fmt: skip
 _MESSAGE_ELEMENTS = (1, 16, 128, 512, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 21)
+_RESTED_ELEMENTS = (4096, 8192, 16_384, 32_768, 65_536)
+_NUM_RESTS, _REST_S = 7, 0.02
 _OVERLAP_ELEMENTS = 1 << 20
 _SLEEP_S = 0.005
 
@@ -280,6 +282,8 @@ def _time_pair(pair: Transport, tier: Tier, seconds: float, progress: Progress) 
     for _ in range(PASSES):
         found += _time_messages(pair, "exchange", tier, seconds / PASSES, progress)
         found += _time_messages(pair, "allreduce", tier, seconds / PASSES, progress)
+        if tier is Tier.NETWORK:
+            found += _time_rested(pair, progress)
     return [*found, _time_overlap(pair, tier, progress)]
 
 
@@ -291,17 +295,39 @@ def _time_messages(
         part = Part("grad", 0, elements)
         ops: tuple[Op, ...]
         if kind == "exchange":
-            ops = (
-                Send("out", part, Shift(Axis.DP, 1), 1),
-                Receive("in", Part("scratch", 0, elements), Shift(Axis.DP, -1), 1),
-                Wait(Lane.COMM, "out"),
-            )
+            ops = _exchange(elements)
         else:
             ops = (Collective("sum", CollectiveKind.ALLREDUCE, part, Axis.DP),)
         step, _ = bind_ops(wire, ops)
         progress(f"{kind} of {4 * elements} bytes between {wire.size} ranks")
         time_s = statistics.median(repeat_together(wire, step, seconds))
         found.append(MessageSample(kind=kind, tier=tier, ranks=wire.size, nbytes=4 * elements, time_s=time_s))  # type: ignore[arg-type]  # fmt: skip  # one of the two kinds
+    return found
+
+
+def _exchange(elements: int) -> tuple[Op, ...]:
+    return (
+        Send("out", Part("grad", 0, elements), Shift(Axis.DP, 1), 1),
+        Receive("in", Part("scratch", 0, elements), Shift(Axis.DP, -1), 1),
+        Wait(Lane.COMM, "out"),
+    )
+
+
+def _time_rested(pair: Transport, progress: Progress) -> list[Sample]:
+    """Return exchanges over a link that has rested: by what they are faster, it saved up."""
+    found: list[Sample] = []
+    for elements in _RESTED_ELEMENTS:
+        step, _ = bind_ops(pair, _exchange(elements))
+        progress(f"exchange of {4 * elements} bytes after a rest")
+        times_s = []
+        for _ in range(_NUM_RESTS):
+            pair.gather_objects(None)
+            sleep(_REST_S)
+            pair.gather_objects(None)
+            start_s = perf_counter()
+            step.run()
+            times_s.append(max(pair.gather_objects(perf_counter() - start_s)))
+        found.append(MessageSample(kind="rested", tier=Tier.NETWORK, ranks=2, nbytes=4 * elements, time_s=statistics.median(times_s)))  # fmt: skip
     return found
 
 

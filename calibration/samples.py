@@ -62,7 +62,7 @@ class MessageSample(_Record):
     rank's window of shared memory while that one does the same, or of a barrier.
     """
 
-    kind: Literal["exchange", "allreduce", "window", "barrier"]
+    kind: Literal["exchange", "rested", "allreduce", "window", "barrier"]
     tier: Tier
     ranks: Annotated[int, Field(ge=2)]
     nbytes: int
