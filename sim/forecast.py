@@ -306,7 +306,9 @@ def _wait_s(
         every = sum(segment.times for segment in segments)
         steps = min(options.average_every or every, every)
     if mesh.pp > 1:
-        slow = [(rank, factor) for rank, factor in costs.slowness.items() if rank < mesh.world_size]
+        slow = [
+            (rank, costs.slowness_of(rank)) for rank in costs.slow_ranks() if rank < mesh.world_size
+        ]
         count = options.num_microbatches
         pipeline = Pipeline(tuple(load.time_s / count for load in loads), count)
         return pipeline_wait_s(noise, pipeline, mesh, slow, steps)
@@ -326,9 +328,9 @@ def _computes_s(program: Program, costs: Costs) -> Counter[float]:
             continue
         alone_s = _compute_s(role, costs)
         found[alone_s] += role.num_ranks
-        for rank, factor in costs.slowness.items():
+        for rank in costs.slow_ranks():
             if rank < program.mesh.world_size and program.role_of(rank) is role:
-                found[alone_s * factor] += 1
+                found[alone_s * costs.slowness_of(rank)] += 1
                 found[alone_s] -= 1
     return +found
 

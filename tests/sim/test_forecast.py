@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibration.machine import KernelModel, Machine, Range, Tier
@@ -41,6 +41,7 @@ from tests.exec.random_plans import Case, cases
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 SAME = 1e-9  # roundings only
+DRAWS = 1024  # of a pipeline on few ranks
 WORKLOAD = Workload(mlp(20, 10, 6), 64, 8)
 
 
@@ -62,6 +63,7 @@ def noisy(noise: float = 0.02, overhead_s: float = 0.003, kernel_sigma: float = 
     engine=st.sampled_from(READERS),
     share=st.sampled_from([0.0, 0.5, 1.0]),
 )
+@example(case=Case.of("8-8-8-8-8", 8, Mesh(1, 4, 2)), on=ROUND, engine=Engine.SOLVE, share=0.0)
 def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
     case: Case, on: Machine, engine: Engine, share: float
 ) -> None:
@@ -79,7 +81,12 @@ def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
     rest_s = answer.step_time_s - parts.wait_s - parts.overhead_s
     assert rest_s == pytest.approx(engine_s, rel=SAME)
     assert parts.overhead_s == 1e-4
-    assert parts.wait_s <= (expected_max(noise, answer.ranks) - 1.0) * parts.compute_s * (1 + SAME)
+    # A step grows with its slowest factor at most. A pipeline's stages are a chain, and its mean is drawn.
+    loads_s = [load.time_s for load in answer.stages] if case.mesh.pp > 1 else [parts.compute_s]
+    count = answer.options.num_microbatches if case.mesh.pp > 1 else 1
+    chain_s = (sum(loads_s) + (count - 1) * max(loads_s)) / count
+    most = expected_max(noise, answer.ranks) - 1.0 + (4 * 0.05 / DRAWS**0.5 if case.mesh.pp > 1 else 0.0)
+    assert parts.wait_s <= most * chain_s * (1 + SAME)
 
 
 @SETTINGS

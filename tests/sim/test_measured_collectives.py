@@ -1,5 +1,6 @@
 """Laws of forecasts on a Machine with collectives that were measured for themselves."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def test_more_ranks_than_were_measured_are_flagged_and_less_sure() -> None:
     on = machine(measured(), {})
     known, more, most = (step(on, ranks) for ranks in (8, 16, 64))
     assert known.breakdown.exposed_comm_s < more.breakdown.exposed_comm_s < most.breakdown.exposed_comm_s  # fmt: skip
-    assert known.rel_sigma < more.rel_sigma < most.rel_sigma
+    for end in (0, 1):
+        surer, sure, unsure = (abs(math.log(each.interval_s[end] / each.step_time_s)) for each in (known, more, most))  # fmt: skip
+        assert surer < sure < unsure
     assert any("16 ranks on 16 nodes" in flag for flag in more.extrapolated)
     assert not any("on 8 nodes" in flag for flag in known.extrapolated)
 

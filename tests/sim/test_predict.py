@@ -22,6 +22,7 @@ ROW = {
     "efficiency", "memory_bytes", "breakdown", "extrapolated", "mesh", "microbatches", "schedule",
     "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s", "step_time_upper_s", "average_every",
     "servers", "staleness", "memory", "memory_by_schedule", "stages", "imbalance", "sync_batchnorm",
+    "step_time_interval_s", "replicas",
 }  # fmt: skip
 PARTS = {"compute_s", "exposed_comm_s", "bubble_s", "wait_s", "overhead_s", "checkpoint_s"}
 Finished = subprocess.CompletedProcess[str]
@@ -116,6 +117,10 @@ def test_a_row_has_the_documented_keys_and_finite_numbers(predict: Predict, engi
         assert sum(row["breakdown"].values()) == pytest.approx(row["step_time_s"], rel=SAME)
         assert all(math.isfinite(value) and value >= 0 for value in row["breakdown"].values())
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+        assert (
+            row["step_time_interval_s"][0] <= row["step_time_s"] <= row["step_time_interval_s"][1]
+        )
+        assert row["replicas"] is None  # none were asked for
         assert row["efficiency"] == pytest.approx(row["speedup"] / row["ranks"], rel=SAME)
         assert row["engine"] == engine
         assert row["mesh"]["dp"] * row["mesh"]["pp"] * row["mesh"]["tp"] == row["ranks"]
