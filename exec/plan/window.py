@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from exec.device.kind import DeviceKind
 from exec.errors import UsageError
-from exec.plan.nodes import check_nodes, node_size
+from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions
 from exec.plan.passes import passed
 from exec.plan.strategy import SYNCHRONOUS
@@ -50,11 +50,18 @@ def check_window(mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> None:
         raise UsageError(
             f"algorithm shared_window needs --device cpu, got {options.device}; use --algorithm library"
         )
-    if (together := node_size(mesh, Axis.DP, ranks_per_node)) != mesh.dp:
+    if (together := _least_together(mesh, ranks_per_node)) != mesh.dp:
         raise UsageError(
             f"algorithm shared_window needs all {mesh.dp} replicas on one node, got {together} of them "
             f"with {ranks_per_node} ranks on a node; use --algorithm hierarchical or library"
         )
+
+
+def _least_together(mesh: Mesh, ranks_per_node: int) -> int:
+    """Return how many replicas are on the node of their first one, where they are fewest."""
+    groups = (mesh.group(first, Axis.DP) for first in range(mesh.pp * mesh.tp))
+    nodes = ([rank // ranks_per_node for rank in group] for group in groups)
+    return min(each.count(each[0]) for each in nodes)
 
 
 def check_placement(mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> None:

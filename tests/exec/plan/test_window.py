@@ -58,6 +58,8 @@ def test_only_equal_replicas_share_a_window() -> None:
     ("mesh", "options", "ranks_per_node", "message"),
     [
         (Mesh(4), WINDOW, 2, "algorithm shared_window needs all 4 replicas on one node, got 2 of them"),
+        (Mesh(4), WINDOW, 3, "algorithm shared_window needs all 4 replicas on one node, got 3 of them"),
+        (Mesh(2, 2), WINDOW, 3, "algorithm shared_window needs all 2 replicas on one node, got 1 of them"),
         (Mesh(2, 2), WINDOW, 2, "algorithm shared_window needs all 2 replicas on one node, got 1 of them"),
         (Mesh(2), PlanOptions(algorithm=Algorithm.SHARED_WINDOW, device=DeviceKind.EMULATED), 2,
          "algorithm shared_window needs --device cpu, got emulated"),
