@@ -6,6 +6,7 @@ Every synchronous strategy is a mesh: ``serial`` is 1x1x1, ``data`` px1x1, ``pip
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from exec.plan.options import PlanOptions
 from exec.plan.passes import passed, passes
@@ -38,6 +39,7 @@ def plan_synchronous(
     return tuple(segments)
 
 
+@lru_cache(maxsize=64)  # a search asks for the plan that it chose again
 def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions()) -> Program:
     """Return the program of one training step of ``workload`` on ``mesh``.
 
