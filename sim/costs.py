@@ -102,11 +102,7 @@ class Costs:
             known = self._known[key] = self._prices.get(key) or self._price(kernel, shape)
             if not known.is_within:
                 self.extrapolated.add(f"{kernel}: {shape}")
-        shares = self._missed.get(held_nbytes)
-        if shares is None:
-            shares = missed(held_nbytes, self._compute.cache_nbytes)
-            self._missed[held_nbytes] = shares
-        inner, outer = shares
+        inner, outer = self.missed(held_nbytes)
         if inner or outer:
             if not known.is_whole:
                 known = self._known[key] = self._price(kernel, shape, is_whole=True)
@@ -114,6 +110,14 @@ class Costs:
         else:
             alone = known.cached_s
         return alone * self._slowdown
+
+    def missed(self, held_nbytes: int) -> tuple[float, float]:
+        """Return the shares that the inner and the outer cache miss of what a rank holds."""
+        shares = self._missed.get(held_nbytes)
+        if shares is None:
+            shares = missed(held_nbytes, self._compute.cache_nbytes)
+            self._missed[held_nbytes] = shares
+        return shares
 
     def parts_s(self, kernel: Kernel, shape: Shape) -> tuple[tuple[float, float, float], bool]:
         """Return the time of ``kernel`` on ``shape`` alone on a node, and whether it is within what was measured.

@@ -269,7 +269,7 @@ def _wait_s(
     steps = sum(segment.times for segment in segments)
     if options.strategy in ROUNDS:
         steps = min(options.average_every or steps, steps)
-    return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * _noise(machine) * compute_s / math.sqrt(steps)  # fmt: skip
+    return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * noise_of(machine) * compute_s / math.sqrt(steps)  # fmt: skip
 
 
 def solved_step_s(
@@ -321,7 +321,7 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
 
     The machine's noise makes ranks meet in ever other orders, as they do.
     """
-    jitter = _noise(costs.machine)
+    jitter = noise_of(costs.machine)
     if program.tickets:
         fewer = program.with_tickets(TURNS * len(program.trainers))
         times = simulate(fewer, costs, one_lane=one_lane, jitter=jitter)
@@ -360,7 +360,8 @@ def straggler_factor(ranks: int) -> float:
     return statistics.NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
 
 
-def _noise(machine: Machine) -> float:
+def noise_of(machine: Machine) -> float:
+    """Return the relative standard deviation of a rank's steps."""
     return machine.compute.noise_rel_sigma if machine.compute else 0.0
 
 
@@ -388,10 +389,10 @@ def _rel_sigma(
     )
     if machine.storage is not None:
         variance_s2 += (checkpoint_s * machine.storage.rel_sigma) ** 2
-    return math.sqrt(variance_s2 + (exposed_s * _link_sigma(machine, costs)) ** 2) / total_s
+    return math.sqrt(variance_s2 + (exposed_s * link_sigma(machine, costs)) ** 2) / total_s
 
 
-def _link_sigma(machine: Machine, costs: Costs) -> float:
+def link_sigma(machine: Machine, costs: Costs) -> float:
     """Return the relative uncertainty of communication: the fit's, and that of more ranks."""
     ranks = costs.mesh.world_size
     if ranks == 1:
