@@ -24,7 +24,7 @@ from exec.program.program import Program, Role
 from exec.workload import Workload
 from sim.costs import Costs
 from sim.forecast import Breakdown, link_sigma, noise_of, straggler_factor
-from sim.grid_family import Family, Replica, family_of, replica_of
+from sim.grid_family import Replica, family_of, replica_of
 from sim.grid_walk import StageTimes, Times, computed_s, walk
 from sim.memory import collective_nbytes
 from sim.placement import placed
@@ -87,7 +87,7 @@ class Grid:
             rows, more = divmod(point.workload.global_batch, point.mesh.dp)
             shares = (rows + 1, rows) if more else (rows,)
             replicas = tuple(found for each in shares if (found := replica_of(family, each)))
-            if len(replicas) < len(shares) or any(_structure(each) != _structure(replicas[0]) for each in replicas):  # fmt: skip
+            if len(replicas) < len(shares) or any(each.structure != replicas[0].structure for each in replicas):  # fmt: skip
                 continue
             key = (id(point.machine.compute), family, len(shares), _readings(point))
             groups[key].append((place, point, replicas))
@@ -254,6 +254,8 @@ def _scratch_nbytes(point: Point, replicas: tuple[Replica, ...]) -> int:
 def _with(op: Collective, point: Point) -> Collective:
     """Return ``op`` by the algorithm of ``point``."""
     algorithm = point.options.algorithm
+    if algorithm is Algorithm.LIBRARY:
+        return op
     size = 1
     if algorithm is Algorithm.HIERARCHICAL:
         size = node_size(point.mesh, op.axis, point.options.ranks_per_node)
@@ -278,7 +280,3 @@ def _readings(point: Point) -> str:
     if (point.mesh.pp == 1 and not point.options.overlap) or share == 1.0:
         return "lanes"
     return "turns" if share == 0.0 else "both"
-
-
-def _structure(replica: Replica) -> list[object]:
-    return [(parts[0].structure, [part.tp for part in parts]) for parts in replica.parts]

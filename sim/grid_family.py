@@ -79,17 +79,17 @@ class Part:
     sent: tuple[tuple[int, int], ...]
     nbytes: int
 
-    @property
     def structure(self) -> tuple[object, ...]:
-        """What must be equal where ranks are walked together."""
+        """Return what must be equal where ranks are walked together."""
         return tuple((each.kind, each.lane, each.id, each.other, each.tag, each.op and each.op.axis) for each in self.turns)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """The parts of one replica, by stage and then by tp coordinate."""
+    """The parts of one replica, by stage and then by tp coordinate, and how they are structured."""
 
     parts: tuple[tuple[Part, ...], ...]
+    structure: tuple[object, ...]
 
 
 @lru_cache(maxsize=4096)
@@ -102,11 +102,14 @@ def replica_of(family: Family, rows: int) -> Replica | None:
     for role in program.roles:
         found[role.pp.start].append(_part(role, family.itemsize))
     stages = tuple(tuple(found[stage]) for stage in range(family.pp))
+    spans = [part.tp for part in stages[0]]
+    structure = []
     for parts in stages:
-        is_alike = all(part.structure == parts[0].structure for part in parts)
-        if not is_alike or [part.tp for part in parts] != [part.tp for part in stages[0]]:
+        structure.append(parts[0].structure())
+        is_alike = all(part.structure() == structure[-1] for part in parts)
+        if not is_alike or [part.tp for part in parts] != spans:
             return None
-    return Replica(stages)
+    return Replica(stages, (tuple(structure), tuple(spans)))
 
 
 def _part(role: Role, itemsize: int) -> Part:
