@@ -63,12 +63,16 @@ def walk(stages: Sequence[Sequence[Turn]], times: Sequence[StageTimes], *, one_l
         if len(resting) == len(lanes) and not state.has_moved:
             raise ValueError("the program deadlocks; check_program says where")
         lanes = resting
-    return np.maximum.reduce(state.finish).max(axis=(0, 1))
+    finish_s: Times = np.maximum.reduce(state.finish).max(axis=(0, 1))
+    return finish_s
 
 
 def computed_s(times: Sequence[StageTimes]) -> Times:
     """Return what the rank computes that computes most, for each point."""
-    return np.maximum.reduce([np.sum(each.computed, axis=0) for each in times]).max(axis=(0, 1))
+    found_s: Times = np.maximum.reduce([np.sum(each.computed, axis=0) for each in times]).max(
+        axis=(0, 1)
+    )
+    return found_s
 
 
 def _lane(state: _State, stage: int, turns: Sequence[Turn], times: StageTimes) -> Iterator[None]:

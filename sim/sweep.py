@@ -131,6 +131,10 @@ def _answer(
     together = solve_together([point for _, point in asked]) if engine is Engine.SOLVE else {}
     keep(refused + [{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in together.items()])  # fmt: skip
     alone = [(place, point) for place, (_, point) in enumerate(asked) if place not in together]
+    if alone:
+        print(
+            f"{len(together)} points solved together; {len(alone)} more, one at a time", flush=True
+        )
     with _progress(len(alone)) as report:
         for found in answer_alone(alone, engine, workers, report):
             keep([{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in found])

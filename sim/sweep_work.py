@@ -45,10 +45,11 @@ def answer_alone(
         return
     with _executor(min(workers, len(points))) as (executor, size):
         chunk = max(1, min(_MOST_CHUNK, len(points) // (size * _CHUNKS_PER_WORKER)))
-        waiting: list[Future[list[tuple[int, Outcome]]]] = [
-            executor.submit(_answer, points[start : start + chunk], engine)
-            for start in range(0, len(points), chunk)
-        ]
+        with _uninterrupted():
+            waiting: list[Future[list[tuple[int, Outcome]]]] = [
+                executor.submit(_answer, points[start : start + chunk], engine)
+                for start in range(0, len(points), chunk)
+            ]
         children = multiprocessing.active_children()
         try:
             for done in as_completed(waiting):
@@ -82,13 +83,18 @@ def _executor(workers: int) -> Iterator[tuple[Executor, int]]:
             yield pool, ranks - 1
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
+    with ProcessPoolExecutor(workers, context) as pool:
         yield pool, workers
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that hands out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Start processes that leave Ctrl-C, which a terminal sends to all, to the one that hands out."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answer(points: Sequence[tuple[int, Point]], engine: Engine) -> list[tuple[int, Outcome]]:
