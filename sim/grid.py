@@ -91,10 +91,10 @@ class Grid:
                 continue
             key = (id(point.machine.compute), family, len(shares), _readings(point))
             groups[key].append((place, point, replicas))
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         for group in groups.values():
-            found |= self._group(group)
-        return found
+            answers |= self._group(group)
+        return answers
 
     def _group(self, group: list[tuple[int, Point, tuple[Replica, ...]]]) -> dict[int, Answer]:
         """Return the answers to points of one family."""
@@ -217,7 +217,8 @@ def _kernel_variance_s2(priced: Sequence[_Priced], index: NDArray[np.int64]) -> 
     """Return the variance of the kernels of each point's busiest rank."""
     busiest = np.array([each.busiest_s for each in priced])[index]
     chosen = np.take_along_axis(index, busiest.argmax(axis=0)[None], axis=0)[0]
-    return np.array([each.variance_s2 for each in priced])[chosen]
+    found_s2: Times = np.array([each.variance_s2 for each in priced])[chosen]
+    return found_s2
 
 
 def _site(point: Point, replicas: tuple[Replica, ...], scratch_nbytes: int) -> _Site:

@@ -136,8 +136,8 @@ def _answer(
             f"{len(together)} points solved together; {len(alone)} more, one at a time", flush=True
         )
     with _progress(len(alone)) as report:
-        for found in answer_alone(alone, engine, workers, report):
-            keep([{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in found])
+        for outcomes in answer_alone(alone, engine, workers, report):
+            keep([{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in outcomes])  # fmt: skip
     return written, len(together)
 
 

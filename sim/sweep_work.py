@@ -57,15 +57,16 @@ def answer_alone(
                 report(len(found))
                 yield found
         except BrokenExecutor as error:
+            executor.shutdown()  # reaps them
             # The pool ends the others itself; the one that ended first did so by another signal.
-            killed = next((each for each in children if each.exitcode not in (None, 0, -signal.SIGTERM)), None)  # fmt: skip
+            killed = next((child for child in children if child.exitcode not in (None, 0, -signal.SIGTERM)), None)  # fmt: skip
             who = "a worker" if killed is None else f"worker {killed.pid}"
             how = "" if killed is None or killed.exitcode is None else _ending(killed.exitcode)
             raise SweepError(f"{who} ended{how}; what was finished is in the file, and the same command goes on from there") from error  # fmt: skip
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
-            for each in children:
-                each.terminate()
+            for child in children:
+                child.terminate()
             raise
 
 
