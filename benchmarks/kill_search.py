@@ -68,8 +68,8 @@ def kill_search(*, kills: int = 20, ranks: int = 3, seed: int = 0, out: Path | N
     summary = {
         "kind": "summary", "ranks": ranks, "trials": NUM_TRIALS, "unkilled_s": whole_s,
         "kills": sum(record["kind"] == "kill" for record in records),
-        "lost": sum(int(record.get("lost", 0)) for record in records),  # type: ignore[call-overload]
-        "repeated": sum(int(record.get("repeated", 0)) for record in records),  # type: ignore[call-overload]
+        "lost": sum(int(record.get("lost", 0)) for record in records),  # type: ignore[call-overload]  # a number
+        "repeated": sum(int(record.get("repeated", 0)) for record in records),  # type: ignore[call-overload]  # a number
         "searches": sum(record["kind"] == "search" for record in records),
         "equal": sum(record.get("equal") is True for record in records),
     }  # fmt: skip

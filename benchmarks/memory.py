@@ -143,10 +143,10 @@ def _stepcast(workload: Workload, dataset: Dataset) -> Train:
 
 def _pytorch(workload: Workload, dataset: Dataset, *, is_channels_last: bool) -> Train:
     # Only here, so that Stepcast's process is its own.
-    import torch  # noqa: PLC0415
-    from pytorch import torch_images, torch_network, torch_step  # noqa: PLC0415
+    import torch  # noqa: PLC0415  # see above
+    from pytorch import torch_images, torch_network, torch_step  # noqa: PLC0415  # see above
 
-    from exec.nn.weights import empty_weights  # noqa: PLC0415
+    from exec.nn.weights import empty_weights  # noqa: PLC0415  # see above
 
     torch.set_num_threads(1)
     images = torch_images(workload.network, dataset.train_images, is_channels_last=is_channels_last)

@@ -29,7 +29,7 @@ from exec.runtime.report import num_cores
 from exec.workload import positive
 from sim.balance import calibrated
 from sim.costs import Costs
-from sim.forecast import INTERVAL_Z, Engine, Forecast, forecast
+from sim.forecast import Engine, Forecast, forecast
 
 LEARNING_RATE = 0.01  # noise is not to be learnt by heart, nor to saturate units
 RUN_S, LEAST_STEPS, MOST_STEPS = 0.6, 12, 2000  # of a run of the trainer; five steps warm up
@@ -144,9 +144,8 @@ def _record(
 ) -> dict[str, Any]:
     answer, own_s = answers[case], times_s[case]
     alone = Case(case.net, case.batch, Strategy.SERIAL, 1)
-    margin = 1.0 + INTERVAL_Z * answer.rel_sigma
     measured = spread(own_s)
-    low_s, high_s = answer.step_time_s / margin, answer.step_time_s * margin
+    low_s, high_s = answer.interval_s
     speedup, speedup_low, speedup_high = answer.speedup_over(answers[alone])
     return {
         "kind": "scaling", "net": case.net, "batch": case.batch, "strategy": case.strategy, "ranks": case.ranks,

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from calibration.fit import (
     fit_allreduce,
     fit_curve,
@@ -11,7 +13,16 @@ from calibration.fit import (
     fit_step_costs,
     fit_storage,
 )
-from calibration.machine import Compute, CopyDirection, Curve, Link, Machine, Range, Tier
+from calibration.machine import (
+    Compute,
+    CopyDirection,
+    Curve,
+    Link,
+    Machine,
+    NoiseModel,
+    Range,
+    Tier,
+)
 from calibration.processor import Processor
 from calibration.samples import (
     CopySample,
@@ -25,6 +36,7 @@ from calibration.samples import (
 )
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError
+from exec.noise import measured_noise
 
 
 def assemble(
@@ -125,7 +137,16 @@ def _compute(
         step_overhead_s=overhead_s,
         busy_slowdown=max(1.0, statistics.median(ratios)) if ratios else 1.0,
         noise_rel_sigma=statistics.median(s.rel_sigma for s in alone.values()),
+        noise=_noise([s for s in alone.values() if s.quantiles]),
     )
+
+
+def _noise(steps: Sequence[StepSample]) -> NoiseModel | None:
+    """Return the middle of how ``steps`` differ from turn to turn, or None if nothing tells."""
+    if not steps:
+        return None
+    quantiles = np.median([step.quantiles for step in steps], axis=0)
+    return NoiseModel.of(measured_noise(quantiles, statistics.median(s.tail for s in steps)))
 
 
 _LEAST_KERNEL_S = 1e-7

@@ -7,8 +7,12 @@ from calibration.importers.measured import Operation
 from calibration.machine import Curve, Machine
 from calibration.section import Tier
 
-STATED_SIGMA = 0.35
-"""Assumed of a link that was stated and not measured, or of whose collectives only its messages were."""
+STATED_SIGMA = 1.0
+"""Of a link that was stated and not measured, or of whose collectives only its messages were.
+
+So much the published all-reduces of the shipped networks (:mod:`calibration.published`) differ from
+what their data sheets imply: a data sheet tells of the wire, and libraries reach a half of it or less.
+"""
 UNTOLD_SIGMA = 0.15
 """Assumed for each doubling of ranks where nothing tells how a time grows."""
 ALLREDUCE_SHARES = {
@@ -68,7 +72,8 @@ def _composed(
 ) -> Estimate | None:  # fmt: skip
     """Return the time of the node's part and the network's, one after the other or both at once.
 
-    What nobody looked at is uncertain by half of what lies between.
+    What nobody looked at is uncertain by half of what lies between, and by that of a time of which
+    nothing tells how it grows, for each doubling of the ranks beyond those measured.
     """
     inside = _tier_estimate(machine, model, operation, Tier.NODE, -(-ranks // nodes), nbytes)
     between = _tier_estimate(machine, model, operation, Tier.NETWORK, nodes, nbytes)
@@ -79,9 +84,18 @@ def _composed(
     is_pipelined = model.is_pipelined if model is not None else None
     latency_s = inside.latency_s + between.latency_s
     total_s = latency_s + after_s
-    doubt = 0.5 * math.log(total_s / (latency_s + pipelined_s)) if is_pipelined is None else 0.0
+    doubt = 0.0
+    if is_pipelined is None:
+        untold = UNTOLD_SIGMA * _doublings_beyond(model, ranks)
+        doubt = math.hypot(0.5 * math.log(total_s / (latency_s + pipelined_s)), untold)
     sigma = math.hypot(inside.time_s * inside.rel_sigma, between.time_s * between.rel_sigma) / total_s  # fmt: skip
     return Estimate(latency_s, pipelined_s if is_pipelined else after_s, math.hypot(sigma, doubt), True)  # fmt: skip
+
+
+def _doublings_beyond(model: CollectiveModel | None, ranks: int) -> float:
+    """Return how often the most ranks that were measured double up to ``ranks``."""
+    most = max((each.ranks for each in model.series), default=2) if model is not None else 2
+    return max(0.0, math.log2(ranks / most))
 
 
 def _anchored(

@@ -72,7 +72,7 @@ def import_measurements(
     if not files:
         raise UsageError("files must be named, got none: python -m calibration import FILE...")
     _check_out(out)
-    layout = _layout(ranks, nodes, ranks_per_node, tier)
+    layout = layout_of(ranks, nodes, ranks_per_node, tier)
     stated = parse_links(link)
     base = find_machine(beside) if beside is not None else None
     readings = [read_measurements(file, layout, operation) for file in files]
@@ -127,10 +127,10 @@ def fit_tables(
     if not tables:
         raise UsageError("tables must be named, got none: python -m calibration fit TABLE...")
     _check_out(out)
-    layout = _layout(ranks, nodes, ranks_per_node, tier)
+    layout = layout_of(ranks, nodes, ranks_per_node, tier)
     stated = parse_links(link)
     base = find_machine(beside) if beside is not None else None
-    chosen = [_where(each) for each in where]
+    chosen = [where_of(each) for each in where]
     found: list[Measured] = []
     summaries: list[str] = []
     for table in tables:
@@ -180,9 +180,14 @@ def made_of(
     )
 
 
-def _layout(
+def layout_of(
     ranks: int | None, nodes: int | None, ranks_per_node: int | None, tier: Tier | None
 ) -> Layout:
+    """Return on how many ranks and nodes the options say that a benchmark ran.
+
+    Raises:
+        UsageError: two of them say on how many nodes.
+    """
     given = [option for option, value in (("nodes", nodes), ("ranks-per-node", ranks_per_node), ("tier", tier)) if value is not None]  # fmt: skip
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} must not be given together; each says on how many nodes")  # fmt: skip
@@ -195,7 +200,12 @@ def _layout(
             return Layout(ranks, nodes, ranks_per_node)
 
 
-def _where(spelled: str) -> tuple[str, str]:
+def where_of(spelled: str) -> tuple[str, str]:
+    """Return the column and the value that ``COLUMN=VALUE`` names.
+
+    Raises:
+        UsageError: it is not spelled so.
+    """
     column, equals, value = spelled.partition("=")
     if not equals or not column:
         raise UsageError(f"where must be COLUMN=VALUE, got {spelled}")

@@ -22,9 +22,12 @@ from calibration.section import Range as Range  # noqa: PLC0414
 from calibration.section import Tier as Tier  # noqa: PLC0414
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError
+from exec.noise import Distribution, Noise
 from exec.program.ops import Kernel, Shape
 
 _ONE = Range(low=1, high=1)
+NodeNumber = Annotated[int, Field(ge=0, strict=False)]  # a key, which JSON spells as text
+Slowness = Annotated[float, Field(ge=1)]
 
 
 class KernelModel(Section):
@@ -71,12 +74,47 @@ class KernelModel(Section):
         )
 
 
+class NoiseModel(Section):
+    """How step times are distributed about their mean: :class:`exec.noise.Noise`, in a file.
+
+    What was measured has ``quantiles``, and ``tail`` is by how much what is above the last of them is
+    so in the mean.
+    """
+
+    distribution: Distribution
+    sigma: NonNegative
+    quantiles: tuple[NonNegative, ...] = ()
+    tail: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _is_of_its_kind(self) -> "NoiseModel":
+        is_measured = self.distribution is Distribution.MEASURED
+        if is_measured != (len(self.quantiles) > 1):
+            raise ValueError(f"quantiles must be given where the distribution is measured, and only there, got {len(self.quantiles)} for {self.distribution}")  # fmt: skip
+        if list(self.quantiles) != sorted(self.quantiles):
+            raise ValueError("quantiles must be in order")
+        if self.distribution is Distribution.EXPONENTIAL and self.sigma > 1:
+            raise ValueError(f"sigma must be at most 1 for an exponential, got {self.sigma}")
+        return self
+
+    @property
+    def noise(self) -> Noise:
+        """The distribution."""
+        return Noise(self.distribution, self.sigma, self.quantiles, self.tail)
+
+    @staticmethod
+    def of(noise: Noise) -> "NoiseModel":
+        """Return ``noise`` for a file."""
+        return NoiseModel(distribution=noise.distribution, sigma=noise.sigma, quantiles=noise.quantiles, tail=noise.tail)  # fmt: skip
+
+
 class Compute(Section):
     """What one rank computes with, and what its neighbours on the node cost it.
 
     ``cache_nbytes`` are the working sets beyond which weights no longer stay in the inner and
     the outer cache. ``busy_slowdown`` multiplies times when all of ``cores_per_node`` are busy.
-    ``noise_rel_sigma`` is the spread of one rank's step time. ``kernels`` need not name every
+    ``noise_rel_sigma`` is the spread of one rank's step time, lognormal unless ``noise`` says how it
+    is distributed. ``kernels`` need not name every
     kernel: a Machine older than a kernel still answers for networks without it.
 
     Where the ``device`` is a GPU, ``cores_per_node`` counts GPUs, ``memory_nbytes`` is that of all
@@ -96,6 +134,21 @@ class Compute(Section):
     step_overhead_s: NonNegative
     busy_slowdown: Annotated[float, Field(ge=1)]
     noise_rel_sigma: NonNegative
+    noise: NoiseModel | None = None
+
+    @property
+    def step_noise(self) -> Noise | None:
+        """How the steps of a rank differ, or None if they do not."""
+        if self.noise is not None:
+            return self.noise.noise if self.noise.sigma else None
+        sigma = self.noise_rel_sigma
+        return Noise(Distribution.LOGNORMAL, sigma) if sigma else None
+
+    def with_noise(self, noise: Noise | None) -> "Compute":
+        """Return it with steps that differ by ``noise``."""
+        model = None if noise is None else NoiseModel.of(noise)
+        sigma = 0.0 if noise is None else noise.sigma
+        return self.model_copy(update={"noise": model, "noise_rel_sigma": sigma})
 
     @property
     def processor(self) -> Processor:
@@ -208,7 +261,8 @@ class Machine(Section):
     """One machine, or the parts of several put together.
 
     ``copies`` of pinned memory are what a GPU's messages need over links that do not begin at one.
-    ``collectives`` are those that were measured for themselves.
+    ``collectives`` are those that were measured for themselves. ``node_slowness`` says, by the number
+    of a node, how many times longer it computes than the others.
     """
 
     format: Literal["stepcast-machine-1"]
@@ -222,6 +276,7 @@ class Machine(Section):
     storage: Storage | None = None
     collectives: dict[Operation, CollectiveModel] = Field(default_factory=dict)
     overlap_share: Share = 0.0
+    node_slowness: dict[NodeNumber, Slowness] = Field(default_factory=dict)
 
     def kernel_model(self, kernel: Kernel) -> KernelModel:
         """Return what ``kernel`` costs.
@@ -250,6 +305,7 @@ class Machine(Section):
                 "links": {**other.links, **self.links},
                 "fabric": self.fabric or other.fabric,
                 "storage": self.storage or other.storage,
+                "node_slowness": self.node_slowness or other.node_slowness,
                 "collectives": {**beside, **self.collectives},
                 "overlap_share": self.overlap_share if self.links else other.overlap_share,
             }

@@ -26,6 +26,7 @@ from exec.data.noise import noise_dataset
 from exec.network.network import INPUT, mlp
 from exec.nn.backend import xp
 from exec.nn.transposed import copy_transposed
+from exec.noise import quantiles_of
 from exec.plan.layout import layout_of
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
@@ -136,9 +137,11 @@ def _time_step(
     ]
     tenths = statistics.quantiles(plain_s[1:], n=10)
     step_s = statistics.median(plain_s[1:])
+    quantiles, tail = quantiles_of(plain_s[1:])
     found.append(StepSample(
         net=workload.net, batch=batch, is_neighbour_busy=is_neighbour_busy, time_s=step_s,
         ops_s=sum(medians.values()), rel_sigma=(tenths[-1] - tenths[0]) / 2.56 / step_s,
+        quantiles=quantiles, tail=tail,
     ))  # fmt: skip  # ten to ninety per cent are 2.56 standard deviations
     return found
 

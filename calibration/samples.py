@@ -39,7 +39,11 @@ class KernelSample(_Record):
 
 
 class StepSample(_Record):
-    """A whole step: its median time, the sum of its ``num_ops`` ops' medians, its relative spread."""
+    """A whole step: its median time, the sum of its ``num_ops`` ops' medians, its relative spread.
+
+    Of many steps, ``quantiles`` are those of their times over the mean, as in
+    :class:`exec.noise.Noise`, and ``tail`` is by how much what is above the last is so in the mean.
+    """
 
     kind: Literal["step"] = "step"
     net: str
@@ -49,6 +53,8 @@ class StepSample(_Record):
     ops_s: float
     rel_sigma: float
     num_ops: Annotated[int, Field(ge=0)] = 0
+    quantiles: tuple[float, ...] = ()
+    tail: float = 0.0
 
 
 class MessageSample(_Record):

@@ -9,6 +9,7 @@ from calibration.collective_model import CollectiveModel
 from calibration.find import find_machine
 from calibration.importers.measured import Operation
 from calibration.machine import Curve, Machine
+from calibration.spelled import spelled, spelled_nodes
 from exec.cli import console
 from exec.errors import UsageError
 
@@ -44,6 +45,10 @@ def show_machine(machine: str, *, plot: Path | None = None) -> None:
     if curves:
         _print_curves(curves)
     for line in (*_series_lines(found), *algorithm_lines(found)):
+        out.print(line)
+    if fabric := spelled(found):
+        out.print(f"fabric: {fabric}")
+    for line in spelled_nodes(found):
         out.print(line)
     if found.storage is not None:
         low, high = found.storage.nbytes.low, found.storage.nbytes.high

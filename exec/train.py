@@ -17,6 +17,7 @@ from exec.device.kind import DeviceKind
 from exec.errors import ModelFileError, UsageError
 from exec.network.parse import parse_net
 from exec.nn.backend import DTYPES
+from exec.noise import parse_noise
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.nodes import check_nodes, without_effect
 from exec.plan.options import PlanOptions, parse_every, parse_slow
@@ -38,7 +39,7 @@ from exec.runtime.model_file import load_weights
 from exec.runtime.monitor import Monitor
 from exec.runtime.opening import backend_of
 from exec.runtime.outputs import Files, save_model, write_files
-from exec.runtime.pace import Pacing, parse_noise, read_pace
+from exec.runtime.pace import Pacing, read_pace
 from exec.runtime.placement import placed
 from exec.runtime.record import device_line, headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals

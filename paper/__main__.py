@@ -9,6 +9,8 @@ import typst
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
 from exec.plan.options import PlanOptions
+from paper.evidence import committed_evidence, evidence_numbers
+from paper.evidence_figure import evidence_figure
 from paper.figures import agreement_figure, schemes_figure, speedup_figure
 from paper.results import (
     CHECK_FILE,
@@ -52,6 +54,10 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
     results["strategies"] = strategy_numbers()
     for suffix in ("svg", "png"):
         strategies_figure(out / f"strategies.{suffix}", results["strategies"])
+    evidence, silent = committed_evidence()
+    results["evidence"] = evidence_numbers(evidence) | {"not_judged": silent}
+    for suffix in ("svg", "png"):
+        evidence_figure(out / f"evidence.{suffix}", evidence)
     results["node"] = scaling_numbers()
     if not results["node"]["is_pending"]:
         for suffix in ("svg", "png"):
@@ -70,7 +76,7 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
         raise UsageError(f"report.typ: {warnings[0].message}")
     (out / "report.pdf").write_bytes(pdf)
     console().print(
-        f"report.pdf, and speedup, agreement, schemes and strategies as .svg and .png, are in {out}"
+        f"report.pdf, and evidence, speedup, agreement, schemes and strategies as .svg and .png, are in {out}"
     )
 
 

@@ -14,7 +14,7 @@ from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.workload import Workload
 from sim.compare import SERVING, Setting, compared, schemes
-from sim.evidence_files import judge_check
+from sim.evidence_runs import LETTERS_SAMPLES, judge_check
 from sim.forecast import Engine, Forecast, forecast
 
 MEASUREMENTS = Path(__file__).parent / "measurements"
@@ -30,7 +30,6 @@ SLOW_FILE = MEASUREMENTS / "slow-node-2core-epyc.jsonl"
 LETTERS_FILE = MEASUREMENTS / "letters-2core-epyc.json"
 
 COMPARED = (("128-100-26", 1024), ("784-512-512-26", 4096))  # network and batch, on 64 nodes
-LETTERS_SAMPLES = 47_535  # training samples of the letters, fold 0
 RANKS_PER_NODE = 2  # as measured: both cores of a node
 MOST_NODES = 64
 NETWORKS = ("ethernet-cluster", "infiniband-cluster")

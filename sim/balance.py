@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from exec.errors import UsageError
 from exec.network.network import Network
-from exec.plan.layout import held_elements, layout_of
+from exec.plan.layout import check_mesh, held_elements, layout_of
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import num_slots
 from exec.plan.stages import balanced, stage_nodes
@@ -30,7 +31,8 @@ _ROUNDS = 3
 class StageLoad:
     """What a step costs the rank of a stage that has most to do: ``first_layer`` and what follows.
 
-    ``time_s`` is what it computes for all microbatches, its update included.
+    ``time_s`` is what it computes for all microbatches, its update included, at the pace of the
+    stage's slowest rank.
     """
 
     first_layer: str
@@ -42,13 +44,13 @@ class StageLoad:
 
 def stage_loads(program: Program, network: Network, cuts: tuple[int, ...], costs: Costs) -> tuple[StageLoad, ...]:  # fmt: skip
     """Return the load of each stage of a step's ``program``, whose stages begin at ``cuts``."""
-    found = []
+    found, paces = [], stage_paces(costs)
     for stage, nodes in enumerate(stage_nodes(network, program.mesh.pp, cuts)):
         roles = [role for role in program.roles if stage in role.pp]
         times_s = [sum(costs.compute_s(op, role.nbytes) for op in role.ops if isinstance(op, Compute)) for role in roles]  # fmt: skip
         sizes = [part.size for role in roles if (part := role.held("param"))]
         nbytes = max(role.nbytes for role in roles)
-        found.append(StageLoad(network.nodes[nodes.start].name, len(nodes), max(times_s), max(sizes), nbytes))  # fmt: skip
+        found.append(StageLoad(network.nodes[nodes.start].name, len(nodes), paces[stage] * max(times_s), max(sizes), nbytes))  # fmt: skip
     return tuple(found)
 
 
@@ -62,8 +64,9 @@ def imbalance(loads: Sequence[StageLoad]) -> float:
 def calibrated(costs: Costs, workload: Workload, options: PlanOptions) -> PlanOptions:
     """Return ``options`` with the cuts that ``costs`` balance; as they are, if they have cuts.
 
-    What a rank holds depends on the cuts, and how long its kernels take on what it holds: so a few
-    rounds of both, from stages of equal flops, of which the best is taken.
+    A stage takes as long as its slowest rank. What a rank holds depends on the cuts, and how long its kernels take on what it holds: so a few
+    rounds of both, from stages of equal flops, of which the best is taken. Cuts whose layers are too
+    narrow to be split are not.
     """
     options = placed(options, costs.machine)
     pp = costs.mesh.pp
@@ -71,14 +74,34 @@ def calibrated(costs: Costs, workload: Workload, options: PlanOptions) -> PlanOp
         return options
     network = workload.network
     cuts = tuple(nodes.start for nodes in stage_nodes(network, pp)[1:])
+    paces = stage_paces(costs)
     tried: dict[tuple[int, ...], float] = {}
     for _ in range(_ROUNDS):
         times_s = node_times_s(costs, workload, replace(options, stages=cuts))
-        tried[cuts] = max(sum(times_s[nodes.start : nodes.stop]) for nodes in stage_nodes(network, pp, cuts))  # fmt: skip
-        cuts = balanced(network, pp, times_s)
-        if cuts in tried:
+        stages = stage_nodes(network, pp, cuts)
+        tried[cuts] = max(pace * sum(times_s[nodes.start : nodes.stop]) for nodes, pace in zip(stages, paces, strict=True))  # fmt: skip
+        cuts = balanced(network, pp, times_s, paces)
+        if cuts in tried or not _admits(workload, costs.mesh, replace(options, stages=cuts)):
             break
     return replace(options, stages=min(tried, key=tried.__getitem__))
+
+
+def _admits(workload: Workload, mesh: Mesh, options: PlanOptions) -> bool:
+    try:
+        check_mesh(workload, mesh, options)
+    except UsageError:
+        return False
+    return True
+
+
+def stage_paces(costs: Costs) -> list[float]:
+    """Return how many times longer the slowest rank of each stage computes."""
+    mesh = costs.mesh
+    paces = [1.0] * mesh.pp
+    for rank in costs.slow_ranks():
+        stage = mesh.coordinates(rank)[1]
+        paces[stage] = max(paces[stage], costs.slowness_of(rank))
+    return paces
 
 
 def node_times_s(costs: Costs, workload: Workload, options: PlanOptions) -> list[float]:

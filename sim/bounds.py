@@ -131,4 +131,4 @@ def _locked(program: Program, costs: Costs) -> StepTimes:
 
 def _compute_s(ops: tuple[Op, ...], role: Role, rank: int, costs: Costs) -> float:
     total_s = sum(costs.compute_s(op, role.nbytes) for op in ops if isinstance(op, Compute))
-    return total_s * costs.slowness.get(rank, 1.0)
+    return total_s * costs.slowness_of(rank)

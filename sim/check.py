@@ -27,7 +27,7 @@ from exec.program.ops import Algorithm
 from sim.balance import calibrated
 from sim.check_cases import Case, NetKind, cases_of
 from sim.costs import Costs
-from sim.forecast import INTERVAL_Z, Engine, forecast
+from sim.forecast import Engine, forecast
 
 app = make_app("python -m sim.check", "Run the trainer and its forecast side by side.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -127,7 +127,6 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
     runs = [_run(case, ranks, stages, solved.step_time_s, chosen) for _ in range(repeats)]
     times = sorted(run["step_time_s"] for run in runs)
     measured_s = statistics.median(times)
-    margin = 1.0 + INTERVAL_Z * solved.rel_sigma
     return {
         "kind": "check",
         "net": case.net,
@@ -146,8 +145,8 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
         "measured_high_s": times[-1],
         "solved_s": solved.step_time_s,
         "simulated_s": answers[Engine.SIMULATE].step_time_s,
-        "solved_low_s": solved.step_time_s / margin,
-        "solved_high_s": solved.step_time_s * margin,
+        "solved_low_s": solved.interval_s[0],
+        "solved_high_s": solved.interval_s[1],
         "error": solved.step_time_s / measured_s - 1.0,
         "memory_bytes": solved.memory_bytes,
         "allocated_bytes": max(runs[0]["memory"]["allocated_bytes"]),

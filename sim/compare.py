@@ -15,6 +15,7 @@ from rich.table import Table
 
 from calibration.find import find_machine
 from calibration.machine import Machine
+from calibration.spelled import spelled, spelled_nodes
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError
 from exec.network.parse import parse_net
@@ -30,7 +31,7 @@ from exec.workload import Workload, positive
 from sim.choices import choices, node_counts
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast
-from sim.wiring import spelled, wired
+from sim.wiring import ordinary, wired
 
 app = make_app(
     "python -m sim.compare", "Compare ways of sharing the work on nodes you do not have."
@@ -94,7 +95,8 @@ class Setting:
             return Mesh(ranks), options
         fitting = choices(ranks, self.workload, [options.strategy], None, None, options)
         meshes = fitting.get(options.strategy, [])
-        return fastest(self.machine, self.workload, options, meshes, self.ranks_per_node)
+        return fastest(self.machine, self.workload, options, meshes, self.ranks_per_node,
+                       slow=tuple(each for each in self.slow if each[0] < ranks))  # fmt: skip
 
     def epoch_nbytes(self, answer: Forecast) -> float:
         """Return what all ranks together send in an epoch."""
@@ -188,7 +190,7 @@ def compare(
     workload = Workload(parse_net(net), batch, itemsize)
     slowness = parse_slow(slow, nodes * ranks_per_node)
     setting = Setting(found, workload, ranks_per_node, epoch_samples, slowness)
-    serial = forecast(found, workload, Mesh(), epoch_samples=epoch_samples)
+    serial = forecast(ordinary(found), workload, Mesh(), epoch_samples=epoch_samples)
     for count in servers:
         options = PlanOptions(strategy=Strategy.SERVER, servers=count)
         check_plan(workload, Mesh(nodes * ranks_per_node), options)
@@ -230,6 +232,7 @@ def compared(
         "ranks_per_node": setting.ranks_per_node,
         "slow": {str(rank): factor for rank, factor in setting.slow},
         "fabric": spelled(setting.machine),
+        "slow_nodes": spelled_nodes(setting.machine),
         "serial_epoch_s": serial.epoch_time_s(setting.epoch_samples),
         "rows": [_row(setting, serial, scheme, answer) for scheme, answer in rows],
         "crossovers": list(crossovers(setting, serial, chosen, nodes)) if rows else [],
@@ -394,6 +397,8 @@ def _print(record: dict[str, Any]) -> None:
               f"one rank takes {record['serial_epoch_s'] * 1e3:.3g} ms an epoch\n")  # fmt: skip
     if record["fabric"]:
         out.print(f"fabric: {record['fabric']}\n")
+    for line in record["slow_nodes"]:
+        out.print(f"{line}\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("scheme", "epoch ms", "step us", "speedup", "(90 %)", "MB sent an epoch", "MiB a rank", "staleness", "by"):  # fmt: skip
         table.add_column(heading, justify="left" if heading in ("scheme", "by") else "right", no_wrap=True)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -30,8 +31,9 @@ class Costs:
     ``extrapolated`` collects what was asked beyond the ranges that were measured, and
     ``collective_sigma`` the largest uncertainty of a collective that was measured for itself. With
     ``is_comm_free`` messages and collectives take no time, as on a machine of one perfect node.
-    ``slowness`` says how many times longer a rank computes; the first ``guests`` ranks share the
-    nodes of the others.
+    ``slowness`` says how many times longer a rank computes, in place of what the Machine says of its
+    node; the first ``guests`` ranks share the nodes of the others. ``kernel_factors`` multiply what
+    kernels take.
     """
 
     machine: Machine
@@ -40,6 +42,7 @@ class Costs:
     is_comm_free: bool = False
     slowness: dict[int, float] = field(default_factory=dict)
     guests: int = 0
+    kernel_factors: dict[Kernel, float] = field(default_factory=dict)
     extrapolated: set[str] = field(default_factory=set)
     collective_sigma: float = 0.0
     fabric: Fabric = field(init=False)
@@ -76,6 +79,13 @@ class Costs:
             return full * busy / cores
         return 1.0 + (full - 1.0) * (busy - 1) / max(cores - 1, 1)
 
+    def slowness_of(self, rank: int) -> float:
+        """Return how many times longer ``rank`` computes than a rank of an ordinary node."""
+        if not self.machine.node_slowness:
+            return self.slowness.get(rank, 1.0)
+        of_node = self.machine.node_slowness.get(self.fabric.node(rank), 1.0)
+        return self.slowness.get(rank, of_node)
+
     @property
     def slowdown(self) -> float:
         """How many times longer a rank computes beside the others of the fullest node than alone."""
@@ -109,7 +119,7 @@ class Costs:
             alone = known.cached_s + known.inner_s * inner + known.outer_s * outer
         else:
             alone = known.cached_s
-        return alone * self._slowdown
+        return alone * self._slowdown * self.kernel_factors.get(kernel, 1.0)
 
     def missed(self, held_nbytes: int) -> tuple[float, float]:
         """Return the shares that the inner and the outer cache miss of what a rank holds."""
@@ -271,6 +281,11 @@ class Costs:
         return limit is not None and nbytes > limit
 
     @property
+    def has_limits(self) -> bool:
+        """Whether some messages may wait for their receives."""
+        return any(link.eager_limit_nbytes is not None for link in self.machine.links.values())
+
+    @property
     def is_plain(self) -> bool:
         """Whether nodes are joined by a star of equal links, or nothing says otherwise."""
         return self.machine.fabric is None or self.topology.is_plain
@@ -300,13 +315,22 @@ class Costs:
 
     def unlike_ranks(self) -> list[int]:
         """Return the ranks that compute or reach others unlike those beside them."""
-        found = set(self.slowness)
-        if self.fabric.num_nodes > 1 and not self.is_comm_free and not self.is_plain:
-            if self.mesh.pp > 1 and self.mesh.world_size <= _MAX_APART:
-                return list(range(self.mesh.world_size))
-            nodes = self.topology.unlike_nodes()
-            found |= {rank for rank in range(self.mesh.world_size) if self.fabric.node(rank) in nodes}  # fmt: skip
-        return sorted(found)
+        if self.fabric.num_nodes == 1 or self.is_comm_free or self.is_plain:
+            return self.slow_ranks()
+        # Stages talk over links of their own, and so do the groups along an axis if there are several.
+        num_axes = sum(self.mesh.size(axis) > 1 for axis in Axis)
+        if (self.mesh.pp > 1 or num_axes > 1) and self.mesh.world_size <= _MAX_APART:
+            return list(range(self.mesh.world_size))
+        return sorted({*self.slow_ranks(), *self._ranks_on(self.topology.unlike_nodes())})
+
+    def slow_ranks(self) -> list[int]:
+        """Return the ranks of which something is said of how long they compute."""
+        return sorted({*self.slowness, *self._ranks_on(self.machine.node_slowness)})
+
+    def _ranks_on(self, nodes: Collection[int]) -> list[int]:
+        if not nodes:
+            return []
+        return [rank for rank in range(self.mesh.world_size) if self.fabric.node(rank) in nodes]
 
     def step(self, rank: int, axis: Axis, distance: int, pattern: Pattern, block: int = 0) -> Step:
         """Return how the group of ``rank`` sends when all ranks send by ``distance`` along ``axis``.
@@ -317,19 +341,36 @@ class Costs:
         if self.is_comm_free or fabric.group_tier(axis) is Tier.NODE or self.is_plain:
             hop = fabric.inner_hop(axis, block) if block else fabric.hop(axis, distance, pattern)
             return Step(*hop)
+        own = self.mesh.coordinate(rank, axis) * self.mesh.stride(axis)
+        return self._groups_steps(axis, distance, pattern, block)[rank - own]
+
+    def _groups_steps(
+        self, axis: Axis, distance: int, pattern: Pattern, block: int = 0
+    ) -> dict[int, Step]:
+        """Return the step of every group along ``axis``, by its first rank."""
         key = (axis, distance, pattern, block)
         if key not in self._steps:
-            self._steps[key] = steps(fabric, self.topology, *key)
-        own = self.mesh.coordinate(rank, axis) * self.mesh.stride(axis)
-        return self._steps[key][rank - own]
+            self._steps[key] = steps(self.fabric, self.topology, *key)
+        return self._steps[key]
+
+    def ring(self, axis: Axis, rank: int | None) -> Step:
+        """Return the step of the ring over the group of ``rank``; without ``rank`` the least of all.
+
+        The least is that of no group in particular: what no group can do without.
+        """
+        if rank is not None:
+            return self.step(rank, axis, 1, Pattern.SHIFT)
+        found = self._groups_steps(axis, 1, Pattern.SHIFT).values()
+        tier = Tier.NETWORK if all(each.tier is Tier.NETWORK for each in found) else Tier.NODE
+        return Step(tier, min(each.sharers for each in found), min(each.more_latency_s for each in found))  # fmt: skip
 
     def library_s(self, op: Collective, itemsize: int, rank: int | None = None) -> float:
         """Return the time of a collective that the library does, once all ranks are there.
 
         Inside a node first, then between nodes, as libraries do, or both at once where it is one of
         GPUs; groups that share a node share its network link. Where links are unequal or shared by
-        nodes, the narrowest that a ring over the group of ``rank`` takes counts; without ``rank``
-        they count as equal.
+        nodes, the narrowest that a ring over the group of ``rank`` takes counts, and what its longest
+        way adds in each of the library's steps; without ``rank`` it is what no group can do without.
         """
         if self.is_comm_free:
             return 0.0
@@ -341,7 +382,10 @@ class Costs:
         for tier, count, sharers in self.tiers(op.axis, rank):
             link = self.link(tier)
             self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
-            parts_s[tier] = library_parts_s(nbytes, count, link.allreduce, sharers)
+            latency_s, transfer_s = library_parts_s(nbytes, count, link.allreduce, sharers)
+            if tier is Tier.NETWORK and not self.is_plain:
+                latency_s += math.ceil(math.log2(count)) * self.ring(op.axis, rank).more_latency_s
+            parts_s[tier] = latency_s, transfer_s
             staging_s = max(staging_s, self._staging_s(link, nbytes))
         return _SHARES[op.kind] * self.together_s(parts_s) + staging_s
 
@@ -391,8 +435,8 @@ class Costs:
         """Return where a group along ``axis`` spans more than one rank, over how many, and how shared.
 
         Where other groups use a node's links too, each transfer takes so many times longer, and so
-        it does where too few ranks of the node take part to drive all lanes. For the group of
-        ``rank`` the narrowest link of its ring counts, where links are not all alike.
+        it does where too few ranks of the node take part to drive all lanes. Where links are not all
+        alike the narrowest link of a ring counts: that over the group of ``rank``, or the least narrow.
         """
         on_node, nodes, groups = self.fabric.group_nodes(axis)
         found: list[tuple[Tier, int, float]] = []
@@ -400,8 +444,8 @@ class Costs:
             found.append((Tier.NODE, on_node, 1.0))
         if nodes > 1:
             sharers: float = groups
-            if rank is not None and not self.is_plain:
-                sharers = self.step(rank, axis, 1, Pattern.SHIFT).sharers
+            if not self.is_plain:
+                sharers = self.ring(axis, rank).sharers
             lanes = self.lanes(Tier.NETWORK)
             found.append((Tier.NETWORK, nodes, max(sharers, lanes / min(lanes, on_node))))
         return found

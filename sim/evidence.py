@@ -21,7 +21,8 @@ class Judged:
 
     Cases of one ``group`` do the same work in different ways, so that which is faster means
     something. ``spread`` is by how much of itself the measured value differed between repeats; None
-    where it was measured once.
+    where it was measured once. ``extrapolation`` is how many times as many ranks it has as the most
+    that were fitted, at least 1. Of both times ``given_s`` was given, not forecast.
     """
 
     label: str
@@ -31,6 +32,16 @@ class Judged:
     low_s: float
     high_s: float
     spread: float | None = None
+    extrapolation: float = 1.0
+    what: str = ""
+    ranks: int = 1
+    nbytes: int | None = None
+    given_s: float = 0.0
+
+    @property
+    def error_of_rest(self) -> float:
+        """By how much of what was not given the forecast is too long."""
+        return (self.forecast_s - self.measured_s) / (self.measured_s - self.given_s)
 
     @property
     def error(self) -> float:
@@ -45,11 +56,19 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The cases of one source; ``split`` says what was fitted and what was not."""
+    """The cases of one source; ``split`` says what was fitted and what was not.
+
+    Those that stand ``is_apart`` are no part of what all come to: nothing was calibrated for how they
+    ran. Where a source ``is_relative`` all its times are shares of what was measured. ``num_fitted``
+    are the measurements of the same file that were fitted, if any were.
+    """
 
     source: str
     split: str
     cases: tuple[Judged, ...]
+    is_apart: bool = False
+    is_relative: bool = False
+    num_fitted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +76,8 @@ class Verdict:
     """What the errors of several cases come to; ``bias`` is by how much forecasts are too long in the mean.
 
     ``num_ranked`` pairs differ by more than the noise, and of those ``num_ranked_right`` were
-    forecast to differ in the same direction.
+    forecast to differ in the same direction. Where a part of the times was given,
+    ``median_error_of_rest`` is that of the rest, as of messages where compute is known; else None.
     """
 
     count: int
@@ -67,6 +87,7 @@ class Verdict:
     coverage: float
     num_ranked: int
     num_ranked_right: int
+    median_error_of_rest: float | None = None
 
 
 def verdict_of(cases: Sequence[Judged]) -> Verdict:
@@ -78,6 +99,7 @@ def verdict_of(cases: Sequence[Judged]) -> Verdict:
     errors = sorted(abs(case.error) for case in cases)
     logs = [math.log(case.forecast_s / case.measured_s) for case in cases]
     ranked = list(ranked_pairs(cases))
+    rests = [abs(case.error_of_rest) for case in cases if case.given_s]
     return Verdict(
         count=len(cases),
         median_error=statistics.median(errors),
@@ -86,7 +108,13 @@ def verdict_of(cases: Sequence[Judged]) -> Verdict:
         coverage=sum(case.is_inside for case in cases) / len(cases),
         num_ranked=len(ranked),
         num_ranked_right=sum(ranked),
+        median_error_of_rest=statistics.median(rests) if rests else None,
     )
+
+
+def counted(evidence: Iterable[Evidence]) -> list[Judged]:
+    """Return the cases of all that does not stand apart."""
+    return [case for each in evidence if not each.is_apart for case in each.cases]
 
 
 def ranked_pairs(cases: Iterable[Judged]) -> Iterable[bool]:

@@ -1,17 +1,17 @@
 """The forecast: step time, speedup with its interval, breakdown and memory of one plan."""
 
 import math
-import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from calibration.machine import Machine, Tier
+from calibration.machine import Machine
 from exec.errors import MachineError
+from exec.noise import Array, Noise
 from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.collectives import expand
-from exec.plan.epoch import num_trainers, plan_epoch
+from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment, programs_of
@@ -25,24 +25,22 @@ from exec.plan.strategy import (
     strategy_of,
 )
 from exec.program.mesh import Mesh
-from exec.program.ops import Compute, Kernel
+from exec.program.ops import Compute, Send
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
+from sim.intervals import delta_s, uncertain_of
+from sim.jitter import paces
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.placement import fits_memory, placed
+from sim.replicas import Draws, drawn_interval_s, noisy_steps_s
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve
-
-INTERVAL_Z = 1.645  # 90 % of a normal distribution
-SIGMA_PER_DOUBLING = 0.1
-"""Assumed, not measured: the relative uncertainty that a collective gains with each doubling of
-ranks beyond those it was measured on."""
-
+from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s, server_wait_s
 
 EPOCH_SAMPLES = 20_000
 """An epoch unless said otherwise: that of the letters which the project draws."""
@@ -78,11 +76,11 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one plan will take; ``rel_sigma`` is the uncertainty of ``step_time_s``.
+    """What one plan will take; ``interval_s`` is the 90 % interval of ``step_time_s``.
 
     A plan without a closed form, when solved, takes at least ``step_time_s`` and at most
     ``upper_s``. ``arrivals`` are the ranks whose gradients simulated servers took, in order.
-    ``stages`` are those of a pipeline, and ``memory_by_schedule`` what the rank that holds most
+    ``replicas_s`` are steps with noise as they were drawn. ``stages`` are those of a pipeline, and ``memory_by_schedule`` what the rank that holds most
     would hold under each schedule.
     """
 
@@ -93,10 +91,11 @@ class Forecast:
     engine: Engine
     breakdown: Breakdown
     memory: Memory
-    rel_sigma: float
+    interval_s: tuple[float, float]
     extrapolated: tuple[str, ...]
     upper_s: float | None = None
     arrivals: tuple[int, ...] = ()
+    replicas_s: tuple[float, ...] = ()
     stages: tuple[StageLoad, ...] = ()
     memory_by_schedule: tuple[tuple[Schedule, int], ...] = ()
 
@@ -149,9 +148,10 @@ class Forecast:
         speedup = self.samples_per_s / serial.samples_per_s
         if self.mesh == serial.mesh and self.global_batch == serial.global_batch:
             return speedup, speedup, speedup
-        margin = math.exp(INTERVAL_Z * math.hypot(self.rel_sigma, serial.rel_sigma))
-        least = speedup if self.upper_s is None else speedup * self.step_time_s / self.upper_s
-        return speedup, least / margin, min(speedup * margin, max(speedup, self.ranks))
+        (low_s, high_s), (serial_low_s, serial_high_s) = self.interval_s, serial.interval_s
+        below = math.hypot(math.log(high_s / self.step_time_s), math.log(serial.step_time_s / serial_low_s))  # fmt: skip
+        above = math.hypot(math.log(self.step_time_s / low_s), math.log(serial_high_s / serial.step_time_s))  # fmt: skip
+        return speedup, speedup / math.exp(below), min(speedup * math.exp(above), max(speedup, self.ranks))  # fmt: skip
 
 
 def forecast(
@@ -166,18 +166,22 @@ def forecast(
     slow: Sequence[tuple[int, float]] = (),
     shares_nodes: bool = False,
     checkpoint_every: int | None = None,
+    has_interval: bool = True,
+    draws: Draws | None = None,
 ) -> Forecast:
     """Return what a step of ``workload`` on ``mesh`` will take on ``machine``.
 
     Where steps differ it is the mean over a round, or an epoch of ``epoch_samples``. ``slow`` are
     ranks that compute so many times longer; with ``shares_nodes`` servers have no nodes of their
-    own. A checkpoint every ``checkpoint_every`` steps costs each of them its share.
+    own. A checkpoint every ``checkpoint_every`` steps costs each of them its share. Unless it
+    ``has_interval`` that is of no width, and a search is so much faster. With ``draws`` the engine that
+    simulates draws noise and interval, but for the wait of ranks that meet after several steps.
 
     Raises:
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
     options = placed(options, machine)
-    guests = options.servers if shares_nodes and options.strategy in SERVERS else 0
+    guests = num_guests(options, shares_nodes=shares_nodes)
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     costs.note_groups(options.algorithm)
@@ -185,7 +189,26 @@ def forecast(
         costs.extrapolated.add("staging through the host: not measured, taken as free")
     times = cycle_times(segments, workload.global_batch, costs, engine, options)
     overhead_s = costs.step_overhead_s
-    wait_s = _wait_s(machine, mesh, options, segments, times.compute_s)
+    programs = programs_of(segments)
+    loads: tuple[StageLoad, ...] = ()
+    bubble_s = 0.0
+    if mesh.pp > 1:
+        loads = stage_loads(programs[0], workload.network, options.stages, costs)
+        free = replace(costs, is_comm_free=True, extrapolated=set())
+        lanes = cycle_times(segments, workload.global_batch, free, Engine.SOLVE, replace(options, overlap=False), one_lane=False)  # fmt: skip
+        bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
+    exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
+    wait_s = _wait_s(costs, options, segments, loads)
+    replicas_s: list[float] = []
+    noise = _noise(machine)
+    is_drawn = draws is not None and engine is Engine.SIMULATE
+    if draws is not None and is_drawn and noise is not None and options.strategy not in (*DIFFERING, *UNORDERED):  # fmt: skip
+
+        def noisy(program: Program, slower: Array) -> StepTimes:
+            return step_times(program, costs, engine, options, slower)
+
+        replicas_s = noisy_steps_s(programs[0], noise, draws, noisy)
+        wait_s = max(0.0, sum(replicas_s) / len(replicas_s) - times.step_time_s)
     checkpoint_s = 0.0
     if checkpoint_every is not None:
         program = plan_checkpoint(segments[-1].program, options.strategy)
@@ -196,13 +219,26 @@ def forecast(
             f"a step of {workload.net} must take a finite time above 0, got {total_s} s on machine "
             f"{machine.name}; its numbers are out of scale, make a new one with python -m calibration"
         )
-    bubble_s = 0.0
-    if mesh.pp > 1:
-        free = replace(costs, is_comm_free=True, extrapolated=set())
-        lanes = cycle_times(segments, workload.global_batch, free, Engine.SOLVE, replace(options, overlap=False), one_lane=False)  # fmt: skip
-        bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
-    exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
-    programs = programs_of(segments)
+    upper_s = None
+    if times.upper_s is not None:
+        upper_s = times.upper_s + wait_s + overhead_s + checkpoint_s
+    low = high = 1.0
+    if has_interval:
+
+        def solved(on: Costs) -> StepTimes:
+            return cycle_times(segments, workload.global_batch, on, Engine.SOLVE, options)
+
+        uncertain = uncertain_of(costs, programs)
+        if draws is not None and is_drawn:
+
+            def drawn(on: Costs) -> StepTimes:
+                return cycle_times(segments, workload.global_batch, on, engine, options)
+
+            rest_s = (wait_s, checkpoint_s, overhead_s)
+            low, high = drawn_interval_s(uncertain, costs, draws, times, rest_s, drawn)
+        else:
+            base = times if engine is Engine.SOLVE else solved(replace(costs, extrapolated=set()))
+            low, high = delta_s(uncertain, costs, base, wait_s, checkpoint_s, solved)
     return Forecast(
         nodes=costs.fabric.num_nodes,
         mesh=mesh,
@@ -214,19 +250,21 @@ def forecast(
             (memory_of(program, workload, options) for program in programs),
             key=lambda each: each.total_bytes,
         ),
-        rel_sigma=_rel_sigma(machine, programs[0], costs, exposed_s, checkpoint_s, total_s),
+        interval_s=(low * total_s, high * (total_s if upper_s is None else upper_s)),
         extrapolated=tuple(sorted(costs.extrapolated)),
-        upper_s=None
-        if times.upper_s is None
-        else times.upper_s + wait_s + overhead_s + checkpoint_s,
+        upper_s=upper_s,
         arrivals=times.arrivals,
-        stages=stage_loads(programs[0], workload.network, options.stages, costs)
-        if mesh.pp > 1
-        else (),
+        replicas_s=tuple(each + overhead_s + checkpoint_s for each in replicas_s),
+        stages=loads,
         memory_by_schedule=tuple(memory_by_schedule(programs[0], workload, options).items())
         if mesh.pp > 1
         else (),
     )
+
+
+def num_guests(options: PlanOptions, *, shares_nodes: bool) -> int:
+    """Return how many ranks have no nodes of their own: the servers, if they share the workers'."""
+    return options.servers if shares_nodes and options.strategy in SERVERS else 0
 
 
 def cycle(
@@ -261,59 +299,93 @@ def cycle_times(
 
 
 def _wait_s(
-    machine: Machine, mesh: Mesh, options: PlanOptions, segments: Sequence[Segment], compute_s: float
-) -> float:  # fmt: skip
-    """Return what a step waits for the slowest rank; noise averages out over the steps of a round."""
-    if is_asynchronous(segments[0].program) or options.strategy is Strategy.HOGWILD:
+    costs: Costs, options: PlanOptions, segments: Sequence[Segment], loads: Sequence[StageLoad]
+) -> float:
+    """Return what a step waits for slower ranks, in the mean: see :mod:`sim.waits`."""
+    noise, mesh, program = _noise(costs.machine), costs.mesh, segments[0].program
+    if noise is None or is_asynchronous(program) or options.strategy is Strategy.HOGWILD:
         return 0.0
-    steps = sum(segment.times for segment in segments)
+    steps = 1
     if options.strategy in ROUNDS:
-        steps = min(options.average_every or steps, steps)
-    return straggler_factor(num_trainers(mesh, options) * mesh.pp * mesh.tp) * noise_of(machine) * compute_s / math.sqrt(steps)  # fmt: skip
+        every = sum(segment.times for segment in segments)
+        steps = min(options.average_every or every, every)
+    if mesh.pp > 1:
+        slow = [(rank, factor) for rank, factor in costs.slowness.items() if rank < mesh.world_size]
+        count = options.num_microbatches
+        pipeline = Pipeline(tuple(load.time_s / count for load in loads), count)
+        return pipeline_wait_s(noise, pipeline, mesh, slow, steps)
+    computes_s = _computes_s(program, costs)
+    if options.strategy is Strategy.SERVER:
+        size = next(op for op in program.roles[-1].ops if isinstance(op, Send)).part.size
+        _, push_s = costs.alone(size * program.itemsize, mesh.dp - 1, 0)
+        return server_wait_s(noise, [*computes_s.elements()], push_s, costs.accumulate_s(size, program.roles[0].nbytes))  # fmt: skip
+    return meeting_wait_s(noise, computes_s, steps)
+
+
+def _computes_s(program: Program, costs: Costs) -> Counter[float]:
+    """Count the ranks that train by what they compute for a step."""
+    found: Counter[float] = Counter()
+    for role in program.roles:
+        if role.dp.start not in program.trainers:
+            continue
+        alone_s = _compute_s(role, costs)
+        found[alone_s] += role.num_ranks
+        for rank, factor in costs.slowness.items():
+            if rank < program.mesh.world_size and program.role_of(rank) is role:
+                found[alone_s * factor] += 1
+                found[alone_s] -= 1
+    return +found
 
 
 def solved_step_s(
     machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int,
-    epoch_samples: int = EPOCH_SAMPLES,
+    epoch_samples: int = EPOCH_SAMPLES, *, slow: Sequence[tuple[int, float]] = (),
+    shares_nodes: bool = False,
 ) -> float:  # fmt: skip
     """Return the solved step time alone, without stragglers: what a search compares.
 
-    It is infinite where the plan does not fit into a node's memory.
+    It is infinite where the plan does not fit into a node's memory. ``slow`` and ``shares_nodes`` are
+    those of :func:`forecast`.
     """
     options = placed(options, machine)
     segments = cycle(workload, mesh, options, epoch_samples)
-    costs = Costs(machine, mesh, ranks_per_node)
+    guests = num_guests(options, shares_nodes=shares_nodes)
+    costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     nbytes = max(memory_nbytes(program, options) for program in programs_of(segments))
     if not fits_memory(machine, mesh, nbytes, ranks_per_node):
         return math.inf
     return cycle_times(segments, workload.global_batch, costs, Engine.SOLVE, options).step_time_s
 
 
-def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOptions) -> StepTimes:
+def step_times(
+    program: Program, costs: Costs, engine: Engine, options: PlanOptions, paces: Array | None = None
+) -> StepTimes:  # fmt: skip
     """Return the engine's times: between lanes that take turns and lanes that are independent.
 
-    The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
+    ``paces`` are those of :func:`sim.simulate.simulate`. The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
     a rank does one thing at a time, at 1 its lanes are independent; between, times are
     interpolated.
     """
     share = costs.machine.overlap_share
     # Without a pipeline or overlap, no op of one lane can go on beside one of the other.
     if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
-        return _read(engine, program, costs, False)
-    taking_turns = _read(engine, program, costs, True)
+        return _read(engine, program, costs, False, paces)
+    taking_turns = _read(engine, program, costs, True, paces)
     if share == 0.0:
         return taking_turns
-    free_lanes = _read(engine, program, costs, False)
+    free_lanes = _read(engine, program, costs, False, paces)
     blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
     return replace(free_lanes, step_time_s=blended_s)
 
 
-def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
+def _read(
+    engine: Engine, program: Program, costs: Costs, one_lane: bool, paces: Array | None = None
+) -> StepTimes:
     if is_asynchronous(program):
         return bounds(program, costs) if engine is Engine.SOLVE else _simulate_long(program, costs, one_lane)  # fmt: skip
     if engine is Engine.SOLVE:
         return solve(program, costs, one_lane=one_lane)
-    return simulate(expand(program), costs, one_lane=one_lane)
+    return simulate(expand(program), costs, one_lane=one_lane, paces=paces)
 
 
 def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
@@ -321,22 +393,27 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
 
     The machine's noise makes ranks meet in ever other orders, as they do.
     """
-    jitter = noise_of(costs.machine)
+    noise = _noise(costs.machine)
+    drawn = None if noise is None else paces(noise, 0, program.mesh.world_size, TURNS)[0]
     if program.tickets:
         fewer = program.with_tickets(TURNS * len(program.trainers))
-        times = simulate(fewer, costs, one_lane=one_lane, jitter=jitter)
+        times = simulate(fewer, costs, one_lane=one_lane, paces=drawn)
         arrivals = times.arrivals
         return replace(times.times(program.tickets / fewer.tickets), arrivals=arrivals)
     roles = tuple(replace(role, times=TURNS) for role in program.roles)
     many = replace(program, roles=roles)
-    return simulate(many, costs, one_lane=one_lane, jitter=jitter).times(1.0 / TURNS)
+    return simulate(many, costs, one_lane=one_lane, paces=drawn).times(1.0 / TURNS)
 
 
-def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> tuple[Span, ...]:  # fmt: skip
+def simulated_spans(
+    machine: Machine, workload: Workload, mesh: Mesh, options: PlanOptions, ranks_per_node: int, *,
+    slow: Sequence[tuple[int, float]] = (), shares_nodes: bool = False,
+) -> tuple[Span, ...]:  # fmt: skip
     """Return the spans of a simulated step, or of the steps of a round, for a trace."""
     takes_turns = machine.overlap_share < 0.5
     options = placed(options, machine)
-    costs = Costs(machine, mesh, ranks_per_node)
+    guests = num_guests(options, shares_nodes=shares_nodes)
+    costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
     spans: list[Span] = []
     now_s = 0.0
     for segment in cycle(workload, mesh, options, _TRACED_STEPS * workload.global_batch):
@@ -348,61 +425,8 @@ def simulated_spans(machine: Machine, workload: Workload, mesh: Mesh, options: P
     return tuple(spans)
 
 
-def straggler_factor(ranks: int) -> float:
-    """Return how many standard deviations the slowest of ``ranks`` is expected above the mean.
-
-    The expected maximum of p normal draws, in the approximation of G. Blom, "Statistical
-    Estimates and Transformed Beta-Variables", Wiley 1958: the normal quantile at
-    (p - 3/8) / (p + 1/4).
-    """
-    if ranks == 1:
-        return 0.0
-    return statistics.NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
-
-
-def noise_of(machine: Machine) -> float:
-    """Return the relative standard deviation of a rank's steps."""
-    return machine.compute.noise_rel_sigma if machine.compute else 0.0
-
-
-def _rel_sigma(
-    machine: Machine,
-    program: Program,
-    costs: Costs,
-    exposed_s: float,
-    checkpoint_s: float,
-    total_s: float,
-) -> float:
-    """Return the relative standard deviation of a step's time.
-
-    Kernel models err independently of each other, and so do links; each counts by its share.
-    """
-    assert machine.compute is not None
-    by_kernel: dict[Kernel, float] = defaultdict(float)
-    busiest = max(program.roles, key=lambda role: _compute_s(role, costs))
-    for op in busiest.ops:
-        if isinstance(op, Compute):
-            by_kernel[op.kernel] += costs.compute_s(op, busiest.nbytes)
-    variance_s2 = sum(
-        (time_s * machine.compute.kernels[kernel].rel_sigma) ** 2
-        for kernel, time_s in by_kernel.items()
-    )
-    if machine.storage is not None:
-        variance_s2 += (checkpoint_s * machine.storage.rel_sigma) ** 2
-    return math.sqrt(variance_s2 + (exposed_s * link_sigma(machine, costs)) ** 2) / total_s
-
-
-def link_sigma(machine: Machine, costs: Costs) -> float:
-    """Return the relative uncertainty of communication: the fit's, and that of more ranks."""
-    ranks = costs.mesh.world_size
-    if ranks == 1:
-        return 0.0
-    tier = Tier.NODE if costs.fabric.num_nodes == 1 else Tier.NETWORK
-    if tier not in machine.links:
-        return 0.0
-    link = machine.links[tier]
-    doublings = max(0.0, math.log2(ranks / link.allreduce_ranks.high))
-    return math.hypot(max(link.message.rel_sigma, link.allreduce.rel_sigma, costs.collective_sigma), SIGMA_PER_DOUBLING * doublings)  # fmt: skip
+def _noise(machine: Machine) -> Noise | None:
+    return machine.compute.step_noise if machine.compute else None
 
 
 def _compute_s(role: Role, costs: Costs) -> float:

@@ -7,7 +7,7 @@ has what :func:`sim.forecast.forecast` says, which answers where points cannot b
 strategies that are no shape of mesh, and pipelines whose messages wait for their receives.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.machine import Machine
+from exec.noise import Noise
 from exec.plan.nodes import node_size
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import SYNCHRONOUS
@@ -23,12 +24,13 @@ from exec.program.ops import Algorithm, Collective, Kernel, Shape
 from exec.program.program import Program, Role
 from exec.workload import Workload
 from sim.costs import Costs
-from sim.forecast import Breakdown, link_sigma, noise_of, straggler_factor
+from sim.forecast import Breakdown
 from sim.grid_family import Replica, family_of, replica_of
-from sim.grid_walk import StageTimes, Times, computed_s, walk
+from sim.grid_walk import StageTimes, computed_s, walk
 from sim.memory import collective_nbytes
 from sim.placement import placed
 from sim.solve import collective_s
+from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +51,6 @@ class Answer:
     nodes: int
     breakdown: Breakdown
     memory_bytes: int
-    rel_sigma: float
     is_extrapolated: bool
 
 
@@ -61,7 +62,6 @@ class _Site:
     slowdown: float
     collectives: tuple[NDArray[np.float64], ...]  # by stage
     sends: tuple[NDArray[np.float64], ...]  # by stage; latency and transfer come last
-    link_sigma: float
     is_extrapolated: bool
     collective_nbytes: int
 
@@ -73,6 +73,7 @@ class Grid:
     _sites: dict[tuple[object, ...], _Site] = field(default_factory=dict)
     _scratch: dict[tuple[object, ...], int] = field(default_factory=dict)
     _prices: dict[tuple[int, int], "_Priced"] = field(default_factory=dict)
+    _waits_s: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def answers(self, points: Sequence[Point]) -> dict[int, Answer]:
         """Return the answers to those of ``points`` that can be walked together, by their place."""
@@ -129,19 +130,28 @@ class Grid:
         if first.mesh.pp > 1:
             bubble = np.maximum(0.0, walk(turns, free, one_lane=False) - busy)
         exposed = np.maximum(0.0, step - busy - bubble)
-        kernels_s2 = _kernel_variance_s2(priced, index) * slowdown**2
         found = {}
         for i, (place, point, own_replicas) in enumerate(group):
             site, compute = sites[i], point.machine.compute
             assert compute is not None
-            wait_s = straggler_factor(point.mesh.world_size) * noise_of(point.machine) * float(busy[i])  # fmt: skip
+            wait_s = self._wait_s(
+                point, compute.step_noise, [priced[j] for j in index[:, i]], site.slowdown
+            )
             parts = Breakdown(float(busy[i]), float(exposed[i]), float(bubble[i]), wait_s, compute.step_overhead_s)  # fmt: skip
-            total_s = float(step[i]) + wait_s + compute.step_overhead_s
-            sigma = (kernels_s2[i] + (float(exposed[i]) * site.link_sigma) ** 2) ** 0.5 / total_s
             nbytes = max(part.nbytes for each in own_replicas for stage in each.parts for part in stage)  # fmt: skip
             beyond = site.is_extrapolated or any(not priced[j].is_within for j in index[:, i])
-            found[place] = Answer(site.nodes, parts, nbytes + site.collective_nbytes, float(sigma), bool(beyond))  # fmt: skip
+            found[place] = Answer(site.nodes, parts, nbytes + site.collective_nbytes, bool(beyond))  # fmt: skip
         return found
+
+    def _wait_s(self, point: Point, noise: Noise | None, shares: Sequence["_Priced"], slowdown: float) -> float:  # fmt: skip
+        """Return what :func:`sim.forecast.forecast` says that a step waits, once for all points alike."""
+        if noise is None:
+            return 0.0
+        key = (noise, point.mesh, point.workload.global_batch % point.mesh.dp, point.options.num_microbatches,
+               slowdown, *map(id, shares))  # fmt: skip
+        if key not in self._waits_s:
+            self._waits_s[key] = _wait_s(point, noise, shares, slowdown)
+        return self._waits_s[key]
 
     def _priced(self, point: Point, replica: Replica) -> "_Priced":
         key = (id(replica), id(point.machine.compute))
@@ -168,57 +178,54 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Priced:
-    """A replica's times alone on a node: arrays by tp class and turn, for each stage.
-
-    ``by_kernel`` is what the rank that computes most spends in each kernel, times how uncertain that is.
-    """
+    """A replica's times alone on a node: arrays by tp class and turn, for each stage."""
 
     replica: Replica
     computed: tuple[NDArray[np.float64], ...]
-    busiest_s: float
-    variance_s2: float
     is_within: bool
 
 
 def _priced(costs: Costs, replica: Replica) -> _Priced:
-    compute = costs.machine.compute
-    assert compute is not None
     is_within = True
-    busiest_s, variance_s2 = 0.0, 0.0
     stages = []
     for parts in replica.parts:
         rows = []
         for part in parts:
-            by_kernel: dict[Kernel, float] = defaultdict(float)
             row = []
             for turn in part.computed:
                 total_s = 0.0
                 for kernel, shape in turn:
                     time_s, within = _alone_s(costs, kernel, shape, part.nbytes)
-                    by_kernel[kernel] += time_s
                     total_s += time_s
                     is_within = is_within and within
                 row.append(total_s)
             rows.append(row)
-            if sum(row) > busiest_s:
-                busiest_s = sum(row)
-                variance_s2 = sum((each * compute.kernels[kernel].rel_sigma) ** 2 for kernel, each in by_kernel.items())  # fmt: skip
         stages.append(np.array(rows))
-    return _Priced(replica, tuple(stages), busiest_s, variance_s2, is_within)
+    return _Priced(replica, tuple(stages), is_within)
+
+
+def _wait_s(point: Point, noise: Noise, shares: Sequence[_Priced], slowdown: float) -> float:
+    """Return what a step waits for slower ranks: see :mod:`sim.waits`."""
+    mesh, count = point.mesh, point.options.num_microbatches
+    # By share of the batch, stage and tp class.
+    computes_s = [[(stage.sum(axis=1) * slowdown).tolist() for stage in each.computed] for each in shares]  # fmt: skip
+    if mesh.pp > 1:
+        stages_s = tuple(max(map(max, stage)) / count for stage in zip(*computes_s, strict=True))
+        return pipeline_wait_s(noise, Pipeline(stages_s, count), mesh)
+    more = point.workload.global_batch % mesh.dp
+    ranks: Counter[float] = Counter()
+    for each, own, replicas in zip(
+        shares, computes_s, (more or mesh.dp, mesh.dp - more), strict=False
+    ):
+        for part, compute_s in zip(each.replica.parts[0], own[0], strict=True):
+            ranks[compute_s] += replicas * len(part.tp)
+    return meeting_wait_s(noise, ranks)
 
 
 def _alone_s(costs: Costs, kernel: Kernel, shape: Shape, held: int) -> tuple[float, bool]:
     (cached_s, inner_s, outer_s), within = costs.parts_s(kernel, shape)
     inner, outer = costs.missed(held)
     return cached_s + inner_s * inner + outer_s * outer, within
-
-
-def _kernel_variance_s2(priced: Sequence[_Priced], index: NDArray[np.int64]) -> Times:
-    """Return the variance of the kernels of each point's busiest rank."""
-    busiest = np.array([each.busiest_s for each in priced])[index]
-    chosen = np.take_along_axis(index, busiest.argmax(axis=0)[None], axis=0)[0]
-    found_s2: Times = np.array([each.variance_s2 for each in priced])[chosen]
-    return found_s2
 
 
 def _site(point: Point, replicas: tuple[Replica, ...], scratch_nbytes: int) -> _Site:
@@ -238,7 +245,7 @@ def _site(point: Point, replicas: tuple[Replica, ...], scratch_nbytes: int) -> _
         collectives.append(np.array(taken).reshape(*shape, -1).transpose(2, 0, 1))
         sends.append(np.array(sent).reshape(*shape, -1, 2).transpose(2, 0, 1, 3))
     return _Site(costs.fabric.num_nodes, costs.slowdown, tuple(collectives), tuple(sends),
-                 link_sigma(point.machine, costs), bool(costs.extrapolated), scratch_nbytes)  # fmt: skip
+                 bool(costs.extrapolated), scratch_nbytes)  # fmt: skip
 
 
 def _scratch_nbytes(point: Point, replicas: tuple[Replica, ...]) -> int:
@@ -269,7 +276,8 @@ def _is_regular(point: Point) -> bool:
     is_held = any(link.eager_limit_nbytes is not None for link in machine.links.values())
     return (
         options.strategy in SYNCHRONOUS
-        and (machine.fabric is None)
+        and machine.fabric is None
+        and not machine.node_slowness
         and machine.compute is not None
         and not (point.mesh.pp > 1 and is_held)
     )

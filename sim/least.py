@@ -1,7 +1,7 @@
 """The least that a step can take: a bound so cheap that a search may ask it of every plan.
 
-Whatever stages are cut and whatever messages take: a rank computes its share, and a microbatch
-passes all stages there and back. Let L_s be what stage s computes for a microbatch, W the sum of
+Whatever stages are cut, whatever messages take and however long single ranks compute: a rank
+computes its share no faster than an ordinary one, and a microbatch passes all stages there and back. Let L_s be what stage s computes for a microbatch, W the sum of
 all L_s, and m the microbatches. Stage s begins after one forward pass of all stages before it, and
 they end with one backward pass after it, so
 
@@ -10,7 +10,8 @@ they end with one backward pass after it, so
 The last holds for any shares L_s: they are all equal to T at best, so L_s = T / m (1 - 1 / m)^s.
 
 What ranks of a tp group say to each other counts as computing: nothing else goes on then. Some rank
-of a stage has at least its share of all parameters, and all-reduces their gradient in the end.
+of a stage has at least its share of all parameters, and all-reduces their gradient in the end. Which
+group that is nobody knows, so where links differ the group counts whose links are best.
 """
 
 import math
@@ -98,6 +99,7 @@ class Least:
         share = split_size(workload.global_batch, mesh.dp, mesh.dp - 1)
         most, rows = split_size(share, count, 0), split_size(share, count, count - 1)
         reduces = options.algorithm is Algorithm.LIBRARY and not options.overlap and mesh.dp > 1
+        paces = self._paces(mesh)
         there_s = least_s = back_s = (
             0.0  # back_s is the longest of what follows a stage's last microbatch
         )
@@ -114,10 +116,29 @@ class Least:
             tail_s = self.costs.kernel_s(Kernel.UPDATE, update, held)
             if reduces:
                 tail_s += self._reduced_s(mesh, layout.num_parameters * workload.itemsize)
-            least_s = max(least_s, there_s + count * (forward_s + backward_s) + max(tail_s, back_s))
+            least_s = max(
+                least_s,
+                there_s + count * paces[stage] * (forward_s + backward_s) + max(tail_s, back_s),
+            )
             there_s += forward_s
             back_s = backward_s + max(tail_s, back_s)
         return least_s
+
+    def _paces(self, mesh: Mesh) -> list[float]:
+        """Return how many times longer each stage computes in the replica that has its slowest rank.
+
+        Of a tp group the first rank is counted, so its pace is that which all of them have at least.
+        """
+        paces, slow = [1.0] * mesh.pp, set(self.costs.slow_ranks())
+        for rank in slow:
+            group = mesh.group(rank, Axis.TP)
+            if slow.issuperset(group):
+                stage, least = (
+                    mesh.coordinate(rank, Axis.PP),
+                    min(map(self.costs.slowness_of, group)),
+                )
+                paces[stage] = max(paces[stage], least)
+        return paces
 
     def _kernels_s(self, node: int, rows: int, inputs: int, outputs: int, has_grad_input: bool, held: int = 0) -> tuple[float, float]:  # fmt: skip
         """Return what ``node`` computes there and back."""

@@ -13,8 +13,7 @@ end, as the messages of one connection do; those of different channels share.
 Faster or fewer flows need not make the others faster: on several links a flow that ends lets
 another grow, which may take from a third.
 
-Source: D. Bertsekas and R. Gallager, "Data Networks", 2nd ed., Prentice-Hall 1992, section 6.5.2
-(max-min fairness). That such a fluid model is close to TCP for large messages is what P. Velho,
+That such a fluid model is close to TCP for large messages is what P. Velho,
 L. M. Schnorr, H. Casanova and A. Legrand measured, "On the validity of flow-level TCP network
 models for grid and cloud simulations", ACM Trans. Model. Comput. Simul. 23 (2013); it is that of
 H. Casanova, A. Giersch, A. Legrand, M. Quinson and F. Suter, "Versatile, scalable, and accurate
@@ -27,6 +26,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
+
+from sim.fair import max_min
 
 Token = TypeVar("Token")
 
@@ -44,23 +45,45 @@ class Transfer:
 
 @dataclass(slots=True, eq=False)
 class _Link(Generic[Token]):
+    """A link; or a channel, whose bandwidth is infinite: one flow has it, others wait."""
+
     name: str
     bytes_per_s: float
     flows: dict["_Flow[Token]", None] = field(default_factory=dict)  # a set in order of arrival
+    foreseen: "_Flow[Token] | None" = None  # alone: its end is known
+    num_others: int = 0  # under way unforeseen: in their latency, waiting, or sharing
+    is_taken: bool = False
+    waiting: deque["_Flow[Token]"] = field(default_factory=deque)
 
 
-@dataclass(slots=True, eq=False)
-class _Flow(Generic[Token]):
-    """A transfer under way: ``left`` bytes at ``since_s``, and its ``rate`` from then on."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Path(Generic[Token]):
+    """A transfer with its links looked up; alone on them it has ``rate`` and takes ``alone_s``."""
 
     transfer: Transfer
-    token: Token
     links: tuple[_Link[Token], ...]
+    channel: _Link[Token] | None
+    held: tuple[_Link[Token], ...]  # the links, and the channel
+    rate: float
+    alone_s: float
+
+
+class _Flow(Generic[Token]):
+    """A transfer under way: ``left`` bytes at ``since_s``, and its ``rate`` from then on.
+
+    While it is foreseen ``since_s`` is when it starts, or has started.
+    """
+
+    __slots__ = ("event", "is_foreseen", "is_sharing", "left", "path", "rate", "since_s", "token")
+
     left: float
-    rate: float = 0.0
-    since_s: float = 0.0
-    is_sharing: bool = False  # its latency is over, and its channel free
-    event: int = 0  # the number of its latest event; earlier ones are void
+    rate: float
+
+    def __init__(self, path: Path[Token], token: Token, since_s: float, is_foreseen: bool) -> None:
+        self.path, self.token, self.since_s = path, token, since_s
+        self.is_foreseen = is_foreseen
+        self.is_sharing = False  # its latency is over, and its channel free
+        self.event = 0  # the number of its latest event; earlier ones are void
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +100,9 @@ class Network(Generic[Token]):
 
     Whoever drives it calls :meth:`advance` at ``next_s``, and :meth:`send` whenever it likes. With
     ``keeps_loads`` it remembers in ``loads`` what its links carried.
+
+    The end of a transfer that finds its links free is *foreseen*: it is the only event, until
+    another transfer comes to one of its links. Then its start is an event too, unless it is over.
     """
 
     def __init__(self, bytes_per_s: Callable[[str], float], *, keeps_loads: bool = False) -> None:
@@ -84,11 +110,9 @@ class Network(Generic[Token]):
         self.now_s = 0.0
         self.loads: list[Load] | None = [] if keeps_loads else None
         self._links: dict[str, _Link[Token]] = {}
+        self._channels: dict[Hashable, _Link[Token]] = {}
         self._events: list[tuple[float, int, _Flow[Token]]] = []  # starts and ends, a heap
         self._count = 0
-        self._waiting: dict[
-            Hashable, deque[_Flow[Token]]
-        ] = {}  # by channel: one has it, these do not
 
     @property
     def next_s(self) -> float:
@@ -98,33 +122,65 @@ class Network(Generic[Token]):
             heappop(events)
         return events[0][0] if events else math.inf
 
+    def path(self, transfer: Transfer) -> Path[Token]:
+        """Return the path of ``transfer``, for any number of sends."""
+        links = tuple(map(self._link, transfer.route))
+        rate = min([transfer.bytes_per_s, *(link.bytes_per_s for link in links)])
+        alone_s = transfer.nbytes / rate if transfer.nbytes else 0.0
+        if transfer.channel is None:
+            return Path(transfer, links, None, links, rate, alone_s)
+        channel = self._channels.get(transfer.channel)
+        if channel is None:
+            channel = self._channels[transfer.channel] = _Link("", math.inf)
+        return Path(transfer, links, channel, (*links, channel), rate, alone_s)
+
     def send(self, now_s: float, transfer: Transfer, token: Token) -> None:
         """Begin ``transfer`` at ``now_s``; :meth:`advance` returns ``token`` when it ends."""
-        links = tuple(map(self._link, transfer.route))
-        flow = _Flow(transfer, token, links, transfer.nbytes)
-        self._schedule(flow, max(now_s, self.now_s) + transfer.latency_s)
+        self.send_along(now_s, self.path(transfer), token)
+
+    def send_along(self, now_s: float, path: Path[Token], token: Token) -> float:
+        """Begin the transfer of ``path`` at ``now_s``; return a time that is not after ``next_s``."""
+        start_s = max(self.now_s, now_s) + path.transfer.latency_s
+        is_alone = self.loads is None
+        for link in path.held:
+            if link.foreseen is not None or link.num_others:
+                is_alone = False
+        flow = _Flow(path, token, start_s, is_alone)
+        if is_alone:
+            for link in path.held:
+                link.foreseen = flow
+            self._count = flow.event = self._count + 1
+            end_s = start_s + path.alone_s
+            heappush(self._events, (end_s, flow.event, flow))
+            return end_s
+        for link in path.held:
+            if link.foreseen is not None:
+                self._reconsider(link.foreseen)
+            link.num_others += 1
+        self._schedule(flow, start_s)
+        return self.next_s
 
     def advance(self, to_s: float) -> list[Token]:
         """Let all happen that is due up to ``to_s``; return the tokens of what ended, in order.
 
         ``to_s`` must not be later than ``next_s`` unless nothing is due before it.
         """
-        self.now_s = max(self.now_s, to_s)
-        ended: list[Token] = []
+        self.now_s = now_s = max(self.now_s, to_s)
+        events, ended = self._events, list[Token]()
         changed: dict[_Link[Token], None] = {}
-        while self.next_s <= self.now_s:
-            flow = heappop(self._events)[2]
-            if flow.is_sharing:
-                self._end(flow, changed)
-                ended.append(flow.token)
-            elif flow.transfer.channel is None:
-                self._start(flow, changed)
-            elif (queue := self._waiting.get(flow.transfer.channel)) is None:
-                self._waiting[flow.transfer.channel] = deque()
-                self._start(flow, changed)
-            else:
-                queue.append(flow)
-            if self.next_s > self.now_s and changed:
+        while events and events[0][0] <= now_s:
+            _, number, flow = heappop(events)
+            if flow.event == number:
+                if flow.is_foreseen:
+                    for link in flow.path.held:
+                        link.foreseen = None
+                    ended.append(flow.token)
+                elif flow.is_sharing:
+                    self._end(flow, changed)
+                    ended.append(flow.token)
+                else:
+                    self._arrive(flow, changed)
+            if changed and self.next_s > now_s:
                 self._share(changed)
                 changed = {}
         return ended
@@ -140,37 +196,63 @@ class Network(Generic[Token]):
         flow.event = self._count
         heappush(self._events, (time_s, self._count, flow))
 
+    def _reconsider(self, flow: _Flow[Token]) -> None:
+        """Foresee the end of ``flow`` no longer: another transfer has come to its links."""
+        flow.is_foreseen = False
+        for link in flow.path.held:
+            link.foreseen = None
+            link.num_others += 1
+        if flow.since_s > self.now_s:
+            self._schedule(flow, flow.since_s)
+            return
+        flow.is_sharing, flow.left = True, flow.path.transfer.nbytes
+        flow.rate = flow.path.rate
+        if flow.path.channel is not None:
+            flow.path.channel.is_taken = True
+        for link in flow.path.links:
+            link.flows[flow] = None
+
+    def _arrive(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
+        """Let ``flow``, whose latency is over, start or wait for its channel."""
+        channel = flow.path.channel
+        if channel is None:
+            self._start(flow, changed)
+        elif channel.is_taken:
+            channel.waiting.append(flow)
+        else:
+            channel.is_taken = True
+            self._start(flow, changed)
+
     def _start(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
         flow.is_sharing, flow.since_s = True, self.now_s
+        flow.left, flow.rate = flow.path.transfer.nbytes, 0.0
         is_alone = True
-        for link in flow.links:
+        for link in flow.path.links:
             link.flows[flow] = None
             is_alone = is_alone and len(link.flows) == 1
         if not flow.left:
             self._schedule(flow, self.now_s)
         elif is_alone:
-            rate = flow.transfer.bytes_per_s
-            for link in flow.links:
-                rate = min(rate, link.bytes_per_s)
-            self._set(flow, rate)
-            self._note(flow.links)
+            self._set(flow, flow.path.rate)
+            self._note(flow.path.links)
         else:
             flow.event = 0  # until it has a rate
-            changed.update(dict.fromkeys(flow.links))
+            changed.update(dict.fromkeys(flow.path.links))
 
     def _end(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
-        for link in flow.links:
+        for link in flow.path.links:
             del link.flows[flow]
             if link.flows:
                 changed[link] = None
-        self._note(flow.links)
-        channel = flow.transfer.channel
+        for link in flow.path.held:
+            link.num_others -= 1
+        self._note(flow.path.links)
+        channel = flow.path.channel
         if channel is not None:
-            queue = self._waiting[channel]
-            if queue:
-                self._start(queue.popleft(), changed)
+            if channel.waiting:
+                self._start(channel.waiting.popleft(), changed)
             else:
-                del self._waiting[channel]
+                channel.is_taken = False
 
     def _share(self, changed: Iterable[_Link[Token]]) -> None:
         """Find the rates anew of all flows that share links with those of ``changed``."""
@@ -181,14 +263,14 @@ class Network(Generic[Token]):
             for flow in reached.pop().flows:
                 if flow not in flows:
                     flows[flow] = None
-                    for link in flow.links:
+                    for link in flow.path.links:
                         if link not in links:
                             links[link] = None
                             reached.append(link)
         capacities = [link.bytes_per_s for link in links]
         place = {link: i for i, link in enumerate(links)}
-        routes = [[place[link] for link in flow.links] for flow in flows]
-        rates = max_min(routes, capacities, [flow.transfer.bytes_per_s for flow in flows])
+        routes = [[place[link] for link in flow.path.links] for flow in flows]
+        rates = max_min(routes, capacities, [flow.path.transfer.bytes_per_s for flow in flows])
         for flow, rate in zip(flows, rates, strict=True):
             if rate != flow.rate:
                 self._set(flow, rate)
@@ -205,55 +287,6 @@ class Network(Generic[Token]):
             for link in links:
                 rate = sum(flow.rate for flow in link.flows)
                 self.loads.append(Load(self.now_s, link.name, rate))
-
-
-def max_min(
-    routes: Sequence[Sequence[int]], capacities: Sequence[float], limits: Sequence[float]
-) -> list[float]:
-    """Return the max-min fair rate of each flow, by progressive filling.
-
-    ``routes`` are the links of each flow, by their places in ``capacities``; ``limits`` are the
-    flows' own highest rates.
-
-    >>> max_min([[0], [0, 1], [1]], [1.0, 3.0], [float("inf")] * 3)
-    [0.5, 0.5, 2.5]
-    """
-    rates = [0.0] * len(routes)
-    on_link: list[list[int]] = [[] for _ in capacities]
-    for flow, route in enumerate(routes):
-        for link in route:
-            on_link[link].append(flow)
-    room = list(capacities)
-    num_open = [len(flows) for flows in on_link]
-    by_limit = sorted(range(len(routes)), key=limits.__getitem__, reverse=True)
-    is_open = [True] * len(routes)
-    used = [link for link, capacity in enumerate(capacities) if capacity < math.inf]
-    level = 0.0
-    while True:
-        while by_limit and not is_open[by_limit[-1]]:
-            by_limit.pop()
-        if not by_limit:
-            return rates
-        used = [link for link in used if num_open[link]]
-        full, share = -1, math.inf
-        for link in used:
-            if (equal := room[link] / num_open[link]) < share:
-                full, share = link, equal
-        share = max(level, share)  # the level only rises; roundings must not let it sink
-        fixed = []
-        while by_limit and limits[by_limit[-1]] <= share:
-            fixed.append(by_limit.pop())
-        if fixed:
-            fixed = [flow for flow in fixed if is_open[flow]]
-            level = limits[fixed[-1]]
-        else:
-            level, fixed = share, [flow for flow in on_link[full] if is_open[flow]]
-        for flow in fixed:
-            rates[flow] = rate = min(level, limits[flow])
-            is_open[flow] = False
-            for link in routes[flow]:
-                room[link] -= rate
-                num_open[link] -= 1
 
 
 def completions_s(

@@ -172,7 +172,7 @@ def dilated(machine: Machine, multiple: float) -> Machine:
     return machine.model_copy(update={
         "name": f"{machine.name} x {multiple:g}",
         "description": f"compute padded to {multiple:g} times that of: {machine.description}",
-        "compute": padded, "links": {}, "storage": None, "overlap_share": 0.0,
+        "compute": padded, "links": {}, "storage": None, "overlap_share": 0.0, "node_slowness": {},
     })  # fmt: skip
 
 

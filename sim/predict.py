@@ -2,10 +2,10 @@
 
 import json as json_format
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -30,11 +30,13 @@ from exec.workload import Workload, positive
 from sim.choices import Choice, choices, node_counts
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
+from sim.noisy import with_noise
 from sim.profiled import profiled_machine
+from sim.replicas import Draws
 from sim.sensitivity import sensitivity as effects_of
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
 from sim.table_effects import print_sensitivity
-from sim.wiring import wired
+from sim.wiring import ordinary, wired
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -77,7 +79,10 @@ def predict(
     slow_link: tuple[str, ...] = (),
     epoch_samples: int = EPOCH_SAMPLES,
     checkpoint_every: int | None = None,
+    noise: str | None = None,
     engine: Engine | None = None,
+    replicas: int | None = None,
+    seed: int = 0,
     memory: Flag = False,
     sensitivity: Flag = False,
     plot: Path | None = None,
@@ -155,14 +160,22 @@ def predict(
     checkpoint_every
         Steps between two checkpoints, whose cost is then part of a step; the machine must have
         been calibrated for it.
+    noise
+        How a rank's steps differ, instead of what the machine says: lognormal:0.1 or exponential:0.2.
     engine
         solve (closed form, or bounds where there is none) or simulate (discrete events). Unless
         given, solve, and simulate where there is no closed form and the ranks are few enough.
+    replicas
+        Simulate so many steps with noise drawn, and as many with the machine's uncertain numbers drawn;
+        needs engine simulate.
+    seed
+        Of what is drawn.
     memory
         Print too what each plan's memory is for, and what it is under either schedule.
     sensitivity
-        Print too what a tenth worse latency, bandwidth, kernel time or noise would cost the fastest
-        plan on the most nodes, and which of them do nothing to it.
+        Print too what it would cost the fastest plan on the most nodes if any one input were a tenth
+        worse (latency, bandwidth, kernel time, noise, uplinks, slow ranks and so on), and which
+        inputs do nothing to it, and why.
     plot
         Draw speedup and step time into this SVG, PNG or PDF file.
     trace
@@ -193,6 +206,13 @@ def predict(
     net = network.name
     if profile is not None or samples_per_s is not None:
         found = profiled_machine(found, ranks_per_node)
+    if noise is not None:
+        found = with_noise(found, noise)
+    if replicas is not None and engine is not Engine.SIMULATE:
+        raise UsageError("replicas needs --engine simulate: closed forms draw nothing")
+    if seed and replicas is None:
+        raise UsageError(f"seed needs --replicas: nothing else is drawn, got {seed}")
+    draws = None if replicas is None else Draws(replicas, seed)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
     options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node,
@@ -221,7 +241,7 @@ def predict(
         size = batch_per_rank * ranks if batch_per_rank is not None else batch if batch is not None else 1024  # fmt: skip
         return Workload(network, size, itemsize, momentum)
 
-    serial = forecast(found, workload_on(1), Mesh(), checkpoint_every=checkpoint_every)
+    serial = forecast(ordinary(found), workload_on(1), Mesh(), checkpoint_every=checkpoint_every)
     counts = [count * ranks_per_node + guests for count in node_counts(nodes)]
     if is_shared:
         counts = node_counts(ranks_per_node)
@@ -243,7 +263,7 @@ def predict(
             if algorithm is Algorithm.HIERARCHICAL:
                 check_nodes(fixed, ranks_per_node)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
-        site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every)  # fmt: skip
+        site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every, draws)  # fmt: skip
         answers = [
             _answer(found, workload, _by(options, each), meshes, site, engine)
             for each, meshes in sorted(fitting.items(), key=lambda item: item[0] not in SYNCHRONOUS)
@@ -265,7 +285,10 @@ def predict(
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
     if trace is not None:
         shortest = min((row for row in rows if row.ranks <= _MAX_SIMULATED_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
-        spans = simulated_spans(found, workload_on(shortest.ranks), shortest.mesh, shortest.options, ranks_per_node)  # fmt: skip
+        spans = simulated_spans(
+            found, workload_on(shortest.ranks), shortest.mesh, shortest.options, ranks_per_node,
+            slow=[each for each in slowness if each[0] < shortest.ranks], shares_nodes=shares_nodes,
+        )  # fmt: skip
         _write(trace, chrome_trace(spans))
     if plot is not None:
         from sim.plot import draw_forecast  # noqa: PLC0415  # matplotlib, only when asked for
@@ -276,6 +299,7 @@ def predict(
     effects = effects_of(
         found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
         slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
+        checkpoint_every=checkpoint_every,
     ) if sensitivity else []  # fmt: skip
     in_plans = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
     idle = [*sorted(set.intersection(*in_plans)), *(name for name, acts in has_effect.items() if not acts)]  # fmt: skip
@@ -285,6 +309,7 @@ def predict(
         record |= {"slow": {str(rank): factor for rank, factor in slowness}, "idle_options": idle}
         if sensitivity:
             record["sensitivity"] = {effect.knob: effect.ratio for effect in effects}
+            record["inert"] = {effect.knob: effect.why for effect in effects if effect.is_inert}
         print(json_format.dumps(record, allow_nan=False))
     else:
         print_forecasts(console(TABLE_WIDTH), found, net, rows, serial, epoch_samples, took_s)
@@ -353,6 +378,12 @@ class Site:
     slow: tuple[tuple[int, float], ...]
     shares_nodes: bool
     checkpoint_every: int | None = None
+    draws: Draws | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What it tells a forecast."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def _answer(
@@ -363,19 +394,28 @@ def _answer(
 
     None if none of them fits into a node's memory.
     """
-    found = fastest(machine, workload, options, meshes, site.ranks_per_node, site.epoch_samples)
+    found = fastest(machine, workload, options, meshes, site.ranks_per_node, site.epoch_samples,
+                    slow=site.slow, shares_nodes=site.shares_nodes)  # fmt: skip
     if found is None:
         return None
     mesh, chosen = found
     if engine is None:
         is_open = chosen.strategy in UNSOLVED
         engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE
-    return forecast(machine, workload, mesh, chosen, engine=engine, **asdict(site))
+    return forecast(machine, workload, mesh, chosen, engine=engine, **site.told)
 
 
 def _is_changed(row: Forecast, machine: Machine, workload: Workload, site: Site) -> bool:
     """Say whether the plan of ``row`` takes another time on ``machine`` and ``site``."""
-    other = forecast(machine, workload, row.mesh, row.options, engine=row.engine, **asdict(site))
+    other = forecast(
+        machine,
+        workload,
+        row.mesh,
+        row.options,
+        engine=row.engine,
+        has_interval=False,
+        **site.told,
+    )
     return abs(other.step_time_s / row.step_time_s - 1.0) > _ROUNDING or other.upper_s != row.upper_s  # fmt: skip
 
 

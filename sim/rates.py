@@ -1,6 +1,5 @@
 """Rates that were published: from one device's, its parameters and a link, those of more devices."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.workload import Workload
-from sim.forecast import INTERVAL_Z, forecast
+from sim.forecast import forecast
 from sim.profiled import profiled_machine
 
 
@@ -66,7 +65,7 @@ def hold_out_rates(
         workload = Workload(rate_network(one, each.num_parameters), each.batch * each.ranks)
         options = PlanOptions(strategy=Strategy.DATA)
         answer = forecast(profiled, workload, Mesh(each.ranks), options, ranks_per_node=ranks_per_node)  # fmt: skip
-        margin = math.exp(INTERVAL_Z * answer.rel_sigma)
-        rate = answer.samples_per_s
-        found.append(HeldOutRate(each, rate, rate / margin, rate * margin))
+        low_s, high_s = answer.interval_s
+        samples = answer.global_batch
+        found.append(HeldOutRate(each, answer.samples_per_s, samples / high_s, samples / low_s))
     return found

@@ -132,11 +132,11 @@ def _walks(program: Program, costs: Costs) -> Iterator[_Walk]:
                 alone = role
                 for axis, own in zip(Axis, program.mesh.coordinates(rank), strict=True):
                     alone = alone.narrowed(axis, range(own, own + 1))
-                yield _Walk(alone, rank, costs.slowness.get(rank, 1.0))
+                yield _Walk(alone, rank, costs.slowness_of(rank))
             continue
         is_last = has_turns and role.num_ranks > 1
         rank = max(program.ranks_of(role)) if is_last else next(iter(program.ranks_of(role)))
-        yield _Walk(role, rank, costs.slowness.get(rank, 1.0))
+        yield _Walk(role, rank, costs.slowness_of(rank))
 
 
 _MAX_APART = 512
@@ -177,10 +177,13 @@ class _Solver:
                 case Receive(id):
                     if place not in arrivals_s:
                         run = self._run(ordered, place)
-                        while (messages := self._messages(walk, run[:1])) is None:
-                            yield
-                        if messages[0].is_held:
-                            run = run[:1]
+                        if self.costs.has_limits:
+                            for count in range(1, len(run) + 1):
+                                while (messages := self._messages(walk, run[:count])) is None:
+                                    yield
+                                if messages[-1].is_held:  # it comes alone
+                                    run = run[: max(1, count - 1)]
+                                    break
                         while (messages := self._messages(walk, run)) is None:
                             yield
                         self._take(walk, run)

@@ -104,11 +104,11 @@ def _answer(points: Sequence[tuple[int, Point]], engine: Engine) -> list[tuple[i
     for place, point in points:
         try:
             told = forecast(point.machine, point.workload, point.mesh, point.options,
-                            ranks_per_node=point.ranks_per_node, engine=engine)  # fmt: skip
+                            ranks_per_node=point.ranks_per_node, engine=engine, has_interval=False)  # fmt: skip
         except (UsageError, MachineError) as error:
             found.append((place, {"refused": str(error)}))
             continue
-        answer = Answer(told.nodes, told.breakdown, told.memory_bytes, told.rel_sigma, bool(told.extrapolated))  # fmt: skip
+        answer = Answer(told.nodes, told.breakdown, told.memory_bytes, bool(told.extrapolated))  # fmt: skip
         upper = {} if told.upper_s is None else {"step_time_upper_s": told.upper_s}
         found.append((place, _outcome(point, answer) | upper))
     return found
@@ -120,7 +120,6 @@ def _outcome(point: Point, answer: Answer) -> Outcome:
         "mesh": str(mesh),
         "step_time_s": step_s,
         "samples_per_s": point.workload.global_batch / step_s,
-        "rel_sigma": answer.rel_sigma,
         "memory_bytes": answer.memory_bytes,
         "fits_memory": fits_memory(point.machine, mesh, answer.memory_bytes, point.ranks_per_node),
         "is_extrapolated": answer.is_extrapolated,

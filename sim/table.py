@@ -1,16 +1,18 @@
 """The forecast as a table for people and as a record for machines."""
 
 from dataclasses import asdict
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
 
 from calibration.machine import Machine, Tier
+from calibration.spelled import spelled, spelled_nodes
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import ROUNDS, SERVERS
 from exec.program.staleness import staleness_record
 from sim.forecast import Forecast
-from sim.wiring import spelled
+from sim.replicas import quantiles
 
 TABLE_WIDTH = 170  # what the table needs; a narrower terminal wraps its lines
 
@@ -46,6 +48,8 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "engine": row.engine,
         "step_time_s": row.step_time_s,
         "step_time_upper_s": row.upper_s,
+        "step_time_interval_s": list(row.interval_s),
+        "replicas": _replicas(row),
         "average_every": row.options.average_every if row.strategy in ROUNDS else None,
         "servers": row.options.servers if row.strategy in SERVERS else None,
         "staleness": staleness_record(row.arrivals) if row.arrivals else None,
@@ -66,6 +70,14 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "breakdown": asdict(row.breakdown),
         "extrapolated": list(row.extrapolated),
     }
+
+
+def _replicas(row: Forecast) -> dict[str, float] | None:
+    """Return what the steps that were drawn took: the mean, and 5 and 95 %."""
+    if not row.replicas_s:
+        return None
+    low_s, high_s = quantiles(row.replicas_s)
+    return {"count": len(row.replicas_s), "mean_s": fmean(row.replicas_s), "p5_s": low_s, "p95_s": high_s}  # fmt: skip
 
 
 def fastest_by_nodes(rows: list[Forecast]) -> dict[int, Forecast]:
@@ -105,6 +117,8 @@ def print_forecasts(
         out.print(f"  {section}: {source}")
     if (fabric := spelled(machine)) and any(row.nodes > 1 for row in rows):
         out.print(f"  fabric: {fabric}")
+    for line in spelled_nodes(machine):
+        out.print(f"  {line}")
     out.print(f"speedup over one rank at {_time(serial.step_time_s)} a step of "
               f"{serial.global_batch} samples\n")  # fmt: skip
     out.print(table)
@@ -118,6 +132,8 @@ def print_forecasts(
         if row.arrivals:
             stale = staleness_record(row.arrivals)
             out.print(f"staleness on {row.nodes} nodes: mean {stale['mean']:.2f}, median {stale['median']}, one in ten at least {stale['p90']}, most {stale['max']}")  # fmt: skip
+        if (drawn := _replicas(row)) is not None:
+            out.print(f"{row.strategy} on {row.nodes} nodes: {drawn['count']} steps drawn, mean {_time(drawn['mean_s'])}, 5 % {_time(drawn['p5_s'])}, 95 % {_time(drawn['p95_s'])}")  # fmt: skip
     flags = sorted({flag for row in rows for flag in row.extrapolated})
     if flags:
         kinds: dict[str, list[str]] = {}

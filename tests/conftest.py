@@ -1,16 +1,20 @@
-"""Fixtures that any folder may need: processes started here, and ranks started with mpiexec."""
+"""Fixtures that any folder may need: command lines, here or as processes, and ranks of mpiexec."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 from hypothesis import HealthCheck, settings
+
+from tests.command_lines import Finished, run_line
 
 # The same examples in every run, however busy the machine is: what passed here passes there.
 settings.register_profile(
@@ -22,13 +26,27 @@ ROOT = Path(__file__).parents[1]
 # The launcher of a surrounding job must not leak into the processes that tests start.
 LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "HYDI_", "MPI_")
 
-Finished = subprocess.CompletedProcess[str]
+__all__ = ["Finished"]
 Launch = Callable[..., Finished]
+LaunchEach = Callable[..., list[list[Finished]]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist what one worker runs: a file, for its fixtures, and all that starts ranks.
+
+    Ranks of MPI wait by asking again and again, so that two jobs at once only slow each other down.
+    """
+    for item in items:
+        is_alone = any(item.get_closest_marker(name) for name in ("mpi", "rig", "gpu"))
+        item.add_marker(pytest.mark.xdist_group("alone" if is_alone else str(item.path)))
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """Return this environment without a launcher's variables, and with ``extra``."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_PREFIXES)}
+    # Compiled once, and not anew in each of some hundred processes.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     # A warning in a child is an error too, as it is here.
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"} | extra
 
@@ -69,6 +87,17 @@ def run_process(
     return Finished(arguments, process.returncode, head + out, err)
 
 
+def run_here(app: App, arguments: Sequence[object]) -> Finished:
+    """Run a command line to its end in this process, which a new one takes a second of CPU to start.
+
+    What :func:`exec.cli.run_app` does not report is raised.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - clean_environment().keys():
+            patch.delenv(name)
+        return run_line(app, [str(word) for word in arguments])
+
+
 @pytest.fixture(scope="session")
 def mpiexec() -> str:
     """Return the launcher beside this Python, else the one on PATH; skip where there is none."""
@@ -94,6 +123,25 @@ def launch(mpiexec: str) -> Launch:
     ) -> Finished:
         command = [mpiexec, "-n", str(ranks), sys.executable, "-m", module, *arguments]
         return run_process(command, timeout_s=timeout_s, interrupt_at=interrupt_at)
+
+    return start
+
+
+@pytest.fixture
+def launch_each(launch: Launch, tmp_path: Path) -> LaunchEach:
+    """Return a function that runs command lines of ``module`` one after another on ``ranks`` ranks.
+
+    They share one launch. It returns how each ended on each rank.
+    """
+
+    def start(ranks: int, module: str, lines: Sequence[Sequence[object]]) -> list[list[Finished]]:
+        path = tmp_path / "lines.json"
+        path.write_text(json.dumps([[str(word) for word in line] for line in lines]))
+        ended = launch(ranks, "tests.command_lines", module, str(path), timeout_s=120)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        found: list[list[list[object]]] = json.loads(ended.stdout)
+        assert len(found) == len(lines)
+        return [[Finished(*each) for each in on_ranks] for on_ranks in found]  # type: ignore[arg-type]  # its fields
 
     return start
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exec.errors import DataError
-
 Shape = tuple[int, int, int]  # Channels, height, width.
 
 
@@ -71,14 +69,6 @@ class Dataset:
     def num_features(self) -> int:
         """Return the number of pixels in one image."""
         return int(self.train_images.shape[1])
-
-    def check_images(self, image_shape: Shape) -> None:
-        """Raise :class:`DataError` unless the images have this shape; the message says theirs."""
-        if image_shape != self.image_shape:
-            raise DataError(
-                f"{self.name} has images of {spelled(self.image_shape)}, "
-                f"not of {spelled(image_shape)}"
-            )
 
 
 def spelled(image_shape: Shape) -> str:

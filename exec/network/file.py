@@ -93,10 +93,7 @@ def parse_network(text: str, name: str) -> Network:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"net {name} is not valid TOML: {error}") from error
     where = f"net {name}"
-    _no_other_keys(where, document, ("name", "image", "layer"))
-    title = document.get("name", "")
-    if not isinstance(title, str):
-        raise UsageError(f"{where}: name must be text, got {_spell(title)}")
+    _no_other_keys(where, document, ("image", "layer"))
     image = _image(where, document)
     tables = document.get("layer", [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):

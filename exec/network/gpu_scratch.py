@@ -6,8 +6,8 @@ this. All sizes are elements of the arrays' own type.
 
 from dataclasses import dataclass
 
-from exec.network.modules import Add, BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sigmoid
-from exec.network.network import INPUT, Network
+from exec.network.modules import BatchNorm2d, Conv2d, Linear
+from exec.network.network import Network
 from exec.network.scratch import Convolution
 
 COLUMNS = 2**24
@@ -83,20 +83,13 @@ def gpu_scratch_elements(
             sums = ChannelSums(outputs, samples * height * width, is_channels_last)
             return gpu_normalisation_scratch(sums)
         case Linear():
-            return inputs * samples if is_channels_last and is_flattened(network, node) else 0
+            return (
+                inputs * samples
+                if is_channels_last and network.is_flattened(network.nodes[node])
+                else 0
+            )
         case _:
             return 0
-
-
-def is_flattened(network: Network, node: int) -> bool:
-    """Say whether the input of ``node`` is images of more than one pixel, flattened."""
-    value = network.nodes[node].inputs[0]
-    while value != INPUT and network.pixels(value) == 1:
-        before = network.nodes[value]
-        if not isinstance(before.module, Flatten | ReLU | Sigmoid | Add):
-            return False
-        value = before.inputs[0]
-    return network.pixels(value) > 1
 
 
 def has_columns(of: Convolution) -> bool:

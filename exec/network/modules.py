@@ -93,4 +93,3 @@ class Profiled:
 Module = (
     Linear | Conv2d | BatchNorm2d | ReLU | Sigmoid | MaxPool | AvgPool | Flatten | Add | Profiled
 )
-Weighted = Linear | Conv2d

@@ -130,18 +130,20 @@ class Network:
         """
         return not self.is_image(len(self.nodes) - 1) and not any(
             len({*map(self.is_image, node.inputs)}) > 1
-            or (self._is_flattened(node) and not isinstance(node.module, Linear | Flatten))
+            or (self.is_flattened(node) and not isinstance(node.module, Linear | Flatten))
             for node in self.nodes
         )
 
-    def _is_flattened(self, node: Node) -> bool:
-        """Say whether ``node`` reads an image of several pixels that has been flattened."""
+    def is_flattened(self, node: Node) -> bool:
+        """Say whether ``node`` reads an image of several pixels that has been flattened.
+
+        Where :attr:`admits_channels_last`, only dense layers do.
+        """
         return any(
             value != INPUT
             and isinstance(self.nodes[value].module, Flatten)
             and (
-                self.pixels(self.nodes[value].inputs[0]) > 1
-                or self._is_flattened(self.nodes[value])
+                self.pixels(self.nodes[value].inputs[0]) > 1 or self.is_flattened(self.nodes[value])
             )
             for value in node.inputs
         )

@@ -23,10 +23,10 @@ from exec.network.network import INPUT, Network
 
 
 def format_network(network: Network) -> str:
-    """Return ``network`` as a TOML file, which reads back as an equal network."""
+    """Return ``network`` as a TOML file, which reads back as an equal network of the file's name."""
     name = network.name.encode(errors="replace").decode()
     title = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return f"name = {title}\n{_format_graph(network)}"
+    return f"# {title}\n{_format_graph(network)}"
 
 
 def network_digest(network: Network) -> str:

@@ -97,7 +97,10 @@ def check_plan(workload: Workload, mesh: Mesh, options: PlanOptions) -> None:
 
 
 def idle_options(workload: Workload, mesh: Mesh, options: PlanOptions) -> list[str]:
-    """Return the options that were given and that change nothing about this plan."""
+    """Return the options that were given and that change nothing about this plan.
+
+    The plan is legal: :func:`check_plan` refuses stages where there is no pipeline.
+    """
     strategy = options.strategy
     has_batchnorm = any(isinstance(node.module, BatchNorm2d) for node in workload.network.nodes)
     averages = strategy is Strategy.AVERAGING
@@ -111,8 +114,6 @@ def idle_options(workload: Workload, mesh: Mesh, options: PlanOptions) -> list[s
         idle.append("average-every")
     if options.sync_batchnorm and not (has_batchnorm and (mesh.dp > 1 or options.is_exchanged)):
         idle.append("sync-batchnorm")
-    if options.stages and mesh.pp == 1:
-        idle.append("stages")
     if options.servers != 1 and strategy not in SERVERS:
         idle.append("servers")
     return idle

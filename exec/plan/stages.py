@@ -9,10 +9,13 @@ from exec.network.network import Network
 from exec.workload import Workload
 
 
-def balanced(network: Network, num_stages: int, costs: Sequence[float]) -> tuple[int, ...]:
+def balanced(
+    network: Network, num_stages: int, costs: Sequence[float], paces: Sequence[float] = ()
+) -> tuple[int, ...]:
     """Return the first node of every stage but the first.
 
-    ``costs`` are those of the nodes. Of all cuts between :attr:`Network.stage_starts` these make
+    ``costs`` are those of the nodes; a stage takes so many times as long as ``paces`` says, if it
+    says anything. Of all cuts between :attr:`Network.stage_starts` these make
     the costliest stage cheapest, by dynamic programming over the pieces between two starts.
     """
     starts = (0, *network.stage_starts[1:], len(network.nodes))
@@ -25,9 +28,10 @@ def balanced(network: Network, num_stages: int, costs: Sequence[float]) -> tuple
     }  # by the pieces taken: the costliest stage, and where stages begin
     for stage in range(1, num_stages + 1):
         following: dict[int, tuple[float, tuple[int, ...]]] = {}
+        pace = paces[stage - 1] if paces else 1.0
         for end in range(stage, num_pieces - (num_stages - stage) + 1):
             options = (
-                (max(cost, sums[end] - sums[start]), (*cuts, starts[start]))
+                (max(cost, (sums[end] - sums[start]) * pace), (*cuts, starts[start]))
                 for start, (cost, cuts) in best.items()
                 if start < end
             )

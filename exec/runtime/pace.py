@@ -15,21 +15,16 @@ outputs, then ``@`` positions x input positions x window on images. Sums of rece
 ``accumulate``, of 0x0xNUMBERS.
 """
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exec.errors import UsageError
+from exec.noise import Noise
 from exec.program.ops import Kernel, Shape
-
-_STREAM = 1 << 33  # apart from the streams of weights and samples
 
 
 class Pace(BaseModel):
@@ -71,53 +66,6 @@ def read_pace(path: Path) -> Pace:
         first = error.errors()[0]
         where = ".".join(str(key) for key in first["loc"]) or "the file"
         raise UsageError(f"pace must be a file of op times, got {path}: {where}: {first['msg']}") from error  # fmt: skip
-
-
-class Distribution(StrEnum):
-    """How the noise of a step is drawn."""
-
-    LOGNORMAL = "lognormal"
-    EXPONENTIAL = "exponential"
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """By how much a rank computes longer or shorter in a step: a factor of mean 1.
-
-    ``sigma`` is that of the logarithm (lognormal), or the mean and standard deviation of what an
-    exponential delay adds to ``1 - sigma``.
-    """
-
-    distribution: Distribution
-    sigma: float
-
-    def __str__(self) -> str:
-        return f"{self.distribution}:{self.sigma:g}"
-
-    def factor(self, seed: int, rank: int, turn: int) -> float:
-        """Return the factor of ``rank`` in its ``turn``, the same in every run with ``seed``."""
-        seeds = np.random.SeedSequence([seed, _STREAM, rank, turn])
-        generator = np.random.Generator(np.random.PCG64(seeds))
-        match self.distribution:
-            case Distribution.LOGNORMAL:
-                return math.exp(self.sigma * generator.standard_normal() - self.sigma**2 / 2)
-            case Distribution.EXPONENTIAL:
-                return 1.0 - self.sigma + self.sigma * generator.standard_exponential()
-
-
-def parse_noise(text: str) -> Noise:
-    """Return the noise that ``text`` spells.
-
-    >>> parse_noise("lognormal:0.1")
-    Noise(distribution=<Distribution.LOGNORMAL: 'lognormal'>, sigma=0.1)
-    """
-    match = re.fullmatch(r"(lognormal|exponential):(\d+(?:\.\d+)?)", text)
-    if match is None or not 0 < float(match[2]) <= 1:
-        raise UsageError(
-            f"noise must be lognormal or exponential and a spread above 0 and at most 1, such as "
-            f"lognormal:0.1, got {text!r}"
-        )
-    return Noise(Distribution(match[1]), float(match[2]))
 
 
 @dataclass(frozen=True, slots=True)

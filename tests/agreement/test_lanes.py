@@ -1,6 +1,8 @@
 """Nodes whose link has several lanes: a message takes one at most, and those of a node share them all."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from calibration.fabric import FabricKind, FabricModel, LinkSpeed
 from calibration.find import find_machine
@@ -8,13 +10,16 @@ from calibration.machine import CopyDirection, Machine, Tier
 from exec.errors import MachineError
 from exec.network.network import mlp
 from exec.plan.collectives import expand
+from exec.plan.epoch import plan_epoch
 from exec.plan.options import PlanOptions
 from exec.plan.step import plan_step
+from exec.plan.strategy import Strategy
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind
 from exec.program.peers import Part
 from exec.program.program import Program
 from exec.workload import Workload
+from sim.bounds import bounds
 from sim.costs import Costs
 from sim.simulate import simulate
 from sim.solve import solve
@@ -24,6 +29,7 @@ from tests.agreement.hand_made import (
     curve,
     links,
     machine,
+    machines,
 )
 from tests.agreement.readers import ROUND, SAME, even_widths
 
@@ -115,3 +121,36 @@ def test_copies_of_a_gpu_s_message_come_before_it_flows_in_both_readers() -> Non
         assert after_s - before_s == pytest.approx(copies_s, rel=1e-8)
     with pytest.raises(MachineError, match="nothing of copies"):
         solve(program, Costs(machine(compute=gpu), program.mesh, 1), one_lane=True)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    on=machines(), workers=st.integers(1, 6), servers=st.integers(1, 3), lanes=st.integers(1, 4), node=st.integers(1, 4),
+    limit=st.sampled_from([None, 0.0, 300.0]), kind=st.sampled_from([None, *FabricKind]), slow=st.sampled_from([1.0, 5.0]),
+    shares_nodes=st.booleans(),
+)  # fmt: skip
+def test_servers_stay_inside_their_bounds_with_any_lanes_on_any_fabric(
+    on: Machine, workers: int, servers: int, lanes: int, node: int, limit: float | None,
+    kind: FabricKind | None, slow: float, shares_nodes: bool,
+) -> None:  # fmt: skip
+    mesh = Mesh(workers + servers)
+    options = PlanOptions(strategy=Strategy.ASYNC_SERVER, servers=servers)
+    program = plan_epoch(Workload(mlp(20, 10, 5), 4 * workers, 8), mesh, options, 40 * workers)[0].program  # fmt: skip
+    wire = on.links[Tier.NETWORK].message.wire_s_per_byte
+    fabric = None
+    if kind is not None and wire > 1e-12:
+        told = {"node0": LinkSpeed(share=0.4)}
+        fabric = {
+            FabricKind.STAR: FabricModel(links=told),
+            FabricKind.TREE: FabricModel(kind=FabricKind.TREE, racks=2, oversubscription=3.0, links=told),
+            FabricKind.TORUS: FabricModel(kind=FabricKind.TORUS, dims=(3, 3), links=told, hop_latency_s=1e-4),
+        }[kind]  # fmt: skip
+    limited = {
+        tier: link.model_copy(update={"eager_limit_nbytes": limit, "lanes": lanes if tier is Tier.NETWORK else 1})
+        for tier, link in on.links.items()
+    }  # fmt: skip
+    costs = Costs(on.model_copy(update={"links": limited, "fabric": fabric}), mesh, node,
+                  slowness={workers + servers - 1: slow}, guests=servers if shares_nodes else 0)  # fmt: skip
+    found, took_s = bounds(program, costs), simulate(program, costs, one_lane=True).step_time_s
+    assert found.upper_s is not None
+    assert found.step_time_s * (1 - SAME) <= took_s <= found.upper_s * (1 + SAME)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from calibration.machine import Machine
 from exec.errors import UsageError
 from exec.network.network import mlp
+from exec.noise import Distribution, Noise
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, num_trainers, plan_epoch
 from exec.plan.options import PlanOptions
@@ -26,6 +27,7 @@ from exec.program.staleness import staleness
 from exec.workload import Workload
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
+from sim.jitter import paces
 from sim.simulate import simulate
 from sim.solve import solve
 from tests.agreement.hand_made import machines
@@ -175,7 +177,8 @@ def test_jitter_is_reproducible_and_mixes_the_arrivals() -> None:
     mesh, options = Mesh(5), PlanOptions(strategy=Strategy.ASYNC_SERVER)
     program = plan_epoch(Workload(mlp(20, 10, 5), 32, 8), mesh, options, 32 * 40)[0].program
     costs = Costs(ROUND, mesh, 1)
-    first, second = (simulate(program, costs, one_lane=True, jitter=0.3) for _ in range(2))
+    drawn = [paces(Noise(Distribution.LOGNORMAL, 0.3), 0, 5, 48)[0] for _ in range(2)]
+    first, second = (simulate(program, costs, one_lane=True, paces=each) for each in drawn)
     assert first == second
     assert len(set(staleness(first.arrivals)[4:])) > 1
 

@@ -271,6 +271,39 @@ def test_training_steps_with_expanded_collectives_take_as_long_as_in_simgrid(
     assert_same(oracle, program, costs, one_lane=data.draw(st.booleans()))
 
 
+@settings(SETTINGS, max_examples=15)
+@given(data=st.data())
+def test_two_levels_over_shared_links_take_as_long_as_in_simgrid(
+    oracle: Oracle, data: st.DataObject
+) -> None:
+    # All ranks of a node send over its link at once; messages may wait for their receives.
+    nodes, size = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 3))
+    mesh = Mesh(nodes * size)
+    options = PlanOptions(algorithm=Algorithm.HIERARCHICAL, ranks_per_node=size)
+    units = data.draw(st.integers(3, 60))  # parts of unequal size, too
+    program = expand(plan_step(Workload(mlp(units, 7, 5), mesh.dp, 8), mesh, options))
+    on = data.draw(fabric_machines(nodes))
+    costs = Costs(on, mesh, size, slowness=data.draw(slownesses(mesh.dp)))
+    assert_same(oracle, program, costs, one_lane=True)
+
+
+@settings(SETTINGS, max_examples=15)
+@given(data=st.data())
+def test_pipelines_of_waiting_messages_take_as_long_as_in_simgrid(
+    oracle: Oracle, data: st.DataObject
+) -> None:
+    mesh = Mesh(data.draw(st.integers(1, 2)), data.draw(st.integers(2, 4)))
+    options = PlanOptions(data.draw(st.integers(1, 4)), data.draw(st.sampled_from(Schedule)), 1,
+                          algorithm=Algorithm.RING)  # fmt: skip
+    widths = data.draw(st.lists(st.integers(3, 40), min_size=5, max_size=5))
+    workload = Workload(mlp(*widths), 2 * mesh.dp * options.num_microbatches, 8)
+    program = expand(plan_step(workload, mesh, options))
+    on = data.draw(fabric_machines(mesh.world_size))
+    limited = {tier: link.model_copy(update={"eager_limit_nbytes": 300.0}) for tier, link in on.links.items()}  # fmt: skip
+    costs = Costs(on.model_copy(update={"links": limited}), mesh, 1, slowness=data.draw(slownesses(mesh.world_size)))  # fmt: skip
+    assert_same(oracle, program, costs, one_lane=data.draw(st.booleans()))
+
+
 @SETTINGS
 @given(data=st.data())
 def test_equal_latencies_of_simgrids_own_links_change_nothing(

@@ -2,6 +2,7 @@
 
 import math
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,24 @@ from hypothesis import strategies as st
 
 from calibration.collective_fit import fit_collectives
 from calibration.collective_forms import FORMS, Form, counts
-from calibration.collective_model import LEAST_SIGMA
-from calibration.collective_tiers import collective_estimate
+from calibration.collective_model import INTERVAL_Z, LEAST_SIGMA
+from calibration.collective_tiers import (
+    STATED_SIGMA,
+    UNTOLD_SIGMA,
+    collective_estimate,
+    stated_parts_s,
+)
 from calibration.holdout import HeldOut, at_most_ranks, every_other_size, hold_out, score
 from calibration.importers.detect import read_measurements
 from calibration.importers.measured import Layout, Measured, Operation
 from calibration.importers.table import read_table
 from calibration.machine import Machine, Tier
+from calibration.published import (
+    ETHERNET_ALLREDUCE,
+    ETHERNET_MESSAGE,
+    INFINIBAND_ALLREDUCE,
+    INFINIBAND_MESSAGE,
+)
 from calibration.stated import parse_links, stated_link
 from exec.errors import MachineError, UsageError
 from tests.conftest import ROOT
@@ -137,6 +149,29 @@ def test_a_split_that_leaves_nothing_is_refused() -> None:
         score([])
 
 
+def test_a_stated_link_is_as_uncertain_as_shipped_networks_were_of_their_data_sheets() -> None:
+    """10 Gbit/s Ethernet and EDR InfiniBand, with the latency of their shortest message."""
+    logs = []
+    for bytes_per_s, message, tables in (
+        (1.25e9, ETHERNET_MESSAGE, ETHERNET_ALLREDUCE),
+        (12.5e9, INFINIBAND_MESSAGE, INFINIBAND_ALLREDUCE),
+    ):
+        pair = stated_link(bytes_per_s, message.times_s[0]).allreduce
+        for ranks, table in tables.items():
+            for nbytes, time_s in zip(table.sizes, table.times_s, strict=True):
+                logs.append(abs(math.log(sum(stated_parts_s(pair, ranks, nbytes)) / time_s)))
+    assert float(np.quantile(logs, 0.9)) / INTERVAL_Z == pytest.approx(STATED_SIGMA, rel=0.25)
+
+
+def test_two_tiers_that_nobody_saw_together_are_less_certain_of_more_ranks() -> None:
+    node = [one(p, 1, n, (1e-6 + n / 1e9) * p) for p in (2, 4, 8) for n in SIZES]
+    machine = machine_of(node).model_copy(update={"links": {Tier.NETWORK: stated_link(1e15, 0.0)}})
+    found = [collective_estimate(machine, Operation.ALLREDUCE, p, p // 8, 1 << 20) for p in (16, 32, 64)]  # fmt: skip
+    sigmas = [each.rel_sigma for each in found if each is not None]
+    assert len(sigmas) == 3
+    assert [high**2 - low**2 for low, high in pairwise(sigmas)] == pytest.approx([3 * UNTOLD_SIGMA**2, 5 * UNTOLD_SIGMA**2], rel=1e-3)  # fmt: skip
+
+
 @pytest.mark.parametrize("spelled", ["network=fast", "moon=1GB/s,2us", "network=1GB,2us", "network=0GB/s,2us", "network=1.1.1GB/s,2us"])  # fmt: skip
 def test_a_link_that_is_not_spelled_so_is_refused(spelled: str) -> None:
     with pytest.raises(UsageError, match="link must"):
@@ -163,6 +198,7 @@ def test_published_tables_are_forecast_as_promised(published: Path) -> None:
         grown += hold_out(rows.measured, at_most_ranks(8), parse_links([FDR]))[0]
     for ranks in (16, 32):
         assert score([each for each in grown if each.measured.ranks == ranks]).median < 0.15
+    assert 0.85 <= score(grown).coverage <= 0.95
     path = published / "published" / "nccl_h100x8.csv"
     tables = [read_table(path.read_text(), "nccl", Layout(nodes=1)).measured]
     tables += [read_measurements(each).measured for each in sorted((published / "nccl-tests").iterdir())]  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration.__main__ import app
 from calibration.assemble import assemble
 from calibration.find import find_machine
 from calibration.gpu_messages import probe_device_messages
@@ -34,7 +35,7 @@ from exec.runtime.backend import OnDevice
 from exec.runtime.opening import open_backend
 from exec.transport.protocol import Transport
 from exec.transport.threads import run_threads
-from tests.conftest import run_process
+from tests.conftest import run_here, run_process
 
 RUNGS, SECONDS = 24, 0.002
 MORE = {"cpu": "made up", "command": "none", "date": "2026-11-21"}
@@ -124,12 +125,12 @@ def test_the_shortest_ladders_measure_every_kernel_often_enough(bounds: Bounds, 
 
 
 def test_calibration_leaves_the_profile_of_a_device(kind: DeviceKind, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "calibration", "--device", kind]
-    finished = run_process([*command, "--tf32"], timeout_s=200, STEPCAST_CACHE=str(tmp_path))
+    command = [sys.executable, "-m", "calibration", "--device", kind, "--tf32"]
+    finished = run_process(command, timeout_s=200, STEPCAST_CACHE=str(tmp_path))
     assert finished.returncode == 0, finished.stderr
     assert "emulated GPU, 1 GPU a node" in finished.stdout
     assert (tmp_path / "machine-emulated.json").is_file()
-    refused = run_process([*command[:3], "--tf32"], STEPCAST_CACHE=str(tmp_path))
+    refused = run_here(app, ["--tf32"])
     assert refused.returncode == 2
     assert refused.stderr == "error: tf32 needs --device gpu, got cpu\n"
 

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from calibration.fabric import FabricKind, FabricModel, LinkSpeed
 from calibration.find import find_machine, local_profile, shipped_machines
 from calibration.machine import Compute, Curve, Machine, Range, Tier, read_machine, write_machine
+from calibration.showing import show_machine
 from exec.errors import MachineError
 from exec.program.mesh import Mesh
 from exec.program.ops import Kernel, Shape
@@ -261,3 +263,24 @@ def test_an_unknown_name_lists_the_known_ones_and_suggests_one(files: Path) -> N
         find_machine("+local")
     with pytest.raises(MachineError, match=r"nowhere\.json cannot be read"):
         find_machine(f"{files}/cpu.json+nowhere.json")
+
+
+def test_what_single_nodes_and_links_are_is_kept_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabric = FabricModel(kind=FabricKind.TREE, racks=2, oversubscription=4.0, links={"node5": LinkSpeed(share=0.2)})  # fmt: skip
+    made = machine(node_slowness={3: 2.0}, fabric=fabric)
+    path = tmp_path / "unequal.json"
+    write_machine(made, path)
+    assert read_machine(path) == made
+    show_machine(str(path))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "node 3 computes 2 times as long" in shown
+    assert "tree of 2 racks, oversubscribed 4 times" in shown
+    assert "node5 has 0.2 of it" in shown
+
+
+@pytest.mark.parametrize("told", [{-1: 2.0}, {3: 0.5}])
+def test_a_node_cannot_be_below_none_or_faster_than_the_others(told: dict[int, float]) -> None:
+    with pytest.raises(ValidationError):
+        machine(node_slowness=told)

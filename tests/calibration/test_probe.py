@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration.__main__ import app
 from calibration.assemble import assemble
 from calibration.disk import SIZES, probe_storage
 from calibration.ladder import ladder
@@ -30,7 +31,7 @@ from exec.program.ops import Kernel
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from tests.calibration.synthetic import PROVENANCE
-from tests.conftest import run_process
+from tests.conftest import run_here, run_process
 
 RUNGS, SECONDS = 16, 0.002
 
@@ -133,7 +134,10 @@ def test_the_disk_is_measured_by_whole_checkpoints_of_every_size(tmp_path: Path)
         probe_storage(tmp_path / "absent", 1, told.append)
 
 
-def test_calibration_refuses_before_it_measures(tmp_path: Path) -> None:
+def test_calibration_refuses_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEPCAST_CACHE", str(tmp_path))
     for arguments in (
         ["--out", "/no/such/folder/m.json"],
         ["--samples", str(tmp_path)],
@@ -141,9 +145,7 @@ def test_calibration_refuses_before_it_measures(tmp_path: Path) -> None:
         ["--storage-dir", str(tmp_path / "absent")],
         ["--quik"],
     ):
-        finished = run_process(
-            [sys.executable, "-m", "calibration", *arguments], STEPCAST_CACHE=str(tmp_path)
-        )
+        finished = run_here(app, arguments)
         assert finished.returncode == 2
         assert finished.stderr.startswith("error: ")
         assert "Traceback" not in finished.stderr

@@ -1,12 +1,14 @@
 """Laws of samples and of the Machine that they make."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calibration.assemble import assemble
-from calibration.machine import Machine, Tier
+from calibration.machine import Machine, Tier, read_machine, write_machine
 from calibration.samples import (
     KernelSample,
     MessageSample,
@@ -17,6 +19,14 @@ from calibration.samples import (
     write_samples,
 )  # fmt: skip
 from exec.errors import MachineError
+from exec.noise import (
+    LEAST_STEPS,
+    NUM_QUANTILES,
+    Distribution,
+    Noise,
+    measured_noise,
+    quantiles_of,
+)
 from tests.calibration.synthetic import PROVENANCE, all_samples
 
 SAMPLES = all_samples()
@@ -75,6 +85,25 @@ def test_the_same_samples_make_the_same_json() -> None:
     assert assembled(SAMPLES).model_dump_json() == assembled(list(SAMPLES)).model_dump_json()
 
 
+def test_steps_whose_times_are_told_give_the_noise_that_they_have(tmp_path: Path) -> None:
+    true = measured_noise(np.linspace(0.95, 1.05, NUM_QUANTILES), 0.2)
+    told = []
+    for seed, sample in enumerate(SAMPLES):
+        if isinstance(sample, StepSample):
+            drawn = true.draw(np.random.Generator(np.random.PCG64(seed)), (4000,))
+            quantiles, tail = quantiles_of((sample.time_s * drawn).tolist())
+            told.append(sample.model_copy(update={"quantiles": quantiles, "tail": tail}))
+        else:
+            told.append(sample)
+    path = tmp_path / "machine.json"
+    write_machine(assembled(told), path)
+    found = read_machine(path).compute.step_noise
+    assert found.distribution is Distribution.MEASURED
+    assert found.quantiles == pytest.approx(true.quantiles, rel=0.01)
+    assert found.tail == pytest.approx(true.tail, rel=4 / math.sqrt(200))
+    assert quantiles_of([1.0] * (LEAST_STEPS - 1)) == ((), 0.0)
+
+
 def test_a_machine_holds_what_its_samples_tell() -> None:
     found = assembled(SAMPLES)
     compute = found.compute
@@ -82,6 +111,7 @@ def test_a_machine_holds_what_its_samples_tell() -> None:
     assert compute.busy_slowdown == pytest.approx(1.3, rel=1e-9)  # the made-up factor
     assert compute.step_overhead_s == pytest.approx(2e-5, rel=1e-9)
     assert compute.noise_rel_sigma == 0.03
+    assert compute.step_noise == Noise(Distribution.LOGNORMAL, 0.03)
     assert found.overlap_share == pytest.approx(1 - 7e-3 / 1e-2, rel=1e-9)
     assert found.provenance == PROVENANCE
     assert set(found.links) == set(Tier)

@@ -16,6 +16,7 @@ import os
 import statistics
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,7 @@ def main(
     multiple: float = 50.0,
     machine: str = "paper/measurements/machine-2core-epyc.json",
     repeats: int = 3,
+    most_late: float = 0.01,
     only: str = "",
     list_cases: Annotated[bool, Parameter(name="--list", negative=())] = False,
 ) -> None:
@@ -64,6 +66,9 @@ def main(
         The Machine whose times are padded.
     repeats
         How often each case is run, with another seed each time.
+    most_late
+        A case whose ranks were late by a larger share of their time is run again next time: the
+        cores had too much else to do.
     only
         Only the cases whose names, or those of their variants, hold this text.
     list_cases
@@ -90,7 +95,7 @@ def main(
     padded = padded_machine(machine, multiple)
     settings = {"rate": rate, "multiple": multiple, "machine": padded.name, "steps_in_epoch": STEPS_IN_EPOCH, "epochs": EPOCHS}  # fmt: skip
     path = out / "runs.jsonl"
-    done = _done(path, settings)
+    done = _done(path, settings, most_late)
     write_machine(padded, out / "padded.json")
     for file, ranks in _CALIBRATED.items():
         if not (out / file).is_file():
@@ -147,8 +152,10 @@ def case_record(variant: Variant, case: Case, runs: list[dict[str, Any]]) -> dic
     }
 
 
-def _done(path: Path, settings: dict[str, Any]) -> set[str]:
+def _done(path: Path, settings: dict[str, Any], most_late: float) -> set[str]:
     """Return the names of the cases in ``path``, which is begun if it is not there.
+
+    Those that were late by more than ``most_late`` are taken out of it.
 
     Raises:
         UsageError: it was measured with other ``settings``, or is damaged.
@@ -158,18 +165,22 @@ def _done(path: Path, settings: dict[str, Any]) -> set[str]:
         path.write_text(json.dumps(head) + "\n", encoding="utf-8")
         return set()
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # a kill cut the last line
-        path.write_text(whole, encoding="utf-8")
+    lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)  # a kill may cut the last one
     try:
-        head, *records = map(json.loads, whole.splitlines())
+        head, *records = map(json.loads, lines)
         differing = [name for name, value in settings.items() if head[name] != value]
-        names = {record["name"] for record in records}
+        good = [record["late_share"] <= most_late for record in records]
+        names = {record["name"] for record in compress(records, good)}
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"out must be of a campaign, got {path}, which is damaged: {error}") from error  # fmt: skip
     if differing:
         name = differing[0]
         raise UsageError(f"{name} must be that of {path}, {head[name]}, got {settings[name]}; use another out")  # fmt: skip
+    kept = "".join(compress(lines, [True, *good]))
+    if kept != text:
+        replaced = path.with_suffix(".part")
+        replaced.write_text(kept, encoding="utf-8")
+        replaced.replace(path)
     return names
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from exec.transport.mpi import connect
 from exec.transport.protocol import Transport
 
+TRAIN = 8
+
 
 def ping(wire: Transport, nbytes: int) -> None:
     """Send from rank 0 to rank 1, and back: twice the time of a message."""
@@ -32,6 +34,12 @@ def exchange(wire: Transport, nbytes: int) -> None:
     sent = wire.send(out, (wire.rank + 1) % wire.size, 1)
     received.Wait()
     sent.Wait()
+
+
+def train(wire: Transport, nbytes: int) -> None:
+    """Do :data:`TRAIN` exchanges in a row: a pause before each would let a link save up its burst."""
+    for _ in range(TRAIN):
+        exchange(wire, nbytes)
 
 
 def ring(wire: Transport, nbytes: int) -> None:
@@ -64,6 +72,7 @@ def swap(wire: Transport, nbytes: int) -> None:
 PATTERNS: dict[str, Callable[[Transport, int], None]] = {
     "ping": ping,
     "exchange": exchange,
+    "train": train,
     "ring": ring,
     "across": across,
     "swap": swap,

@@ -9,12 +9,11 @@ from typing import Any
 from calibration.find import find_machine
 from calibration.machine import Machine
 from exec.network.parse import parse_net
-from exec.plan.options import PlanOptions, parse_every
-from exec.plan.schedule import Schedule
+from exec.plan.options import PlanOptions
 from exec.plan.strategy import Strategy, mesh_of
 from exec.program.mesh import Mesh
-from exec.program.ops import Algorithm
 from exec.workload import Workload
+from sim.evidence_rig import options_of
 from sim.pace import dilated, pace_of
 from tests.cluster import rig
 
@@ -52,18 +51,7 @@ class Case:
     @property
     def plan_options(self) -> PlanOptions:
         """How it uses them."""
-        given = self.options
-        return PlanOptions(
-            num_microbatches=int(given.get("microbatches", 1)),
-            schedule=Schedule(given.get("schedule", "1f1b")),
-            bucket_nbytes=int(given.get("bucket-kib", 4096)) << 10,
-            overlap=bool(given.get("overlap", False)),
-            algorithm=Algorithm(given.get("algorithm", "library")),
-            strategy=self.strategy,
-            average_every=parse_every(str(given.get("average-every", 1))),
-            servers=int(given.get("servers", 1)),
-            ranks_per_node=int(given.get("ranks-per-node", 1)),
-        )
+        return options_of(self.strategy, self.options)
 
     @property
     def num_train(self) -> int:

@@ -91,15 +91,20 @@ def test_the_campaign_has_cases_of_every_kind_and_each_can_be_run() -> None:
             assert Pace.model_validate_json(json.dumps(pace)).multiple == 2.0
 
 
-def test_a_campaign_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
+def test_a_campaign_goes_on_after_the_last_whole_line_and_without_what_came_late(
+    tmp_path: Path,
+) -> None:
     path, settings = tmp_path / "runs.jsonl", {"rate": "100mbit"}
-    assert _done(path, settings) == set()
+    assert _done(path, settings, 0.01) == set()
     with path.open("a", encoding="utf-8") as file:
-        file.write('{"name": "first"}\n{"name": "sec')
-    assert _done(path, settings) == {"first"}
-    assert path.read_text(encoding="utf-8").endswith('{"name": "first"}\n')
+        file.write(
+            '{"name": "late", "late_share": 0.02}\n{"name": "first", "late_share": 0.01}\n{"name": "sec'
+        )
+    assert _done(path, settings, 0.01) == {"first"}
+    head, first = path.read_text(encoding="utf-8").splitlines()
+    assert (json.loads(head)["rate"], json.loads(first)["name"]) == ("100mbit", "first")
     with pytest.raises(UsageError, match="rate must be that of"):
-        _done(path, {"rate": "50mbit"})
+        _done(path, {"rate": "50mbit"}, 0.01)
     path.write_text("no json\n", encoding="utf-8")
     with pytest.raises(UsageError, match="damaged"):
-        _done(path, settings)
+        _done(path, settings, 0.01)

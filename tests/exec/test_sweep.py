@@ -21,7 +21,7 @@ from exec.sweeps.cells import key_of
 from exec.sweeps.journal import Header, open_journal, read_journal
 from exec.sweeps.options import make_axis
 from exec.sweeps.run import Sweep, run_cells
-from tests.conftest import ROOT, Finished, clean_environment, run_process
+from tests.conftest import ROOT, Finished, clean_environment, run_here, run_process
 
 TINY = shlex.split("-- --data drawn --num-train 200 --num-test 50 --net 128-8-26")
 THREADS = ("--transport", "threads")
@@ -33,8 +33,8 @@ def command(*arguments: object) -> list[str]:
 
 
 def sweep(*arguments: object) -> Finished:
-    """Run a sweep to its end."""
-    return run_process(command(*arguments))
+    """Run a sweep to its end, in this process; its trainings are processes of their own."""
+    return run_here(sweep_command.app, arguments)
 
 
 @contextmanager

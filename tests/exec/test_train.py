@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.conftest import Finished, Launch, run_process
+from exec.train import app
+from tests.conftest import Finished, Launch, LaunchEach, run_here, run_process
 
 SHORT = ("--num-train", "530", "--num-test", "104", "--epochs", "2")
 SMALL = ("--net", "128-12-26", *SHORT)
@@ -22,11 +23,14 @@ LOSS_ABS = 2e-6
 ACCURACY_ABS = 2 / 104
 
 
-def train(*arguments: object, timeout_s: float = 60) -> Finished:
-    """Run the command line to its end."""
-    return run_process(
-        [sys.executable, "-m", "exec.train", *map(str, arguments)], timeout_s=timeout_s
-    )
+def train(*arguments: object) -> Finished:
+    """Run the command line to its end, in this process."""
+    return run_here(app, arguments)
+
+
+def train_apart(*arguments: object) -> Finished:
+    """Run the command line to its end in a process of its own, as a user does."""
+    return run_process([sys.executable, "-m", "exec.train", *map(str, arguments)])
 
 
 def record_of(ended: Finished) -> dict[str, object]:
@@ -72,7 +76,7 @@ def test_json_record_says_what_was_run_and_how_it_went(serial: dict[str, object]
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_record_says_what_was_allocated_and_how_the_process_grew(ranks: int) -> None:
     big = ("--net", "cnn:1x16x8:26", "--batch", 2048, "--num-train", 4096, "--num-test", 16)
-    record = record_of(train(*big, "--ranks", ranks, "--epochs", 1, "--json"))
+    record = record_of(train_apart(*big, "--ranks", ranks, "--epochs", 1, "--json"))
     memory = record["memory"]
     assert isinstance(memory, dict)
     allocated = memory["allocated_bytes"]
@@ -121,25 +125,28 @@ def test_deep_pipeline_has_the_serial_loss_curve(ranks: int) -> None:
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--strategy", "data"),
-        ("--strategy", "pipeline", "--microbatches", "2"),
-        ("--strategy", "tensor"),
-    ],
-    ids=lambda options: options[1],
-)
-def test_mpi_has_the_serial_loss_curve(
-    launch: Launch, options: tuple[str, ...], serial: dict[str, object]
-) -> None:
-    record = record_of(launch(2, "exec.train", *SMALL, *options, "--json"))
+def test_mpi_has_the_serial_loss_curve(launch: Launch, serial: dict[str, object]) -> None:
+    record = record_of(launch(2, "exec.train", *SMALL, "--json"))
+    assert record["strategy"] == "data"
     assert record["ranks"] == 2
     assert_same_curve(record, serial)
 
 
+@pytest.mark.mpi
+def test_meshes_on_mpi_have_the_serial_loss_curve(
+    launch_each: LaunchEach, serial: dict[str, object]
+) -> None:
+    meshes = (("--strategy", "pipeline", "--microbatches", 2), ("--strategy", "tensor"))
+    lines = [(*SMALL, *options, "--json") for options in meshes]
+    for options, (first, other) in zip(meshes, launch_each(2, "exec.train", lines), strict=True):
+        record = record_of(first)
+        assert (record["strategy"], record["ranks"]) == (options[1], 2)
+        assert_same_curve(record, serial)
+        assert (other.returncode, other.stdout, other.stderr) == (0, "", "")  # only rank 0 speaks
+
+
 def test_text_tells_what_runs_each_epoch_and_the_step_time() -> None:
-    ended = train(*SMALL, "--ranks", 2)
+    ended = train_apart(*SMALL, "--ranks", 2)
     assert ended.returncode == 0
     assert ended.stderr == ""
     for piece in (
@@ -280,17 +287,43 @@ def test_other_net_s_model_file_is_one_message_and_status_2(tmp_path: Path) -> N
     assert_one_error(ended, "linear0.weight must be (13, 128) for net 128-13-26")
 
 
+@pytest.mark.parametrize("name", ["flag", "mesh", "rate diverges on ranks"])
+def test_a_process_ends_with_one_message_and_status_2_too(name: str) -> None:
+    arguments, message = BAD[name]
+    assert_one_error(train_apart(*arguments), message)
+
+
+def launched(arguments: tuple[object, ...]) -> list[str]:
+    """Return ``arguments`` without the number of ranks, which a launcher says."""
+    words = [str(word) for word in arguments]
+    if "--ranks" in words:
+        del words[words.index("--ranks") : words.index("--ranks") + 2]
+    return words
+
+
+# Before MPI starts, and where ranks agree in the midst of it.
 @pytest.mark.mpi
-@pytest.mark.parametrize(
-    "name",
-    ["small batch", "flag", "uneven nodes", "data on ranks", "net for data", "rate diverges"],
-)
+@pytest.mark.parametrize("name", ["flag", "rate diverges"])
 def test_bad_input_is_one_message_under_mpiexec_too(launch: Launch, name: str) -> None:
     arguments, message = BAD[name]
-    words = [str(word) for word in arguments]
-    if "--ranks" in words:  # the launcher says it
-        del words[words.index("--ranks") : words.index("--ranks") + 2]
-    assert_one_error(launch(4, "exec.train", *words), message)
+    assert_one_error(launch(4, "exec.train", *launched(arguments)), message)
+
+
+def assert_one_error_each(
+    launch_each: LaunchEach, ranks: int, bad: list[tuple[tuple[object, ...], str]]
+) -> None:
+    """Assert that all ranks end with status 2 on each of ``bad``, and only rank 0 says why."""
+    lines = [launched(arguments) for arguments, _ in bad]
+    for on_ranks, (_, message) in zip(launch_each(ranks, "exec.train", lines), bad, strict=True):
+        assert_one_error(on_ranks[0], message)
+        for other in on_ranks[1:]:
+            assert (other.returncode, other.stdout, other.stderr) == (2, "", "")
+
+
+@pytest.mark.mpi
+def test_bad_input_is_one_message_of_many_ranks(launch_each: LaunchEach) -> None:
+    names = ["small batch", "uneven nodes", "data on ranks", "net for data", "rate diverges"]
+    assert_one_error_each(launch_each, 4, [BAD[name] for name in names])
 
 
 ENDLESS = ("--net", "128-12-26", "--num-train", "5000", "--epochs", "1000000")

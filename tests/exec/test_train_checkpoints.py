@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,15 @@ from safetensors.numpy import load_file
 from exec.errors import UsageError
 from exec.plan.strategy import Strategy
 from exec.runtime.checkpoint.training import CheckpointOptions
-from tests.conftest import Finished, run_process
+from exec.train import app
+from tests.conftest import Finished, run_here
 
 SMALL = ("--net", "128-12-26", "--num-train", "320", "--num-test", "80")
 
 
 def train(*arguments: object) -> Finished:
-    """Run the command line to its end."""
-    return run_process([sys.executable, "-m", "exec.train", *SMALL, *map(str, arguments)])
+    """Run the command line to its end, in this process."""
+    return run_here(app, (*SMALL, *arguments))
 
 
 def weights(path: Path) -> dict[str, bytes]:
@@ -115,9 +115,7 @@ def test_what_cannot_be_resumed_is_one_message_and_status_2(
     kept: Path, options: tuple[object, ...], message: str
 ) -> None:
     base = [each for each in SMALL if options[0] != "--net" or each not in SMALL[:2]]
-    command = [sys.executable, "-m", "exec.train", *base, "--ranks", "2", "--checkpoint", str(kept),
-               "--resume", *map(str, options)]  # fmt: skip
-    done = run_process(command)
+    done = run_here(app, (*base, "--ranks", 2, "--checkpoint", kept, "--resume", *options))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1

@@ -4,8 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Launch
-from tests.exec.test_train import assert_one_error, record_of, train
+from tests.conftest import Launch, LaunchEach
+from tests.exec.test_train import (
+    assert_one_error,
+    assert_one_error_each,
+    record_of,
+    train,
+    train_apart,
+)
 
 SHORT = ("--num-train", 96, "--num-test", 16, "--epochs", 3, "--lr", 0.02)
 CNN = ("--net", "cnn:1x16x8:26", *SHORT)
@@ -145,13 +151,9 @@ def test_what_does_not_go_together_is_one_message_and_status_2(name: str) -> Non
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["unknown stage", "krizhevsky on dense layers", "image on ranks"])
-def test_it_is_one_message_under_mpiexec_too(launch: Launch, name: str) -> None:
-    arguments, message = BAD[name]
-    words = [str(word) for word in arguments]
-    at = words.index("--ranks")
-    del words[at : at + 2]  # the launcher says it
-    assert_one_error(launch(2, "exec.train", *words), message)
+def test_it_is_one_message_under_mpiexec_too(launch_each: LaunchEach) -> None:
+    names = ["unknown stage", "krizhevsky on dense layers", "image on ranks"]
+    assert_one_error_each(launch_each, 2, [BAD[name] for name in names])
 
 
 @pytest.mark.parametrize(("options", "idle"), [
@@ -167,7 +169,7 @@ def test_sync_batchnorm_is_said_to_change_nothing_where_nothing_is_normalised(
 
 
 def test_a_net_that_no_memory_holds_is_one_message_before_it_is_made() -> None:
-    ended = train(
+    ended = train_apart(
         "--net", "1000-9000000-1000", "--data", "noise", "--num-train", 32, "--num-test", 1
     )
     assert_one_error(ended, "must fit into its memory")

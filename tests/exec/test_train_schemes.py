@@ -7,9 +7,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from exec.plan.strategy import Strategy
-from tests.conftest import Launch
+from tests.conftest import LaunchEach
 from tests.exec.random_plans import SCHEMES
-from tests.exec.test_train import assert_one_error, record_of, train
+from tests.exec.test_train import assert_one_error, assert_one_error_each, record_of, train
 
 TINY = ("--net", "128-6-26", "--num-train", "200", "--num-test", "40", "--epochs", "2")
 ASYNC = (*TINY, "--strategy", "async_server", "--ranks", 3)
@@ -54,19 +54,13 @@ def test_replay_of_another_file_is_one_message_and_status_2(tmp_path: Path, text
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["all serve", "hanging"])
 def test_bad_input_is_one_message_under_mpiexec_too(
-    launch: Launch, tmp_path: Path, name: str
+    launch_each: LaunchEach, tmp_path: Path
 ) -> None:
-    if name == "hanging":
-        path = tmp_path / "arrivals.json"
-        path.write_text(json.dumps({"ranks": 3, "arrivals": [[1] * 28]}), encoding="utf-8")
-        arguments, message = (*ASYNC, "--replay", path), "one would never be answered"
-    else:
-        arguments, message = BAD[name]
-    words = [str(word) for word in arguments]
-    del words[words.index("--ranks") : words.index("--ranks") + 2]  # the launcher says it
-    assert_one_error(launch(3, "exec.train", *words), message)
+    path = tmp_path / "arrivals.json"
+    path.write_text(json.dumps({"ranks": 3, "arrivals": [[1] * 28]}), encoding="utf-8")
+    hanging = ((*ASYNC, "--replay", path), "one would never be answered")
+    assert_one_error_each(launch_each, 3, [BAD["all serve"], hanging])
 
 
 @pytest.mark.parametrize("strategy", SCHEMES)

@@ -1,23 +1,21 @@
 """The command line, as a user meets it: ``python -m exec.tune``."""
 
-import io
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
 
-from exec.cli import run_app
 from exec.search.journal import read_journal
 from exec.tune import app
-from tests.conftest import ROOT, Finished, Launch, clean_environment, run_process
+from tests.conftest import ROOT, Finished, Launch, clean_environment, run_here, run_process
 from tests.exec.test_train import assert_one_error
 
 SMALL = ("--num-train", "400", "--num-test", "100", "--epochs", "2")
@@ -27,14 +25,7 @@ RANDOM = (*SMALL, "--sampler", "random", "--units", "8:30", "--lr", "0.2:2")
 
 def tune(*arguments: object) -> Finished:
     """Run the command line to its end, in this process."""
-    words = [str(word) for word in arguments]
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            run_app(app, words)
-        except SystemExit as end:
-            status = int(end.code or 0)
-    return Finished(words, status, out.getvalue(), err.getvalue())
+    return run_here(app, arguments)
 
 
 def tune_command(*arguments: object) -> list[str]:

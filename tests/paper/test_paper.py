@@ -16,6 +16,7 @@ from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
+from paper.evidence import committed_evidence, evidence_numbers
 from paper.results import (
     CHECK_FILE,
     LETTERS_SAMPLES,
@@ -24,7 +25,7 @@ from paper.results import (
     NETWORKS,
     SCHEMES_FILE,
     SLOW_FILE,
-    numbers,
+    Record,
     read_records,
     scalings,
 )
@@ -45,14 +46,21 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def quoted(out: Path) -> Record:
+    """Return every number that the report quotes."""
+    found: Record = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
 def test_the_report_and_its_figures_are_made_from_committed_files(out: Path) -> None:
     assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
-    for name in ("speedup", "agreement", "schemes", "strategies"):
+    for name in ("evidence", "speedup", "agreement", "schemes", "strategies"):
         assert "<svg" in (out / f"{name}.svg").read_text(encoding="utf-8")
 
 
-def test_the_report_says_what_the_measurements_say(out: Path) -> None:
-    errors = json.loads((out / "results.json").read_text(encoding="utf-8"))["errors"]
+def test_the_report_says_what_the_measurements_say(quoted: Record) -> None:
+    errors = quoted["errors"]
     _, checks = read_records(CHECK_FILE)
     own = sorted(abs(check["solved_s"] / check["measured_s"] - 1) for check in checks)
     assert errors["count"] == len(checks)
@@ -60,8 +68,8 @@ def test_the_report_says_what_the_measurements_say(out: Path) -> None:
     assert errors["median"] == pytest.approx(own[len(own) // 2], rel=1e-12)  # an odd number of them
 
 
-def test_the_figure_of_strategies_shows_the_forecasts_of_the_shipped_machines(out: Path) -> None:
-    found = json.loads((out / "results.json").read_text(encoding="utf-8"))["strategies"]
+def test_the_figure_of_strategies_shows_the_forecasts_of_the_shipped_machines(quoted: Record) -> None:  # fmt: skip
+    found = quoted["strategies"]
     assert {(each["net"], each["batch"], each["machine"]) for each in found} == {(*won, name) for won in WON for name in NETWORKS}  # fmt: skip
     for each in found:
         workload = Workload(parse_net(each["net"]), each["batch"])
@@ -79,8 +87,8 @@ def test_the_figure_of_strategies_shows_the_forecasts_of_the_shipped_machines(ou
             assert sum(row["shares"].values()) == pytest.approx(1.0, rel=1e-9)
 
 
-def test_the_readme_quotes_the_measurements() -> None:
-    readme, quoted = (ROOT / "README.md").read_text(encoding="utf-8"), numbers()
+def test_the_readme_quotes_the_measurements(quoted: Record) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     errors, rows = quoted["errors"], quoted["trainer"]["rows"]
     small, large = (
         next(row for row in rows if (row["net"], row["batch"]) == key)
@@ -133,9 +141,9 @@ def test_the_readme_quotes_the_slow_node() -> None:
         assert ", ".join(f"{row[key] * 1e3:.0f}" for row in own[name]) in readme
 
 
-def test_the_readme_quotes_the_comparison_of_64_nodes() -> None:
+def test_the_readme_quotes_the_comparison_of_64_nodes(quoted: Record) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = numbers()["comparisons"][-1]
+    found = quoted["comparisons"][-1]
     times = {row["scheme"]: f"{row['epoch_time_s'] * 1e3:.0f}" for row in found["rows"]}
     for names in (
         ("all-reduce, library", "all-reduce, ring", "all-reduce, halving_doubling"),
@@ -191,8 +199,23 @@ def test_the_readme_says_how_many_kills_the_search_has_survived() -> None:
     assert row in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_quotes_the_convolutional_networks() -> None:
-    readme, quoted = (ROOT / "README.md").read_text(encoding="utf-8"), numbers()
+def test_the_readme_quotes_the_evidence_that_the_report_shows(quoted: Record) -> None:
+    readme, found = (ROOT / "README.md").read_text(encoding="utf-8"), quoted["evidence"]
+    evidence, silent = committed_evidence()
+    assert found == json.loads(json.dumps(evidence_numbers(evidence) | {"not_judged": silent}))
+    own, others = found["own"], found["others"]
+    sources = sum(each["is_relative"] for each in found["rows"])
+    for text in (
+        f"forecast without having seen them: {own['count']} cases",
+        f"median {100 * own['median_error']:.1f} %, {100 * own['coverage']:.0f} % inside; {own['num_ranked_right']} of {own['num_ranked']} pairs",
+        f"{others['count']} cases of {sources} sources",
+        f"median {100 * others['median_error']:.1f} %, {100 * others['coverage']:.0f} % inside |",
+    ):
+        assert text in readme, text
+
+
+def test_the_readme_quotes_the_convolutional_networks(quoted: Record) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     errors, conv = quoted["conv_errors"], [row for row in quoted["trainer"]["rows"] if row["time_over_products"] is None]  # fmt: skip
     memory = {(row["net"], row["batch"]): row["memory_over_pytorch"]["median"] for row in quoted["memory"]}  # fmt: skip
     grown = sorted(each["growth_bytes"] / each["planned_bytes"] for row in quoted["plan_memory"] for each in row["ranks"])  # fmt: skip

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.machine import Machine
+from calibration.fabric import FabricKind, FabricModel, LinkSpeed
+from calibration.machine import Machine, Tier
 from exec.errors import UsageError
+from exec.network.modules import Linear
 from exec.network.network import mlp
 from exec.network.parse import parse_net
 from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
+from exec.plan.stages import stage_nodes
 from exec.plan.strategy import SYNCHRONOUS, Strategy, strategy_of
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
@@ -22,10 +25,11 @@ from exec.workload import Workload
 from sim.balance import calibrated
 from sim.choices import Choice, best, choices, factorisations, node_counts
 from sim.costs import Costs
+from sim.fastest import fastest
 from sim.forecast import solved_step_s
 from sim.least import Least
-from tests.agreement.hand_made import machines
-from tests.exec.random_plans import Case, all_cases
+from tests.agreement.hand_made import compute, links, machine, machines
+from tests.exec.random_plans import Case, all_cases, cases
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=15)
 
@@ -138,6 +142,97 @@ def test_no_step_is_shorter_than_the_least(case: Case, on: Machine, ranks_per_no
         found_s = solved_step_s(on, case.workload, case.mesh, tried, ranks_per_node)
         assert least.step_s(case.mesh, tried) <= found_s * (1 + 1e-9)
         assert least.cut_step_s(case.mesh, tried) <= found_s * (1 + 1e-9)
+
+
+@st.composite
+def unlike(draw: st.DrawFn, ranks: int) -> tuple[Machine, int, tuple[tuple[int, float], ...]]:
+    """Draw a machine of unequal nodes and links, the ranks on a node, and ranks that are slow."""
+    on, per_node = draw(machines()), draw(st.integers(1, 3))
+    link = on.links[Tier.NETWORK].model_copy(update={"lanes": draw(st.integers(1, 3))})
+    nodes = -(-ranks // per_node)
+    wire = link.message.wire_s_per_byte
+    is_timed = wire > 1e-12
+    rate = link.lanes / wire if is_timed else 1.0
+    # Faster ones too: what shares a link that is better than the others takes less than by the curve.
+    speeds = [
+        LinkSpeed(share=0.3),
+        LinkSpeed(bytes_per_s=rate * 5),
+        LinkSpeed(bytes_per_s=rate / 9),
+    ]
+    told = draw(st.dictionaries(st.integers(0, nodes - 1), st.sampled_from(speeds), max_size=2))
+    named = {f"node{node}": speed for node, speed in told.items()}
+    fabric = draw(st.sampled_from([
+        FabricModel(links=named),
+        FabricModel(kind=FabricKind.TREE, racks=2, oversubscription=3.0, links=named, hop_latency_s=1e-4),
+        FabricModel(kind=FabricKind.TREE, nodes_per_rack=2, uplink_bytes_per_s=rate * 4, links=named),
+        FabricModel(kind=FabricKind.TORUS, dims=(2, -(-nodes // 2)), links=named),
+    ]))  # fmt: skip
+    slow = draw(st.dictionaries(st.integers(0, ranks - 1), st.sampled_from([1.5, 6.0]), max_size=2))
+    slow_nodes = {} if slow else {nodes - 1: draw(st.sampled_from([1.0, 4.0]))}
+    on = on.model_copy(update={
+        "links": {**on.links, Tier.NETWORK: link}, "fabric": fabric if is_timed else None,
+        "node_slowness": slow_nodes,
+    })  # fmt: skip
+    return on, per_node, tuple(slow.items())
+
+
+@settings(SETTINGS, max_examples=60)
+@given(data=st.data())
+def test_no_step_is_shorter_than_the_least_on_unequal_nodes_and_links(data: st.DataObject) -> None:
+    case = data.draw(cases())
+    on, per_node, slow = data.draw(unlike(case.mesh.world_size))
+    options = replace(case.options, algorithm=data.draw(st.sampled_from([Algorithm.LIBRARY, Algorithm.RING])))  # fmt: skip
+    least = Least(Costs(on, case.mesh, per_node, slowness=dict(slow)), case.workload)
+    cut = calibrated(least.costs, case.workload, options)
+    for tried in (options, cut):
+        found_s = solved_step_s(on, case.workload, case.mesh, tried, per_node, slow=slow)
+        assert least.step_s(case.mesh, tried) <= found_s * (1 + 1e-9)
+        assert least.cut_step_s(case.mesh, tried) <= found_s * (1 + 1e-9)
+
+
+@settings(SETTINGS, max_examples=5)
+@given(data=st.data(), ranks=st.sampled_from([4, 6]))
+def test_the_fastest_of_unequal_ranks_is_that_of_trying_everything(
+    data: st.DataObject, ranks: int
+) -> None:
+    on, per_node, slow = data.draw(unlike(ranks))
+    for strategy, meshes in choices(ranks, WORKLOAD, list(SYNCHRONOUS), None, None).items():
+        found = fastest(on, WORKLOAD, PlanOptions(), meshes, per_node, slow=slow)
+        assert found is not None
+        every = {}
+        for mesh, count in ((each.mesh, count) for each in meshes for count in each.microbatches):
+            costs = Costs(on, mesh, per_node, slowness=dict(slow))
+            cut = calibrated(costs, WORKLOAD, PlanOptions(count))
+            every[mesh, cut] = solved_step_s(on, WORKLOAD, mesh, cut, per_node, slow=slow)
+        assert every[found] == min(every.values()), strategy
+
+
+def test_where_a_slow_rank_stands_decides_the_plan() -> None:
+    # Stages are cut to the slow rank's pace, replicas are not: of equal ranks a pipeline loses.
+    workload, meshes = Workload(mlp(*[400] * 9), 64, 8), [Choice(Mesh(4), (1,)), Choice(Mesh(1, 4), (32,))]  # fmt: skip
+    on = machine(compute=compute(fixed_s=1e-6), links=links(1e-6, 1e-10))
+    even, slow = (fastest(on, workload, PlanOptions(), meshes, 1, slow=each) for each in ((), ((3, 8.0),)))  # fmt: skip
+    assert even is not None
+    assert slow is not None
+    assert even[0] == Mesh(4)
+    assert slow[0] == Mesh(1, 4)
+    last = stage_nodes(workload.network, 4, slow[1].stages)[3]
+    assert len([n for n in last if isinstance(workload.network.nodes[n].module, Linear)]) == 1
+    first = fastest(on, workload, PlanOptions(), meshes, 1, slow=((0, 8.0),))
+    assert first is not None
+    assert first[1].stages != slow[1].stages
+
+
+def test_a_node_s_slowness_is_that_of_its_ranks_unless_they_are_told_apart() -> None:
+    options, workload = PlanOptions(strategy=Strategy.DATA), Workload(mlp(20, 10), 64, 8)
+
+    def step_s(nodes: dict[int, float], *slow: tuple[int, float]) -> float:
+        on = machine(node_slowness=nodes)
+        return solved_step_s(on, workload, Mesh(4), options, 2, slow=slow)
+
+    assert step_s({1: 3.0}) == step_s({}, (2, 3.0), (3, 3.0)) == step_s({1: 5.0}, (2, 3.0), (3, 1.0))  # fmt: skip
+    assert step_s({1: 3.0}) > 1.5 * step_s({})
+    assert step_s({7: 3.0}) == step_s({})
 
 
 @given(times=st.lists(st.integers(1, 50), min_size=1, max_size=6))

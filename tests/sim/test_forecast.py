@@ -23,8 +23,6 @@ from exec.transport.threads import run_threads
 from exec.workload import Workload
 from sim.costs import Costs
 from sim.forecast import (
-    INTERVAL_Z,
-    SIGMA_PER_DOUBLING,
     Engine,
     Forecast,
     forecast,
@@ -32,8 +30,9 @@ from sim.forecast import (
     simulated_spans,
     solved_step_s,
     step_times,
-    straggler_factor,
 )  # fmt: skip
+from sim.intervals import INTERVAL_Z, SIGMA_PER_DOUBLING
+from sim.jitter import expected_max
 from sim.solve import solve
 from tests.agreement.hand_made import compute, curve, kernel_model, link, machine, machines
 from tests.agreement.readers import ROUND
@@ -67,6 +66,7 @@ def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
 ) -> None:
     section = on.compute.model_copy(update={"noise_rel_sigma": 0.05, "step_overhead_s": 1e-4})
     on = on.model_copy(update={"overlap_share": share, "compute": section})
+    noise = section.step_noise
     answer = forecast(on, case.workload, case.mesh, case.options, engine=engine)
     parts = answer.breakdown
     assert (
@@ -78,9 +78,7 @@ def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
     rest_s = answer.step_time_s - parts.wait_s - parts.overhead_s
     assert rest_s == pytest.approx(engine_s, rel=SAME)
     assert parts.overhead_s == 1e-4
-    assert parts.wait_s == pytest.approx(
-        0.05 * straggler_factor(answer.ranks) * parts.compute_s, rel=SAME
-    )
+    assert parts.wait_s <= (expected_max(noise, answer.ranks) - 1.0) * parts.compute_s * (1 + SAME)
 
 
 @SETTINGS
@@ -123,12 +121,11 @@ def test_the_interval_holds_the_speedup_and_widens_with_uncertainty(mesh: Mesh) 
         serial, many = (forecast(noisy(kernel_sigma=sigma), WORKLOAD, m) for m in (Mesh(), mesh))
         speedup, low, high = many.speedup_over(serial)
         assert low < speedup < high
-        # 90 % of a log-normal whose two errors are independent.
-        margin = math.exp(INTERVAL_Z * math.hypot(many.rel_sigma, serial.rel_sigma))
-        assert (low, high) == (
-            pytest.approx(speedup / margin, rel=SAME),
-            pytest.approx(speedup * margin, rel=SAME),
-        )
+        # The two errors are independent.
+        up = [math.log(each.interval_s[1] / each.step_time_s) for each in (many, serial)]
+        down = [math.log(each.step_time_s / each.interval_s[0]) for each in (many, serial)]
+        assert math.log(speedup / low) == pytest.approx(math.hypot(up[0], down[1]), rel=SAME)
+        assert math.log(high / speedup) == pytest.approx(math.hypot(down[0], up[1]), rel=SAME)
         widths.append(high / low)
     assert widths == sorted(set(widths))
 
@@ -143,17 +140,23 @@ def test_the_uncertainty_of_one_kernel_is_its_share_of_the_step() -> None:
     serial = forecast(machine(compute=compute(kernels=kernels)), WORKLOAD, Mesh())
     # Ops of 1 ms: load, linear, sigmoid, linear, loss, backward, sigmoid backward, backward, update.
     assert serial.step_time_s == pytest.approx(9e-3, rel=SAME)
-    assert serial.rel_sigma == pytest.approx(0.2 * 2 / 9, rel=SAME)
+    # What all kernels share and what is its own have half of the variance each.
+    for z, seconds in zip((-INTERVAL_Z, INTERVAL_Z), serial.interval_s, strict=True):
+        assert seconds - 9e-3 == pytest.approx(2e-3 * math.sqrt(2) * math.expm1(z * 0.2 * math.sqrt(0.5)), rel=SAME)  # fmt: skip
 
 
 def test_collectives_on_more_ranks_than_measured_are_less_certain_with_each_doubling() -> None:
     few = Range(low=2, high=4)
     on = machine(links={Tier.NETWORK: link(1.0, 0.0, few)})  # nothing but communication counts
     four, sixteen = (forecast(on, WORKLOAD, Mesh(ranks)) for ranks in (4, 16))
-    comm = [each.breakdown.exposed_comm_s / each.step_time_s for each in (four, sixteen)]
-    assert four.rel_sigma == pytest.approx(0.05 * comm[0], rel=0.01)  # kernels add less than 1 %
-    expected = math.hypot(0.05, 2 * SIGMA_PER_DOUBLING)  # the curve's sigma, and two doublings
-    assert sixteen.rel_sigma == pytest.approx(expected * comm[1], rel=0.01)
+    for each, sigma in (
+        (four, 0.05),
+        (sixteen, math.hypot(0.05, 2 * SIGMA_PER_DOUBLING)),  # the curve's, and two doublings
+    ):
+        comm_s = each.breakdown.exposed_comm_s
+        for z, seconds in zip((-INTERVAL_Z, INTERVAL_Z), each.interval_s, strict=True):
+            # Kernels add less than 1 %.
+            assert seconds - each.step_time_s == pytest.approx(comm_s * math.expm1(z * sigma), rel=0.01)  # fmt: skip
 
 
 @SETTINGS
@@ -163,27 +166,7 @@ def test_more_noise_is_never_faster(case: Case, on: Machine, noises: tuple[float
         section = on.compute.model_copy(update={"noise_rel_sigma": noise})
         return forecast(on.model_copy(update={"compute": section}), case.workload, case.mesh, case.options).step_time_s  # fmt: skip
 
-    assert step_s(min(noises)) <= step_s(max(noises))
-
-
-# Expected largest of n normal draws: H. L. Harter, "Expected values of normal order statistics",
-# Biometrika 48 (1961) 151-165, table 1.
-@pytest.mark.parametrize(
-    "ranks, harter", [(2, 0.56419), (5, 1.16296), (10, 1.53875), (100, 2.50759)]
-)
-def test_the_slowest_of_p_ranks_is_bloms(ranks: int, harter: float) -> None:
-    # Blom's approximation is 4.5 % off for two draws, 1.5 % for five, and less for more.
-    assert straggler_factor(ranks) == pytest.approx(harter, rel=0.05 if ranks == 2 else 0.02)
-    answer = forecast(noisy(noise=0.03), WORKLOAD, Mesh(ranks) if ranks <= 64 else Mesh(50))
-    assert answer.breakdown.wait_s == pytest.approx(
-        0.03 * straggler_factor(answer.ranks) * answer.breakdown.compute_s, rel=SAME
-    )
-
-
-def test_the_slowest_of_more_ranks_is_slower() -> None:
-    factors = [straggler_factor(1 << power) for power in range(25)]
-    assert factors[0] == 0.0
-    assert factors == sorted(set(factors))
+    assert step_s(min(noises)) <= step_s(max(noises)) * (1 + SAME)
 
 
 @pytest.mark.parametrize("engine", Engine)
@@ -354,4 +337,4 @@ def test_an_epoch_of_unlike_steps_is_the_sum_of_its_programs(every: int) -> None
 def test_noise_averages_out_over_the_steps_between_averages(every: int) -> None:
     waits = [averaging(each, 0.05).breakdown.wait_s for each in (1, every)]
     assert waits[0] > 0
-    assert waits[1] == pytest.approx(waits[0] / every**0.5, rel=1e-9)
+    assert waits[1] == pytest.approx(waits[0] / every**0.5, rel=0.02)

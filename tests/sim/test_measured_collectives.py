@@ -1,10 +1,10 @@
 """Laws of forecasts on a Machine with collectives that were measured for themselves."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from calibration.__main__ import app
 from calibration.importers.measured import Measured, Operation
 from calibration.importing import made_of
 from calibration.machine import Machine, Tier, read_machine
@@ -16,7 +16,7 @@ from exec.workload import Workload
 from sim.forecast import Engine, Forecast, forecast
 from sim.profiled import profiled_machine
 from sim.sensitivity import sensitivity
-from tests.conftest import run_process
+from tests.conftest import run_here
 
 PARAMETERS = 1_000_000
 TIMES_S = {2: 0.010, 4: 0.013, 8: 0.020}
@@ -91,16 +91,15 @@ def test_the_command_line_fits_shows_and_forecasts_a_table(tmp_path: Path) -> No
     rows = (f"all_reduce,{m.ranks},{m.nodes},{m.nbytes},{m.time_s},x\n" for m in measured())
     table.write_text("op,ranks,nodes,bytes,time_s,system\n" + "".join(rows))
     out, plot = tmp_path / "m.json", tmp_path / "m.svg"
-    python = [sys.executable, "-m"]
-    fitted = run_process([*python, "calibration", "fit", str(table), "--where", "system=x", "--out", str(out), "--name", "mine"])  # fmt: skip
+    fitted = run_here(app, ("fit", table, "--where", "system=x", "--out", out, "--name", "mine"))
     assert fitted.returncode == 0, fitted.stderr
     assert f"{table}: read 9 rows" in fitted.stdout
     assert "network link written to" in fitted.stdout
     assert len(read_machine(out).collectives[Operation.ALLREDUCE].series) == 3
-    shown = run_process([*python, "calibration", "show", str(out), "--plot", str(plot)])
+    shown = run_here(app, ("show", out, "--plot", plot))
     assert shown.returncode == 0, shown.stderr
     assert "8 ranks on 8 nodes: 3 points" in shown.stdout
     assert "messages implied by its all-reduce" in " ".join(shown.stdout.split())
     assert plot.read_text().startswith("<?xml")
-    refused = run_process([*python, "calibration", "fit", str(table), "--where", "system=y"])
+    refused = run_here(app, ("fit", table, "--where", "system=y"))
     assert (refused.returncode, refused.stderr) == (2, f"error: {table} must have rows, got none where system=y\n")  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.network import Network, Transfer, completions_s, max_min
+from sim.fair import max_min
+from sim.network import Network, Transfer, completions_s
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
 SAME = 1e-9
@@ -83,6 +84,24 @@ def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows)
         carried = sum(one.bytes_per_s * (two.time_s - one.time_s) for one, two in spans)
         sent = sum(transfer.nbytes for _, transfer in flows if name in transfer.route)
         assert carried == pytest.approx(sent, rel=SAME, abs=SAME)
+
+
+@settings(SETTINGS, max_examples=60)
+@given(transfers(), st.booleans())
+def test_an_end_that_is_foreseen_is_the_same_to_the_bit(flows: Flows, is_sent_late: bool) -> None:
+    # A network that keeps its loads foresees nothing. Transfers are sent at once, or when they begin.
+    ends_s: list[dict[int, float]] = []
+    for keeps_loads in (False, True):
+        network: Network[int] = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
+        ends_s.append({})
+        for place, (start_s, transfer) in enumerate(flows):
+            while is_sent_late and (at_s := network.next_s) <= start_s:
+                ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
+            network.send(start_s, transfer, place)
+        while (at_s := network.next_s) < math.inf:
+            ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
+    assert ends_s[0] == ends_s[1]
+    assert len(ends_s[0]) == len(flows)
 
 
 @SETTINGS

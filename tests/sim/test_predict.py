@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration.fabric import FabricModel, LinkSpeed
 from calibration.machine import write_machine
 from exec.cli import run_app
 from sim.predict import app
@@ -477,3 +478,30 @@ def test_a_fabric_that_cannot_be_is_refused(predict: Predict) -> None:
     refused(predict("--nodes", "8", "--fabric", "torus:2x2"), "fabric must have room for 8 nodes")
     refused(predict("--nodes", "8", "--fabric", "ring"), "fabric must be star, tree")
     refused(predict("--nodes", "2", "--slow-link", "2=0.5"), "slow-link must name nodes 0 .. 1")
+
+
+def test_a_machine_s_slow_nodes_and_links_are_those_of_the_command_line(
+    predict: Predict, tmp_path: Path
+) -> None:
+    fabric = FabricModel(links={"node2": LinkSpeed(share=0.2)})
+    path = tmp_path / "slow.json"
+    for told, by_hand in (
+        ({"node_slowness": {3: 2.0}}, ("--slow", "3=2")), ({"fabric": fabric}, ("--slow-link", "2=0.2")),
+    ):  # fmt: skip
+        write_machine(machine(compute=compute(noise_rel_sigma=0.02, step_overhead_s=1e-4), **told), path)  # fmt: skip
+        for strategy in (("--strategy", "data"), ()):  # one plan, and the search
+            asked = ("--nodes", "4", *strategy, "--json")
+            own = [row["step_time_s"] for row in rows(predict(*asked, "--machine", str(path)))]
+            assert own == [row["step_time_s"] for row in rows(predict(*asked, *by_hand))]
+            assert own != [row["step_time_s"] for row in rows(predict(*asked))]
+    shown = predict("--nodes", "4", "--machine", str(path)).stdout
+    assert "node2 has 0.2 of it" in shown
+
+
+def test_a_trace_has_the_slow_rank(predict: Predict, tmp_path: Path) -> None:
+    path, spans = tmp_path / "step.json", {}
+    for more in ((), ("--slow", "1=4")):
+        rows(predict("--nodes", "2", "--strategy", "data", "--trace", str(path), *more, "--json"))
+        events = json.loads(path.read_text())["traceEvents"]
+        spans[more] = max(each["dur"] for each in events if each["ph"] == "X" and each["pid"] == 1)
+    assert spans["--slow", "1=4"] > 2 * spans[()]

@@ -1,7 +1,6 @@
 """Laws of forecasts from profiles: a rank takes what was profiled, whoever reads and however it is split."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,9 @@ from exec.plan.strategy import SHARED, Strategy
 from exec.program.mesh import Mesh
 from exec.workload import Workload
 from sim.forecast import Engine, forecast
+from sim.predict import app
 from sim.profiled import profiled_machine
-from tests.conftest import run_process
+from tests.conftest import run_here
 from tests.exec.network.test_profile import TABLE
 
 LINKS = {Tier.NODE: stated_link(1e9, 1e-5), Tier.NETWORK: stated_link(1e9, 1e-5)}
@@ -84,16 +84,16 @@ def test_a_rate_scales_as_its_parameters_are_summed() -> None:
 
 def test_the_command_line_takes_profiles_and_rates(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(TABLE)
-    command = [sys.executable, "-m", "sim.predict", "--machine", "infiniband-cluster", "--nodes", "2", "--json"]  # fmt: skip
-    rate = run_process([*command, "--samples-per-s", "100", "--parameters", "25.6M", "--batch", "32"])  # fmt: skip
+    command = ("--machine", "infiniband-cluster", "--nodes", 2, "--json")
+    rate = run_here(app, (*command, "--samples-per-s", 100, "--parameters", "25.6M", "--batch", 32))
     assert rate.returncode == 0, rate.stderr
     first = json.loads(rate.stdout)["rows"][0]
     assert first["step_time_s"] == pytest.approx(0.32, rel=1e-6)
-    refused = run_process([*command, "--samples-per-s", "100"])
+    refused = run_here(app, (*command, "--samples-per-s", 100))
     assert (refused.returncode, refused.stderr[:40]) == (
         2,
         "error: samples-per-s and parameters must",
     )
-    refused = run_process([*command, "--profile", str(tmp_path / "p.csv")])
+    refused = run_here(app, (*command, "--profile", tmp_path / "p.csv"))
     assert refused.returncode == 2
     assert "or give --profile-batch" in refused.stderr

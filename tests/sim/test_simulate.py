@@ -121,6 +121,15 @@ def test_messages_of_one_pair_arrive_in_the_order_of_sending() -> None:
     assert ends["recv b"] == pytest.approx(ALPHA_S + TRANSFER_S + BETA_S_PER_BYTE * 40, rel=SAME)
 
 
+def test_a_lane_may_wait_for_what_the_other_has_not_yet_sent() -> None:
+    late = (Receive("go", PART, At(Axis.DP, 1), 2), Send("out", PART, At(Axis.DP, 1), 1))
+    there = (Send("go", PART, At(Axis.DP, 0), 2), receive(At(Axis.DP, 0)))
+    what = program(2, {range(1): (*late, Wait(Lane.COMPUTE, "out")), range(1, 2): there})
+    spans = run(what).spans
+    waits = [(span.start_s, span.end_s) for span in spans if span.lane is Lane.COMPUTE]
+    assert waits == [(0.0, pytest.approx(2 * (ALPHA_S + TRANSFER_S), rel=SAME))]
+
+
 def test_a_receive_from_any_takes_whoever_comes_first() -> None:
     # Rank 1 sends 1000 numbers and rank 2 sends 10, both to rank 0, whose first receive has no name.
     lists = {

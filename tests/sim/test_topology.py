@@ -6,9 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from calibration.fabric import FabricKind, FabricModel, LinkSpeed
+from calibration.spelled import spelled
 from exec.errors import UsageError
 from sim.topology import Topology
-from sim.wiring import parse_fabric, parse_slow_links, spelled, wired
+from sim.wiring import parse_fabric, parse_slow_links, wired
 from tests.agreement.hand_made import machine
 
 RATE = 100.0

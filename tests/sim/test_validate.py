@@ -1,12 +1,12 @@
 """``python -m sim.validate``: measurements judged, from the files that the project commits."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Finished, run_process
+from sim.validate import app
+from tests.conftest import ROOT, Finished, run_here
 
 MEASURED = ROOT / "paper" / "measurements"
 MACHINE = MEASURED / "machine-2core-epyc.json"
@@ -14,8 +14,8 @@ CHECKS = MEASURED / "check-2core-epyc.jsonl"
 
 
 def validate(*arguments: object) -> Finished:
-    """Run the command line to its end."""
-    return run_process([sys.executable, "-m", "sim.validate", *map(str, arguments)])
+    """Run the command line to its end, in this process."""
+    return run_here(app, arguments)
 
 
 def test_committed_checks_are_forecast_anew_and_judged(tmp_path: Path) -> None:
@@ -41,13 +41,28 @@ def test_every_case_is_shown_if_asked_for() -> None:
     assert "split of" in ended.stdout
 
 
+def test_a_table_and_records_are_judged_together(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = [f"{p},{n},{p * 1e-5 + n / 1e9!r}" for p in (2, 4, 8, 16) for n in (64, 1024, 4096, 1 << 20)]  # fmt: skip
+    table.write_text("ranks,bytes,time_s\n" + "\n".join(rows))
+    ended = validate(table, MEASURED / "held-out.jsonl", "--operation", "all_reduce", "--tier", "network", "--fit", "ranks<=4", "--json")  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads(ended.stdout)
+    first = record["sources"][0]
+    assert (first["split"], first["num_fitted"], first["count"]) == ("fitted on at most 4 ranks", 8, 8)  # fmt: skip
+    assert {case["extrapolation"] for case in first["cases"]} == {2.0, 4.0}
+    assert record["all"]["count"] == sum(each["count"] for each in record["sources"])
+
+
 BAD = {
     "no file": ((), "FILES requires an argument"),
     "no machine": ((CHECKS,), "--machine"),
     "missing": (("nowhere.jsonl", "--machine", MACHINE), "cannot be read"),
-    "not a measurement": ((ROOT / "pyproject.toml", "--machine", MACHINE), "line 1 must be JSON"),
-    "no provenance": ((MACHINE, "--machine", MACHINE), "line 1 must be JSON"),
+    "not a measurement": ((ROOT / "pyproject.toml", "--machine", MACHINE), "must have a table"),
+    "a Machine": ((MACHINE, "--machine", MACHINE), "must be JSON of nccl-tests"),
     "nothing to judge": ((MEASURED / "kill-search.jsonl", "--machine", MACHINE), "must have records"),
+    "split": ((CHECKS, "--fit", "half"), "fit must be ranks<=N"),
+    "two layouts": ((CHECKS, "--tier", "node", "--nodes", "2"), "must not be given together"),
 }  # fmt: skip
 
 

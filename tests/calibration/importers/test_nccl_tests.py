@@ -2,18 +2,18 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
+from calibration.__main__ import app
 from calibration.importers.links import links_of
 from calibration.importers.measured import Measured, Operation, bus_factor
 from calibration.importers.nccl_tests import read_nccl_tests
 from calibration.machine import Tier, read_machine
 from exec.errors import MachineError
 from sim.collectives import library_allreduce_s
-from tests.conftest import ROOT, run_process
+from tests.conftest import ROOT, run_here
 
 NEW = "size count type redop root time algbw busbw #wrong time algbw busbw #wrong"
 OLD = "size count type redop time algbw busbw error time algbw busbw error"
@@ -194,14 +194,14 @@ def test_the_command_line_prints_what_it_read_and_writes_a_machine(tmp_path: Pat
     log = tmp_path / "log.txt"
     gather = (row(1024, 20.0, 0.875, redop="none"), row(4096, 21.0, 0.875, redop="none"))
     log.write_text(table(*ROWS) + table(*gather, program="all_gather_perf"))
-    command = [sys.executable, "-m", "calibration", "import", str(log)]
-    finished = run_process([*command, "--json", "--out", str(tmp_path / "m.json"), "--name", "mine"])  # fmt: skip
+    command = ("import", log)
+    finished = run_here(app, (*command, "--json", "--out", tmp_path / "m.json", "--name", "mine"))
     assert finished.returncode == 0, finished.stderr
     lines = [json.loads(line) for line in finished.stdout.splitlines()]
     assert [line["time_s"] for line in lines] == [30e-6, 32.5e-6, 20e-6, 21e-6]
     found = read_machine(tmp_path / "m.json")
     assert (found.name, set(found.links), found.compute) == ("mine", {Tier.NODE}, None)
-    refused = run_process([*command, "--out", str(tmp_path)])
+    refused = run_here(app, (*command, "--out", tmp_path))
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: out must be a file")
 

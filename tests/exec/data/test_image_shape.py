@@ -8,7 +8,6 @@ import pytest
 from exec.data.dataset import Dataset, Shape, spelled
 from exec.data.load import load_dataset
 from exec.data.noise import noise_dataset
-from exec.errors import DataError
 
 
 def dataset(*shape: Shape) -> Dataset:
@@ -25,17 +24,6 @@ def test_a_row_is_flat_unless_told() -> None:
 def test_a_shape_that_makes_no_row_is_refused(shape: Shape) -> None:
     with pytest.raises(ValueError, match="image_shape must make the 12 pixels of a row, got"):
         dataset(shape)
-
-
-def test_other_images_are_answered_with_those_there_are() -> None:
-    data = dataset((3, 2, 2))
-    data.check_images((3, 2, 2))
-    with pytest.raises(DataError) as raised:
-        data.check_images((1, 28, 27))
-    assert str(raised.value) == (
-        "twelve has images of 3 channels of 2 x 2 pixels (height x width), "
-        "not of 1 channel of 28 x 27 pixels (height x width)"
-    )
 
 
 def test_a_shape_is_spelled_as_height_and_width() -> None:

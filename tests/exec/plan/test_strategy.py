@@ -71,7 +71,7 @@ def test_factors_that_contradict_are_refused(
 @pytest.mark.parametrize(
     ("mesh", "options", "idle"),
     [
-        (Mesh(2), PlanOptions(sync_batchnorm=True, stages=(3,)), ["stages"]),
+        (Mesh(2), PlanOptions(sync_batchnorm=True), []),
         (Mesh(pp=2), PlanOptions(sync_batchnorm=True, stages=(3,)), ["sync-batchnorm"]),
         (Mesh(tp=2), PlanOptions(sync_batchnorm=True, strategy=Strategy.KRIZHEVSKY, overlap=True), []),
         (Mesh(2), PlanOptions(overlap=True, algorithm=Algorithm.RING), []),

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from exec.errors import UsageError
+from exec.noise import Distribution, Noise, measured_noise, parse_noise
 from exec.program.ops import Accumulate, Compute, Kernel, Shape
 from exec.program.peers import Part
 from exec.runtime.lane import CommStep
-from exec.runtime.pace import Distribution, Noise, Pace, Pacing, parse_noise, read_pace
+from exec.runtime.pace import Pace, Pacing, read_pace
 from exec.runtime.pacer import Pacer, sleep_until
 
 OP = Compute(Kernel.LOSS, 0, 0, Shape(4, 0, 3), 0, 0)
@@ -62,31 +63,43 @@ def test_bad_noise_is_refused(text: str) -> None:
         parse_noise(text)
 
 
-@pytest.mark.parametrize("distribution", Distribution)
-def test_noise_is_the_same_in_every_run_and_differs_between_ranks_and_turns(
-    distribution: Distribution,
-) -> None:
-    noise = Noise(distribution, 0.2)
+NOISES = {
+    "lognormal": Noise(Distribution.LOGNORMAL, 0.3),
+    "exponential": Noise(Distribution.EXPONENTIAL, 0.3),
+    "measured": measured_noise(np.linspace(0.9, 1.1, 20) ** 2, 0.4),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_noise_is_the_same_in_every_run_and_differs_between_ranks_and_turns(noise: Noise) -> None:
     drawn = [noise.factor(seed, rank, turn) for seed in range(2) for rank in range(3) for turn in range(4)]  # fmt: skip
     again = [noise.factor(seed, rank, turn) for seed in range(2) for rank in range(3) for turn in range(4)]  # fmt: skip
     assert drawn == again
     assert len(set(drawn)) == len(drawn)
 
 
-@pytest.mark.parametrize("distribution", Distribution)
-def test_noise_has_mean_one_and_the_spread_that_was_asked_for(distribution: Distribution) -> None:
-    sigma, count = 0.3, 4000
-    noise = Noise(distribution, sigma)
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_noise_has_mean_one_and_the_spread_that_was_asked_for(noise: Noise) -> None:
+    sigma, count = noise.sigma, 4000
     factors = np.array([noise.factor(0, 0, turn) for turn in range(count)])
-    if distribution is Distribution.LOGNORMAL:
+    spread = sigma
+    if noise.distribution is Distribution.LOGNORMAL:
         spread = math.sqrt(math.exp(sigma**2) - 1)
         assert np.std(np.log(factors)) == pytest.approx(sigma, rel=0, abs=4 * sigma / math.sqrt(2 * count))  # fmt: skip
-    else:
-        spread = sigma
+    elif noise.distribution is Distribution.EXPONENTIAL:
         assert factors.min() >= 1 - sigma
         # The variance of an exponential's sample deviation is twice as large as its mean's.
         assert np.std(factors) == pytest.approx(sigma, rel=0, abs=4 * math.sqrt(2 / count) * sigma)
+    else:
+        assert np.quantile(factors, 0.5) == pytest.approx(np.quantile(noise.quantiles, 0.5 / 0.95), rel=0.02)  # fmt: skip
+        above = factors[factors > noise.quantiles[-1]] - noise.quantiles[-1]
+        assert above.mean() == pytest.approx(noise.tail, rel=4 / math.sqrt(0.05 * count))
     assert factors.mean() == pytest.approx(1.0, rel=0, abs=4 * spread / math.sqrt(count))
+
+
+def test_the_draws_of_a_training_are_the_bits_that_they_always_were() -> None:
+    drawn = [NOISES[name].factor(7, 2, 5) for name in ("lognormal", "exponential")]
+    assert drawn == [0.5560369497071697, 1.0641025588596311]
 
 
 def turn_of(pacer: Pacer, num_ops: int) -> float:

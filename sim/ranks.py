@@ -1,0 +1,102 @@
+"""What simulated ranks are: their lanes, the messages between them, and what they wait for.
+
+What a rank does with all this is :mod:`sim.world`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from exec.program.program import Program
+from sim.bound_ops import NONE, BoundRole
+from sim.network import Path
+
+
+class Lane:
+    """What is left to do on one lane of ``rank``; ``go_on`` does it up to where it must wait."""
+
+    __slots__ = ("go_on", "rank")
+
+    go_on: Callable[[], None]
+
+    def __init__(self, rank: "Rank") -> None:
+        self.rank = rank
+
+    def do(self, steps: Iterator[None]) -> None:
+        """Have ``steps`` to do, which yields where the lane must wait."""
+        self.go_on = partial(next, steps, None)
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """A message under way; or, without a ``source``, what has ended or has not begun.
+
+    ``receiver`` is the lane whose receive has taken it, ``waiting`` are those that wait until what
+    was sent may be overwritten. A message is ``held`` until its receive is posted.
+    """
+
+    source: int
+    ticket: int
+    has_arrived: bool = False
+    receiver: Lane | None = None
+    held: "Path[Message] | None" = None
+    waiting: list[Lane] | None = None
+
+
+ENDED = Message(NONE, NONE, has_arrived=True)
+
+
+@dataclass(slots=True)
+class Connection:
+    """The way from one rank to ``dest``: by bytes, the path of a message and if it must be held."""
+
+    dest: "Rank"
+    paths: dict[int, tuple[Path[Message], bool]] = field(default_factory=dict)
+
+
+class Rank:
+    """One rank: what its lanes tell each other, and the ticket it holds or has granted."""
+
+    __slots__ = (
+        "board", "bound", "compute_s", "connections", "is_over", "lanes", "mail", "num_busy", "number",
+        "pace", "paces", "places", "senders", "slowness", "taken", "ticket", "tickets", "turn",
+        "wanted_source", "wanted_tag", "wanting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        program: Program,
+        bound: BoundRole,
+        number: int,
+        slowness: float,
+        paces: list[float],
+    ) -> None:
+        self.bound, self.number, self.slowness = bound, number, slowness
+        self.paces = paces
+        self.pace, self.compute_s, self.turn = 1.0, 0.0, 0
+        self.ticket = program.mesh.coordinates(number)[0] - program.trainers.start
+        self.tickets = program.tickets
+        self.lanes = [Lane(self) for _ in bound.lanes]
+        self.senders = [NONE] * bound.num_senders
+        self.connections: dict[int, Connection] = {}  # by destination
+        self.places: list[Connection | None] = [None] * bound.num_places
+        self.mail: dict[int, deque[Message]] = {}  # by tag: sent, and no receive has taken them
+        self.wanting: Lane | None = None  # whose receive is posted, and no message was there
+        self.wanted_tag = self.wanted_source = NONE
+        self.taken = ENDED  # what was received last
+        self.begin_turn()
+
+    def begin_turn(self) -> None:
+        """Begin the role's ops anew, if they are to be done once more."""
+        role = self.bound.role
+        has_more = 0 <= self.ticket < self.tickets if role.until else self.turn < role.times
+        self.is_over = not (self.lanes and has_more)
+        self.board: list[Message | None] = [None] * self.bound.num_slots
+        self.pace = self.slowness * self.paces[self.turn % len(self.paces)]
+        self.num_busy = len(self.lanes)
+
+    def wants(self, tag: int, source: int) -> bool:
+        """Say whether a receive is posted for a message of ``tag`` from ``source``."""
+        is_wanted = self.wanting is not None and self.wanted_tag == tag
+        return is_wanted and self.wanted_source in (NONE, source)
