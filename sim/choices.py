@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
 from exec.errors import UsageError
 from exec.plan.epoch import check_plan
@@ -87,28 +88,28 @@ def best(
 ) -> tuple[Mesh, PlanOptions] | None:
     """Return the mesh and the options with the shortest step, or None if no step is finite.
 
-    ``least_s`` is what a step takes at least, ``closer_s`` too, but dearer to ask. Those that may be short are looked at first; once
-    none that is left can be shorter than the shortest, the search ends. Of equal ones it is the
-    first.
+    ``least_s`` is what a step takes at least, ``closer_s`` too, but dearer to ask. Of all plans the
+    one that may be shortest is always looked at next: it is bounded closer, and solved when it comes
+    up again. Once none that is left can be shorter than the shortest, the search ends. Of equal ones
+    it is the first.
     """
     plans = [
-        (least_s(choice.mesh, tried), place, choice.mesh, tried)
-        for place, (choice, tried) in enumerate(
-            (choice, replace(options, num_microbatches=count))
-            for choice in meshes
-            for count in choice.microbatches
-        )
+        (choice.mesh, replace(options, num_microbatches=count))
+        for choice in meshes
+        for count in choice.microbatches
     ]
+    waiting = [(least_s(*plan), place, False) for place, plan in enumerate(plans)]
+    heapify(waiting)
     found = math.inf, 0
     answer: tuple[Mesh, PlanOptions] | None = None
-    for bound_s, place, mesh, tried in sorted(plans, key=lambda plan: plan[:2]):
-        if bound_s * _ROUNDING > found[0]:
-            break
-        if closer_s(mesh, tried) * _ROUNDING > found[0]:
+    while waiting and waiting[0][0] * _ROUNDING <= found[0]:
+        bound_s, place, is_close = heappop(waiting)
+        if not is_close:
+            heappush(waiting, (max(bound_s, closer_s(*plans[place])), place, True))
             continue
-        time_s = step_time_s(mesh, tried)
+        time_s = step_time_s(*plans[place])
         if time_s < math.inf and (time_s, place) < found:
-            found, answer = (time_s, place), (mesh, tried)
+            found, answer = (time_s, place), plans[place]
     return answer
 
 

@@ -87,6 +87,11 @@ class Costs:
         return self.slowness.get(rank, of_node)
 
     @property
+    def slowdown(self) -> float:
+        """How many times longer a rank computes beside the others of the fullest node than alone."""
+        return self._slowdown
+
+    @property
     def step_overhead_s(self) -> float:
         """What a step costs beside its ops."""
         return self._compute.step_overhead_s
@@ -107,15 +112,36 @@ class Costs:
             known = self._known[key] = self._prices.get(key) or self._price(kernel, shape)
             if not known.is_within:
                 self.extrapolated.add(f"{kernel}: {shape}")
+        inner, outer = self.missed(held_nbytes)
+        if inner or outer:
+            if not known.is_whole:
+                known = self._known[key] = self._price(kernel, shape, is_whole=True)
+            alone = known.cached_s + known.inner_s * inner + known.outer_s * outer
+        else:
+            alone = known.cached_s
+        return alone * self._slowdown * self.kernel_factors.get(kernel, 1.0)
+
+    def missed(self, held_nbytes: int) -> tuple[float, float]:
+        """Return the shares that the inner and the outer cache miss of what a rank holds."""
         shares = self._missed.get(held_nbytes)
         if shares is None:
             shares = missed(held_nbytes, self._compute.cache_nbytes)
             self._missed[held_nbytes] = shares
-        inner, outer = shares
-        alone = known.cached_s + known.inner_s * inner + known.outer_s * outer
-        return alone * self._slowdown * self.kernel_factors.get(kernel, 1.0)
+        return shares
 
-    def _price(self, kernel: Kernel, shape: Shape) -> "_Price":
+    def parts_s(self, kernel: Kernel, shape: Shape) -> tuple[tuple[float, float, float], bool]:
+        """Return the time of ``kernel`` on ``shape`` alone on a node, and whether it is within what was measured.
+
+        That is its time if all is cached, and what it takes more if the inner or the outer cache
+        misses everything.
+        """
+        found = self._prices.get((kernel, shape))
+        if found is None or not found.is_whole:
+            found = self._price(kernel, shape, is_whole=True)
+        return (found.cached_s, found.inner_s, found.outer_s), found.is_within
+
+    def _price(self, kernel: Kernel, shape: Shape, *, is_whole: bool = False) -> "_Price":
+        """Return the price of ``kernel`` on ``shape``; unless it ``is_whole`` only where nothing is missed."""
         model, compute = self.machine.kernel_model(kernel), self._compute
 
         def time_s(inner: float, outer: float) -> float:
@@ -125,10 +151,12 @@ class Costs:
             )
 
         cached_s = time_s(0.0, 0.0)
-        inner_s = time_s(1.0, 0.0) - cached_s
-        # Behind a GPU's second level is its memory, which misses nothing.
-        outer_s = 0.0 if compute.device.has_streams else time_s(0.0, 1.0) - cached_s
-        found = _Price(cached_s, inner_s, outer_s, model.is_within(shape))
+        inner_s = outer_s = 0.0
+        if is_whole:
+            inner_s = time_s(1.0, 0.0) - cached_s
+            # Behind a GPU's second level is its memory, which misses nothing.
+            outer_s = 0.0 if compute.device.has_streams else time_s(0.0, 1.0) - cached_s
+        found = _Price(cached_s, inner_s, outer_s, model.is_within(shape), is_whole)
         self._prices[kernel, shape] = found
         return found
 
@@ -513,6 +541,7 @@ class _Price:
     inner_s: float
     outer_s: float
     is_within: bool
+    is_whole: bool  # or nobody has asked yet what misses add
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,16 +16,18 @@ group that is nobody knows, so where links differ the group counts whose links a
 
 import math
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
 from calibration.importers.measured import Operation
 from exec.network.modules import Conv2d, Flatten, Linear, Profiled
 from exec.network.network import INPUT, Network
-from exec.plan.layout import layout_of
+from exec.plan.layout import held_elements, layout_of
 from exec.plan.options import PlanOptions
+from exec.plan.schedule import num_slots
 from exec.plan.strategy import SYNCHRONOUS
 from exec.program.mesh import Axis, Mesh
-from exec.program.ops import Algorithm, Collective, CollectiveKind
+from exec.program.ops import Algorithm, Collective, CollectiveKind, Kernel, Shape
 from exec.program.peers import Part, split_size
 from exec.workload import Workload, backward_kernels, forward_kernels
 from sim.costs import Costs
@@ -39,7 +41,10 @@ class Least:
     workload: Workload
     _known_s: dict[tuple[Mesh, int, bool], float] = field(default_factory=dict)
     _known_takers: Counter[int] = field(default_factory=Counter)
-    _kernels_known_s: dict[tuple[int, int, int, int, bool], float] = field(default_factory=dict)
+    _kernels_known_s: dict[tuple[int, int, int, int, bool, int], tuple[float, float]] = field(
+        default_factory=dict
+    )
+    _known_alike: dict[int, int] = field(default_factory=dict)
 
     def step_s(self, mesh: Mesh, options: PlanOptions) -> float:
         """Return what a step on ``mesh`` takes at least; of strategies that are no mesh nothing is known.
@@ -53,20 +58,22 @@ class Least:
         says = options.algorithm is Algorithm.LIBRARY
         key = (mesh, rows, says)
         if key not in self._known_s:
-            nodes = range(len(self.workload.network.nodes))
             on = replace(self.costs, mesh=mesh) if says and mesh.tp > 1 else None
-            self._known_s[key] = sum(self._node_s(node, mesh.tp, rows, on) for node in nodes)
+            self._known_s[key] = sum(
+                times * self._node_s(node, mesh.tp, rows, on)
+                for node, times in self._alike().items()
+            )
         least_s = self._known_s[key] / (1.0 - (1.0 - 1.0 / count) ** mesh.pp)
         if not says or options.overlap or mesh.dp == 1:
             return least_s
-        reduced_s = self._reduced_s(mesh)
+        nbytes = self.workload.num_parameters * self.workload.itemsize / (mesh.pp * mesh.tp)
+        reduced_s = self._reduced_s(mesh, nbytes)
         return least_s + reduced_s if mesh.pp == 1 else max(least_s, reduced_s)
 
-    def _reduced_s(self, mesh: Mesh) -> float:
-        """Return what the all-reduces of gradients take at least, in however many buckets."""
+    def _reduced_s(self, mesh: Mesh, nbytes: float) -> float:
+        """Return what the all-reduces of gradients of ``nbytes`` take at least, in however many buckets."""
         if Operation.ALLREDUCE in self.costs.machine.collectives:
             return 0.0  # a measured time may fall where another size is summed in another way
-        nbytes = self.workload.num_parameters * self.workload.itemsize / (mesh.pp * mesh.tp)
         on = replace(self.costs, mesh=mesh)
         parts_s = {}
         for tier, ranks, sharers in on.tiers(Axis.DP):
@@ -78,21 +85,43 @@ class Least:
         return on.together_s(parts_s)
 
     def cut_step_s(self, mesh: Mesh, options: PlanOptions) -> float:
-        """Return what :meth:`step_s` does, of the stages that ``options`` cut: closer, and dearer."""
+        """Return what :meth:`step_s` does, of the stages that ``options`` cut: closer, and dearer.
+
+        What a rank holds is known then, and so is what its caches miss. Let F_s and B_s be what
+        stage s computes for a microbatch there and back, and U_s its all-reduce and its update, which
+        begin once its last microbatch is back. That one goes back from s to any stage k before it, so
+
+            T >= sum_{j < s} F_j + m (F_s + B_s) + sum_{k <= j < s} B_j + U_k
+        """
         if options.strategy not in SYNCHRONOUS:
             return 0.0
-        count, network = options.num_microbatches, self.workload.network
-        rows = split_size(split_size(self.workload.global_batch, mesh.dp, 0), count, count - 1)
-        before_s = least_s = 0.0
+        count, workload = options.num_microbatches, self.workload
+        share = split_size(workload.global_batch, mesh.dp, mesh.dp - 1)
+        most, rows = split_size(share, count, 0), split_size(share, count, count - 1)
+        reduces = options.algorithm is Algorithm.LIBRARY and not options.overlap and mesh.dp > 1
         paces = self._paces(mesh)
+        there_s = least_s = back_s = (
+            0.0  # back_s is the longest of what follows a stage's last microbatch
+        )
         for stage in range(mesh.pp):
-            layout = layout_of(network, mesh, stage, 0, options)
-            stage_s = sum(
-                self._kernels_s(each.node, rows, each.num_inputs, each.num_outputs, layout.learns_before(each.node))
+            layout = layout_of(workload.network, mesh, stage, 0, options)
+            slots = num_slots(options.schedule, stage, mesh.pp, count)
+            held = held_elements(layout, workload, slots, most) * workload.itemsize
+            each_s = [
+                self._kernels_s(each.node, rows, each.num_inputs, each.num_outputs, layout.learns_before(each.node), held)
                 for each in layout.shards
-            )  # fmt: skip
-            least_s = max(least_s, before_s + count * stage_s * paces[stage])
-            before_s += stage_s
+            ]  # fmt: skip
+            forward_s, backward_s = (sum(times_s) for times_s in zip(*each_s, strict=True))
+            update = Shape(0, int(workload.has_momentum), layout.num_parameters)
+            tail_s = self.costs.kernel_s(Kernel.UPDATE, update, held)
+            if reduces:
+                tail_s += self._reduced_s(mesh, layout.num_parameters * workload.itemsize)
+            least_s = max(
+                least_s,
+                there_s + count * paces[stage] * (forward_s + backward_s) + max(tail_s, back_s),
+            )
+            there_s += forward_s
+            back_s = backward_s + max(tail_s, back_s)
         return least_s
 
     def _paces(self, mesh: Mesh) -> list[float]:
@@ -111,13 +140,17 @@ class Least:
                 paces[stage] = max(paces[stage], least)
         return paces
 
-    def _kernels_s(self, node: int, rows: int, inputs: int, outputs: int, has_grad_input: bool) -> float:  # fmt: skip
-        key = (node, rows, inputs, outputs, has_grad_input)
+    def _kernels_s(self, node: int, rows: int, inputs: int, outputs: int, has_grad_input: bool, held: int = 0) -> tuple[float, float]:  # fmt: skip
+        """Return what ``node`` computes there and back."""
+        key = (node, rows, inputs, outputs, has_grad_input, held)
         if key not in self._kernels_known_s:
             module = self.workload.network.nodes[node].module
-            kernels = (*forward_kernels(module), *backward_kernels(module, has_grad_input=has_grad_input))  # fmt: skip
             shape = self.workload.shape(node, rows, inputs, outputs)
-            self._kernels_known_s[key] = sum(self.costs.kernel_s(each, shape, 0) for each in kernels)  # fmt: skip
+            ways = forward_kernels(module), backward_kernels(module, has_grad_input=has_grad_input)
+            forward_s, backward_s = (
+                sum(self.costs.kernel_s(each, shape, held) for each in kernels) for kernels in ways
+            )
+            self._kernels_known_s[key] = forward_s, backward_s
         return self._kernels_known_s[key]
 
     def _node_s(self, node: int, tp: int, rows: int, on: Costs | None) -> float:
@@ -134,9 +167,9 @@ class Least:
         own_in, own_out = -(-inputs // tp), -(-outputs // tp)
         if not isinstance(each.module, Linear | Conv2d | Profiled):
             ways = {(own_in, own_out), (inputs, outputs)}
-            return min(self._kernels_s(node, rows, *way, learns) for way in ways)
-        by_columns_s = self._kernels_s(node, rows, inputs, own_out, learns)
-        by_rows_s = self._kernels_s(node, rows, own_in, outputs, learns)
+            return min(sum(self._kernels_s(node, rows, *way, learns)) for way in ways)
+        by_columns_s = sum(self._kernels_s(node, rows, inputs, own_out, learns))
+        by_rows_s = sum(self._kernels_s(node, rows, own_in, outputs, learns))
         if on is not None:
             # Of several layers that take one value, the gradients are summed together.
             sharers = self._takers()[_behind_flattens(network, each.inputs[0])]
@@ -145,6 +178,20 @@ class Least:
             )
             by_rows_s += self._summed_s(on, network.width(node) * rows)
         return min(by_columns_s, by_rows_s)
+
+    def _alike(self) -> dict[int, int]:
+        """Return the nodes that no node before them is like, and how many are like each."""
+        network = self.workload.network
+        if not self._known_alike:
+            layout = layout_of(network, Mesh(), 0, 0)
+            firsts: dict[Hashable, int] = {}
+            for node, each in enumerate(network.nodes):
+                value = each.inputs[0]
+                sharers = self._takers()[_behind_flattens(network, value)]
+                kind = each.module, network.shape(value), each.shape, layout.learns_before(node), sharers  # fmt: skip
+                first = firsts.setdefault(kind, node)
+                self._known_alike[first] = self._known_alike.get(first, 0) + 1
+        return self._known_alike
 
     def _takers(self) -> Counter[int]:
         """Return how many nodes with weights take each value."""

@@ -199,7 +199,7 @@ class _Solver:
                     while any(rank not in arrived_s for rank in group):
                         yield
                     now_s = max(arrived_s[rank] for rank in group)
-                    now_s += self._collective_s(op, walk.rank, held)
+                    now_s += collective_s(self.costs, op, self.program.itemsize, walk.rank, held)
                     walk.ended_s[id] = now_s
                 case Mark(id):
                     walk.ended_s[id] = now_s
@@ -358,34 +358,35 @@ class _Solver:
             ]
         return self._groups[walk.rank, axis]
 
-    def _collective_s(self, op: Collective, rank: int, held: int) -> float:
-        ranks = self.program.mesh.size(op.axis)
-        if op.algorithm is Algorithm.LIBRARY or ranks == 1:
-            return self.costs.library_s(op, self.program.itemsize, rank)
-        elements = op.part.size
 
-        def add(count: int) -> float:
-            return self.costs.accumulate_s(count, held)
+def collective_s(costs: Costs, op: Collective, itemsize: int, rank: int, held: int) -> float:
+    """Return the time of ``op`` for the group of ``rank``, which holds ``held`` bytes, once all are there."""
+    ranks = costs.mesh.size(op.axis)
+    if op.algorithm is Algorithm.LIBRARY or ranks == 1:
+        return costs.library_s(op, itemsize, rank)
+    elements = op.part.size
 
-        def message_s(count: int, step: Step) -> float:
-            nbytes = count * self.program.itemsize
-            latency_s, transfer_s = self.costs.message(nbytes, step.tier, step.sharers)
-            return latency_s + step.more_latency_s + transfer_s
+    def add(count: int) -> float:
+        return costs.accumulate_s(count, held)
 
-        def hop(count: int, distance: int, pattern: Pattern) -> float:
-            return message_s(count, self.costs.step(rank, op.axis, distance, pattern))
+    def message_s(count: int, step: Step) -> float:
+        latency_s, transfer_s = costs.message(count * itemsize, step.tier, step.sharers)
+        return latency_s + step.more_latency_s + transfer_s
 
-        def inside(count: int) -> float:
-            return message_s(count, self.costs.step(rank, op.axis, 1, Pattern.SHIFT, op.node_size))
+    def hop(count: int, distance: int, pattern: Pattern) -> float:
+        return message_s(count, costs.step(rank, op.axis, distance, pattern))
 
-        def between(count: int) -> float:
-            return message_s(count, self.costs.step(rank, op.axis, op.node_size, Pattern.SHIFT))
+    def inside(count: int) -> float:
+        return message_s(count, costs.step(rank, op.axis, 1, Pattern.SHIFT, op.node_size))
 
-        if op.kind is CollectiveKind.ALLGATHER:
-            return allgather_s(elements, op.part.unit, ranks, hop)
-        if op.algorithm is Algorithm.HIERARCHICAL:
-            return hierarchical_s(elements, ranks, op.node_size, inside, between, add)
-        return allreduce_s(op.algorithm, elements, ranks, hop, add)
+    def between(count: int) -> float:
+        return message_s(count, costs.step(rank, op.axis, op.node_size, Pattern.SHIFT))
+
+    if op.kind is CollectiveKind.ALLGATHER:
+        return allgather_s(elements, op.part.unit, ranks, hop)
+    if op.algorithm is Algorithm.HIERARCHICAL:
+        return hierarchical_s(elements, ranks, op.node_size, inside, between, add)
+    return allreduce_s(op.algorithm, elements, ranks, hop, add)
 
 
 def _unrolled(ops: tuple[Op, ...]) -> Iterator[tuple[Op, int | None]]:

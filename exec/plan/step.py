@@ -7,6 +7,7 @@ them up in a window of shared memory.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from exec.plan.options import PlanOptions
 from exec.plan.passes import passed, passes
@@ -40,6 +41,7 @@ def plan_synchronous(
     return tuple(segments)
 
 
+@lru_cache(maxsize=64)  # a search asks for the plan that it chose again
 def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions()) -> Program:
     """Return the program of one training step of ``workload`` on ``mesh``.
 

@@ -50,6 +50,8 @@ class Kernel(StrEnum):
     UPDATE = "update"
     ACCUMULATE = "accumulate"
 
+    __hash__ = str.__hash__  # that of enumerations is slow, and a search asks for many prices
+
 
 class CollectiveKind(StrEnum):
     """What a group does together."""

@@ -1,0 +1,114 @@
+from dataclasses import astuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibration.find import find_machine
+from calibration.machine import Machine
+from exec.errors import UsageError
+from exec.network.parse import parse_net
+from exec.plan.layout import check_mesh
+from exec.plan.nodes import check_nodes
+from exec.plan.options import PlanOptions
+from exec.plan.schedule import Schedule
+from exec.plan.strategy import Strategy
+from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
+from exec.workload import Workload
+from sim.forecast import forecast
+from sim.grid import Answer, Grid, Point
+from tests.agreement.hand_made import machines
+
+_MACHINE = find_machine("ethernet-cluster")
+_MACHINES = [_MACHINE.model_copy(update={"overlap_share": share}) for share in (0.0, 0.4, 1.0)]
+_NETS = [parse_net(each) for each in ("12-7-5", "128-100-50-26", "cnn:1x12x12:10")]
+
+
+@st.composite
+def points(draw: st.DrawFn) -> Point:
+    ranks_per_node = draw(st.sampled_from([1, 2, 4]))
+    options = PlanOptions(
+        draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from(Schedule)),
+        draw(st.sampled_from([1024, 1 << 20])), draw(st.booleans()), draw(st.sampled_from(Algorithm)),
+        draw(st.sampled_from([Strategy.HYBRID, Strategy.HYBRID, Strategy.AVERAGING])),
+        ranks_per_node=ranks_per_node, sync_batchnorm=draw(st.booleans()),
+    )  # fmt: skip
+    workload = Workload(
+        draw(st.sampled_from(_NETS)), draw(st.integers(16, 700)), draw(st.sampled_from([4, 8])), draw(st.booleans())
+    )  # fmt: skip
+    mesh = Mesh(draw(st.integers(1, 17)), draw(st.sampled_from([1, 1, 2])), draw(st.sampled_from([1, 1, 2, 3])))  # fmt: skip
+    return Point(
+        draw(st.sampled_from(_MACHINES) | machines()), workload, mesh, options, ranks_per_node
+    )
+
+
+def _fits(point: Point) -> bool:
+    try:
+        check_mesh(point.workload, point.mesh, point.options)
+        if point.options.algorithm is Algorithm.HIERARCHICAL:
+            check_nodes(point.mesh, point.ranks_per_node)
+    except UsageError:
+        return False
+    return True
+
+
+def _alone(point: Point) -> Answer:
+    told = forecast(point.machine, point.workload, point.mesh, point.options, ranks_per_node=point.ranks_per_node)  # fmt: skip
+    return Answer(told.nodes, told.breakdown, told.memory_bytes, bool(told.extrapolated))  # fmt: skip
+
+
+def _assert_same(found: Answer, expected: Answer) -> None:
+    total_s = expected.breakdown.total_s
+    assert found.breakdown.total_s == pytest.approx(total_s, rel=1e-12)
+    assert astuple(found.breakdown) == pytest.approx(astuple(expected.breakdown), rel=1e-12, abs=1e-12 * total_s)  # fmt: skip
+    assert (found.nodes, found.memory_bytes) == (expected.nodes, expected.memory_bytes)
+    assert found.is_extrapolated == expected.is_extrapolated
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(points().filter(_fits), min_size=1, max_size=8))
+def test_points_answered_together_are_the_forecasts_of_each(drawn: list[Point]) -> None:
+    found = Grid().answers(drawn)
+    for place, point in enumerate(drawn):
+        if place in found:
+            _assert_same(found[place], _alone(point))
+        else:
+            assert point.options.strategy is Strategy.AVERAGING or point.mesh.pp > 1
+
+
+def _data(machine: Machine, dp: int, batch: int, algorithm: Algorithm) -> Point:
+    return Point(machine, Workload(_NETS[1], batch), Mesh(dp), PlanOptions(algorithm=algorithm))
+
+
+def test_a_family_is_walked_together_whatever_its_links_batches_and_replicas() -> None:
+    link = next(iter(_MACHINE.links))
+    lanes = _MACHINE.links[link].model_copy(update={"lanes": 4})
+    other = _MACHINE.model_copy(update={"links": {**_MACHINE.links, link: lanes}})
+    drawn = [
+        _data(machine, dp, batch, algorithm)
+        for machine in (_MACHINE, other)
+        for dp in (1, 2, 3, 64, 1000)
+        for batch in (1000, 1001, 4096)
+        for algorithm in (Algorithm.LIBRARY, Algorithm.RING)
+    ]
+    found = Grid().answers(drawn)
+    assert len(found) == len(drawn)
+    for place, point in enumerate(drawn):
+        _assert_same(found[place], _alone(point))
+
+
+def test_pipelines_of_unlike_stages_are_walked_together() -> None:
+    options = PlanOptions(num_microbatches=4)
+    drawn = [Point(_MACHINE, Workload(_NETS[2], batch), Mesh(dp, 3), options, 2) for batch in (64, 90) for dp in (1, 2, 5)]  # fmt: skip
+    found = Grid().answers(drawn)
+    assert len(found) == len(drawn)
+    for place, point in enumerate(drawn):
+        _assert_same(found[place], _alone(point))
+
+
+def test_messages_that_wait_for_their_receives_are_left_to_the_forecast() -> None:
+    links = {tier: link.model_copy(update={"eager_limit_nbytes": 1.0}) for tier, link in _MACHINE.links.items()}  # fmt: skip
+    held = _MACHINE.model_copy(update={"links": links})
+    pipeline = Point(held, Workload(_NETS[1], 64), Mesh(1, 2), PlanOptions())
+    assert Grid().answers([pipeline, _data(held, 4, 64, Algorithm.LIBRARY)]).keys() == {1}
