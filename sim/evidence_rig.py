@@ -27,7 +27,7 @@ from sim.replicas import Draws
 Record = dict[str, Any]
 _BITS = 8
 _CALIBRATED_HOSTS = 2
-_REPLICAS = 100
+_REPLICAS = 40
 
 
 def campaign_machine(folder: Path, record: Record) -> Machine:
