@@ -54,6 +54,8 @@ measure: $(VENV)/installed-bench
 	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 3 --net-kind conv \
 	    --out $(MEASURED)/check-conv-2core-epyc.jsonl
 	$(RUN) benchmarks/trainer.py --out $(MEASURED)/trainer-2core-epyc.jsonl
+	$(RUN) benchmarks/two_ranks.py --out $(MEASURED)/two-ranks-2core-epyc.jsonl
+	$(RUN) benchmarks/collectives.py --out $(MEASURED)/collectives-2core-epyc.jsonl
 	$(RUN) benchmarks/memory.py --out $(MEASURED)/memory-2core-epyc.jsonl
 	$(RUN) benchmarks/plan_memory.py --out $(MEASURED)/plan-memory-2core-epyc.jsonl
 	$(RUN) benchmarks/mnist.py --out $(MEASURED)/mnist-2core-epyc.jsonl \
@@ -80,6 +82,8 @@ sweep: $(VENV)/installed-mpi,plot
 
 bench: $(VENV)/installed-bench
 	$(RUN) benchmarks/trainer.py
+	$(RUN) benchmarks/two_ranks.py
+	$(RUN) benchmarks/collectives.py
 	$(RUN) benchmarks/simulator.py
 
 # PyTorch on the same GPU; make measure-gpu OUT=dir measures all there is, PARTS="bench-mlp check" some.

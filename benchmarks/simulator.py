@@ -12,7 +12,8 @@ Compared on one ring all-reduce of 40 MB, 1 Gbit/s and 50 us a message, whose ex
 
 All have 2 p (p - 1) messages to account for; solve has them in one formula. They take turns in
 every round; ratios are taken inside a round, and all is shown as the median (least..most).
-Then: the whole process of a forecast up to 64 nodes, and one closed-form point of it.
+Then: the whole process of a forecast up to 64 nodes, and one closed-form point of it. With
+``--worlds`` thousands of ranks too, message by message (``large_worlds.py``).
 """
 
 import subprocess
@@ -24,6 +25,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+from large_worlds import large_world_records
 from records import check_writable, provenance, write_records
 from rich.table import Table
 from ring import ALPHA_S, BYTES_PER_S, NBYTES, exact_s, flat_machine, num_messages, ring_program
@@ -56,13 +58,17 @@ app = make_app("python benchmarks/simulator.py", "Compare the simulator with Sim
 
 
 @app.default
-def simulator(*, large: bool = False, rounds: int = 5, out: Path | None = None) -> None:
+def simulator(
+    *, large: bool = False, worlds: bool = False, rounds: int = 5, out: Path | None = None
+) -> None:
     """Compare the simulator with SimGrid.
 
     Parameters
     ----------
     large
         Also over 256 ranks, which takes simulate and SimGrid some 8 s each time.
+    worlds
+        Also thousands of ranks on arrays: CPU seconds, memory, and how both grow.
     rounds
         How often each contender takes its turn.
     out
@@ -78,6 +84,8 @@ def simulator(*, large: bool = False, rounds: int = 5, out: Path | None = None) 
         for record in _ring_records(ranks, rounds, simgrid)
     ]
     records += _forecast_records(rounds)
+    if worlds:
+        records = [*large_world_records(rounds), *records]
     if out is not None:
         write_records(out, [head, *records])
     _print(head, records, rounds)
@@ -184,7 +192,9 @@ def _print(head: dict[str, object], records: list[dict[str, Any]], rounds: int) 
         cells = [record["what"], str(record["ranks"])]
         if "seconds" in record:
             cells.append(_spread({key: 1e3 * value for key, value in record["seconds"].items()}))
-        if "answer_s" in record:
+        if record["kind"] == "large_world":
+            cells += [f"{record['peak_nbytes'] / 2**20:.0f} MiB", f"{record['answer_s']:.6f}", "", record["simulated"].split(":")[0]]  # fmt: skip
+        elif "answer_s" in record:
             cells += [f"{record['messages_per_s']:,.0f}", f"{record['answer_s']:.6f}",
                       f"{record['rel_error']:.0e}", _spread(record["time_over_simulate"])]  # fmt: skip
         table.add_row(*cells)

@@ -8,6 +8,7 @@ import numpy as np
 
 from calibration.fit import (
     fit_allreduce,
+    fit_burst,
     fit_curve,
     fit_kernels,
     fit_step_costs,
@@ -181,9 +182,18 @@ def _link(messages: Sequence[MessageSample], source: str, *, from_device: bool) 
     exchanges = [m for m in messages if m.kind == "exchange"]
     sums = [m for m in messages if m.kind == "allreduce"]
     ranks = [m.ranks for m in sums]
+    windows = [m for m in messages if m.kind == "window"]
+    barriers = [m.time_s for m in messages if m.kind == "barrier"]
+    rested = [(m.nbytes, m.time_s) for m in messages if m.kind == "rested"]
+    message = fit_curve([m.nbytes for m in exchanges], [m.time_s for m in exchanges], source)
     return Link(
-        message=fit_curve([m.nbytes for m in exchanges], [m.time_s for m in exchanges], source),
+        message=message,
         allreduce=fit_allreduce(sums, source),
         allreduce_ranks=Range(low=min(ranks), high=max(ranks)),
         from_device=from_device,
+        burst_nbytes=fit_burst(message, rested),
+        window=fit_curve([m.nbytes for m in windows], [m.time_s for m in windows], source)
+        if windows
+        else None,
+        barrier_s=statistics.median(barriers) if barriers else None,
     )

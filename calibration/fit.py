@@ -26,6 +26,7 @@ OUTER_CACHES = (1 << 22, 1 << 23, 1 << 24, 1 << 25)
 GPU_CACHES = tuple((megabytes * 10**6, 1 << 62) for megabytes in (4, 8, 16, 25, 32, 40, 50, 64, 96))
 """Of a GPU the second level, of which each half of a chip may see its own half; then the memory."""
 _SCALE = 0.1  # relative error at which a sample's weight is halved
+_SURE = 3.0  # standard errors by which a burst must show
 _MAD_TO_SIGMA = 1.4826
 _KNEES = (512, 8 << 10, 64 << 10, 1 << 20)
 _LAST_KNEE = float(1 << 62)
@@ -163,6 +164,29 @@ def _segments(
     if not found:
         return [(_LAST_KNEE, pending)]
     return [*found[:-1], (_LAST_KNEE, found[-1][1] + pending)]
+
+
+def fit_burst(curve: Curve, rested: Sequence[tuple[float, float]]) -> float:
+    """Return how many bytes a link lets pass at once after a rest, 0 if it is not sure that it does.
+
+    ``rested`` are sizes and times of exchanges after a rest; ``curve`` is of exchanges in a row. Of a
+    token bucket of B bytes a message of n > B is as fast as one of n - B; what is saved in proportion
+    to n is none of its doing. So B is where a line through what was saved, over n, begins.
+    """
+    if len({nbytes for nbytes, _ in rested}) < 3:
+        return 0.0
+    sizes, times_s = np.array(rested, dtype=float).T
+    alphas_s, betas = np.array([curve.at(nbytes) for nbytes in sizes]).T
+    if not betas.all():
+        return 0.0
+    saved = sizes - (times_s - alphas_s) / betas
+    # Errors are shares of the times, so of the sizes.
+    matrix = np.column_stack([np.ones_like(sizes), sizes]) / sizes[:, None]
+    (burst, share), *_ = np.linalg.lstsq(matrix, saved / sizes, rcond=None)
+    left = saved / sizes - matrix @ np.array([burst, share])
+    variance = float(left @ left) / max(1, len(sizes) - 2)
+    error = math.sqrt(variance * float(np.linalg.inv(matrix.T @ matrix)[0, 0]))
+    return float(burst) if burst > _SURE * max(error, curve.rel_sigma * float(sizes.min())) else 0.0
 
 
 def fit_allreduce(samples: Sequence[MessageSample], source: str) -> Curve:

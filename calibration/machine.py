@@ -223,6 +223,13 @@ class Link(Section):
     a limit all leave at once. What was measured between GPUs is ``from_device``: from memory of
     theirs to memory of theirs. A node has ``lanes`` of it, of which a rank drives one: a message is
     never faster than one, the all-reduce is that of ranks that drive them all.
+
+    After a rest a link lets up to ``burst_nbytes`` pass at once, and saves them up again at its own
+    rate: the token bucket by which clouds and traffic shapers keep to a rate. Source: A. Uta et al.,
+    "Is big data performance reproducible in modern cloud networks?", NSDI 2020.
+
+    Inside a node ``window`` is what a rank takes to add up as much of another one's window of shared
+    memory while that one does the same, and ``barrier_s`` a barrier of two.
     """
 
     message: Curve
@@ -231,6 +238,9 @@ class Link(Section):
     eager_limit_nbytes: NonNegative | None = None
     from_device: bool = False
     lanes: Annotated[int, Field(ge=1)] = 1
+    burst_nbytes: NonNegative = 0.0
+    window: Curve | None = None
+    barrier_s: NonNegative | None = None
 
 
 class CopyDirection(StrEnum):

@@ -44,7 +44,7 @@ from exec.program.ops import (
 )  # fmt: skip
 from exec.program.peers import Part, Shift
 from exec.program.program import Program, Role
-from exec.runtime.buffers import Buffers
+from exec.runtime.buffers import Buffers, Numbers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.kernels import Feed, KernelBinder
 from exec.runtime.session import Session
@@ -68,6 +68,8 @@ _TRANSPOSED = (
     (256, 8192), (128, 65_536),
 )  # fmt: skip
 _MESSAGE_ELEMENTS = (1, 16, 128, 512, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20, 1 << 21)
+_RESTED_ELEMENTS = (4096, 8192, 16_384, 32_768, 65_536)
+_NUM_RESTS, _REST_S = 7, 0.02
 _OVERLAP_ELEMENTS = 1 << 20
 _SLEEP_S = 0.005
 
@@ -176,7 +178,7 @@ def _time_accumulate(seconds: float) -> list[Sample]:
     found: list[Sample] = []
     for elements in _ACCUMULATED:
         part, scratch = Part("grad", 0, elements), Part("scratch", 0, elements)
-        step, held = run_threads(1, lambda wire: _bind(wire, (Accumulate(part, scratch),)))[0]  # noqa: B023  # called now
+        step, held = run_threads(1, lambda wire: bind_ops(wire, (Accumulate(part, scratch),)))[0]  # noqa: B023  # called now
         time_s = statistics.median(_repeat(step.run, seconds / 4))
         found.append(_sample(Kernel.ACCUMULATE, Shape(0, 0, elements), held, time_s))
     return found
@@ -196,16 +198,22 @@ def _time_transpose(seconds: float) -> list[Sample]:
     return found
 
 
-def _bind(wire: Transport, ops: tuple[Op, ...]) -> tuple[Step, int]:
-    """Return ``ops`` bound for every rank of ``wire``, along the dp axis, and the bytes held."""
-    elements = max(part.stop for op in ops for part in _parts(op))
+def bind_ops(
+    wire: Transport, ops: tuple[Op, ...], elements: int = 0,
+    shared: dict[str, dict[int, Numbers]] | None = None,
+) -> tuple[Step, int]:  # fmt: skip
+    """Return ``ops`` bound for every rank of ``wire``, along the dp axis, and the bytes held.
+
+    Buffers have ``elements``, or as many as the ops need; ``shared`` are those in shared memory.
+    """
+    elements = elements or max(part.stop for op in ops for part in _parts(op))
     mesh = Mesh(dp=wire.size)
     holds = tuple(Part(name, 0, elements) for name in ("param", "grad"))
     role = Role("probe", range(wire.size), range(1), range(1), ops, holds=holds)
     program = Program(mesh, 4, (role,))
     workload = Workload(mlp(-(-elements // 2), 2), 1)
     layout = layout_of(workload.network, mesh, 0, 0)
-    buffers = Buffers(workload, layout, role, 0, elements, "float32")
+    buffers = Buffers(workload, layout, role, 0, elements, "float32", wire.rank, shared or {})
     feed = Feed(xp.zeros((1, 1)), xp.zeros(1, int), xp.zeros(1, int))
     binder = KernelBinder(buffers, feed, 0.0, 0.0, 1, (0,), (0,))
     step = bind_step(program, Wire.connect(wire, [program]), buffers, binder, Queue(1, 0))
@@ -274,6 +282,8 @@ def _time_pair(pair: Transport, tier: Tier, seconds: float, progress: Progress) 
     for _ in range(PASSES):
         found += _time_messages(pair, "exchange", tier, seconds / PASSES, progress)
         found += _time_messages(pair, "allreduce", tier, seconds / PASSES, progress)
+        if tier is Tier.NETWORK:
+            found += _time_rested(pair, progress)
     return [*found, _time_overlap(pair, tier, progress)]
 
 
@@ -285,21 +295,43 @@ def _time_messages(
         part = Part("grad", 0, elements)
         ops: tuple[Op, ...]
         if kind == "exchange":
-            ops = (
-                Send("out", part, Shift(Axis.DP, 1), 1),
-                Receive("in", Part("scratch", 0, elements), Shift(Axis.DP, -1), 1),
-                Wait(Lane.COMM, "out"),
-            )
+            ops = _exchange(elements)
         else:
             ops = (Collective("sum", CollectiveKind.ALLREDUCE, part, Axis.DP),)
-        step, _ = _bind(wire, ops)
+        step, _ = bind_ops(wire, ops)
         progress(f"{kind} of {4 * elements} bytes between {wire.size} ranks")
-        time_s = statistics.median(_repeat_together(wire, step, seconds))
+        time_s = statistics.median(repeat_together(wire, step, seconds))
         found.append(MessageSample(kind=kind, tier=tier, ranks=wire.size, nbytes=4 * elements, time_s=time_s))  # type: ignore[arg-type]  # fmt: skip  # one of the two kinds
     return found
 
 
-def _repeat_together(wire: Transport, step: Step, seconds: float) -> list[float]:
+def _exchange(elements: int) -> tuple[Op, ...]:
+    return (
+        Send("out", Part("grad", 0, elements), Shift(Axis.DP, 1), 1),
+        Receive("in", Part("scratch", 0, elements), Shift(Axis.DP, -1), 1),
+        Wait(Lane.COMM, "out"),
+    )
+
+
+def _time_rested(pair: Transport, progress: Progress) -> list[Sample]:
+    """Return exchanges over a link that has rested: by what they are faster, it saved up."""
+    found: list[Sample] = []
+    for elements in _RESTED_ELEMENTS:
+        step, _ = bind_ops(pair, _exchange(elements))
+        progress(f"exchange of {4 * elements} bytes after a rest")
+        times_s = []
+        for _ in range(_NUM_RESTS):
+            pair.gather_objects(None)
+            sleep(_REST_S)
+            pair.gather_objects(None)
+            start_s = perf_counter()
+            step.run()
+            times_s.append(max(pair.gather_objects(perf_counter() - start_s)))
+        found.append(MessageSample(kind="rested", tier=Tier.NETWORK, ranks=2, nbytes=4 * elements, time_s=statistics.median(times_s)))  # fmt: skip
+    return found
+
+
+def repeat_together(wire: Transport, step: Step, seconds: float) -> list[float]:
     """Return step times in blocks whose number all ranks agree on beforehand."""
     for _ in range(3):
         step.run()

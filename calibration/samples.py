@@ -58,9 +58,11 @@ class StepSample(_Record):
 
 
 class MessageSample(_Record):
-    """The time of an exchange (both ways at once) or of a library all-reduce."""
+    """The time of an exchange (both ways at once), of a library all-reduce, of the sum of another
+    rank's window of shared memory while that one does the same, or of a barrier.
+    """
 
-    kind: Literal["exchange", "allreduce"]
+    kind: Literal["exchange", "rested", "allreduce", "window", "barrier"]
     tier: Tier
     ranks: Annotated[int, Field(ge=2)]
     nbytes: int

@@ -78,7 +78,7 @@ def train(
     tp: int | None = None,
     microbatches: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
-    algorithm: Algorithm = Algorithm.LIBRARY,
+    algorithm: Algorithm | None = None,
     ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
@@ -154,7 +154,9 @@ def train(
     schedule
         The pipeline's schedule.
     algorithm
-        The collectives' algorithm: the library's, or one expanded into sends and receives.
+        The collectives' algorithm: the library's, one expanded into sends and receives, or
+        shared_window, by which replicas add up gradients in memory that they share. Unless given it
+        is shared_window where they can, else library.
     ranks_per_node
         Ranks on each node, in order, for algorithm hierarchical; where they run unless given.
     overlap
@@ -285,7 +287,7 @@ def train(
         global_batch = batch
     network = parse_net(net)
     workload = Workload(network, global_batch, 8 if dtype == "float64" else 4, momentum > 0)
-    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
+    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm or Algorithm.LIBRARY, strategy,
                           parse_every(average_every), servers,
                           pause_every=checkpoints.pause_every(strategy) if checkpoints else 0,
                           stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm,
@@ -315,8 +317,9 @@ def train(
     def body(wire: Transport) -> None:
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
-            on_nodes = placed(plan, ranks_per_node, wire)
-            note = without_effect(mesh, algorithm, on_nodes.options.ranks_per_node,
+            on_nodes = placed(plan, ranks_per_node, wire, chooses=algorithm is None)
+            on_node = on_nodes.options.ranks_per_node
+            note = without_effect(mesh, on_nodes.options.algorithm, on_node,
                                   is_given=ranks_per_node is not None)  # fmt: skip
             _run(wire, on_nodes, source, strategy, epochs, files, note, transport, is_json=json)
 

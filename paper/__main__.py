@@ -49,8 +49,9 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
     found = scalings(checks)
     for suffix in ("svg", "png"):
         speedup_figure(out / f"speedup.{suffix}", found)
-        agreement_figure(out / f"agreement.{suffix}", checks)
     results = numbers()
+    for suffix in ("svg", "png"):
+        agreement_figure(out / f"agreement.{suffix}", results["checks"])
     results["strategies"] = strategy_numbers()
     for suffix in ("svg", "png"):
         strategies_figure(out / f"strategies.{suffix}", results["strategies"])

@@ -14,7 +14,7 @@ from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.workload import Workload
 from sim.compare import SERVING, Setting, compared, schemes
-from sim.evidence_runs import LETTERS_SAMPLES, judge_check
+from sim.evidence_runs import LETTERS_SAMPLES, forecast_slow, judge_check, judge_scheme
 from sim.forecast import Engine, Forecast, forecast
 
 MEASUREMENTS = Path(__file__).parent / "measurements"
@@ -77,6 +77,35 @@ def forecast_anew(checks: list[Record], machine: Machine) -> list[Record]:
     return found
 
 
+def _measured(record: Record) -> Record:
+    """Return what a record says of a run, without what was forecast of it when it was written."""
+    of_forecasts = ("forecast", "simulated", "solved", "error")
+    return {name: value for name, value in record.items() if not name.startswith(of_forecasts)}
+
+
+def schemes_anew(head: Record, ran: list[Record], machine: Machine) -> list[Record]:
+    """Return what each scheme measured beside what is forecast of it today, where anything is."""
+    found = []
+    for row in ran:
+        judged = judge_scheme(head | row, machine)
+        told = {"forecast_s": judged.forecast_s, "error": judged.error} if judged else {}
+        found.append(_measured(row) | told)
+    return found
+
+
+def slow_anew(head: Record, ran: list[Record], machine: Machine) -> list[Record]:
+    """Return what a slow rank measured beside what is forecast of it today, its share of gradients too."""
+    found = []
+    for row in ran:
+        answer = forecast_slow(head | row, machine)
+        came = answer.arrivals
+        found.append(_measured(row) | {
+            "forecast_s": answer.epoch_time_s(head["samples"]),
+            "forecast_slow_share": came.count(answer.ranks - 1) / len(came) if came else None,
+        })  # fmt: skip
+    return found
+
+
 def scalings(checks: list[Record]) -> list[Scaling]:
     """Return the speedups of each data-parallel case that was measured on one and two ranks."""
     serial_s = {(c["net"], c["batch"]): c["measured_s"] for c in checks if c["ranks"] == 1}
@@ -122,7 +151,7 @@ def numbers() -> Record:
     assert machine.compute is not None
     checks = forecast_anew(read_records(CHECK_FILE)[1], machine)
     trainer_provenance, trainer = read_records(TRAINER_FILE)
-    schemes_provenance, ran = read_records(SCHEMES_FILE)
+    schemes_head, ran = read_records(SCHEMES_FILE)
     conv_checks = forecast_anew(read_records(CONV_CHECK_FILE)[1], machine)
     letters = json.loads(LETTERS_FILE.read_text(encoding="utf-8"))
     return {
@@ -156,8 +185,8 @@ def numbers() -> Record:
             "net": letters["net"],
             "step_time_us": letters["step_time_s"] * 1e6,
         },
-        "slow": read_records(SLOW_FILE)[1],
-        "schemes": {"provenance": schemes_provenance, "rows": ran},
+        "slow": slow_anew(*read_records(SLOW_FILE), machine),
+        "schemes": {"provenance": schemes_head, "rows": schemes_anew(schemes_head, ran, machine)},
         "comparisons": [_comparison(*each) for each in COMPARED],
         "scalings": [_scaling_numbers(each) for each in scalings(checks)],
     }

@@ -27,7 +27,7 @@ from exec.program.ops import (
     Wait,
     lane_of,
 )
-from exec.program.peers import AnyRank, Sender
+from exec.program.peers import AnyRank, Part, Sender
 from exec.program.program import Program, Role
 from sim.costs import Costs
 from sim.peer_formulas import Formula, always, moves, peer_of, size_of
@@ -190,12 +190,12 @@ class _Binder:
             case Save(_, nbytes):
                 yield Work(costs.save_s(nbytes, costs.num_savers(self.program)), is_paced=False)
                 yield from self._end(op.id)
+            case Accumulate(part, _, peer) if peer is not None:
+                yield self._sum(
+                    part, lambda size: costs.window_s(size, self.program.itemsize, held)
+                )
             case Accumulate(part) | Scale(part):
-                size = size_of(part, self.program.mesh)
-                if isinstance(size, int):
-                    yield Work(costs.accumulate_s(size, held), is_paced=False)
-                else:
-                    yield Sum(size, lambda size: costs.accumulate_s(size, held))
+                yield self._sum(part, lambda size: costs.accumulate_s(size, held))
             case Send():
                 yield self._post(op)
             case Receive():
@@ -216,6 +216,12 @@ class _Binder:
     def _end(self, id: str) -> Iterator[End]:
         if id in self.slots:
             yield End(self.slots[id])
+
+    def _sum(self, part: Part, seconds_of: Callable[[int], float]) -> Work | Sum:
+        size = size_of(part, self.program.mesh)
+        if isinstance(size, int):
+            return Work(seconds_of(size), is_paced=False)
+        return Sum(size, seconds_of)
 
     def _post(self, op: Send) -> Post:
         mesh, peer = self.program.mesh, op.peer

@@ -27,7 +27,8 @@ from exec.program.ops import Algorithm
 from sim.balance import calibrated
 from sim.check_cases import Case, NetKind, cases_of
 from sim.costs import Costs
-from sim.forecast import Engine, forecast
+from sim.engines import READERS, Engine
+from sim.forecast import forecast
 
 app = make_app("python -m sim.check", "Run the trainer and its forecast side by side.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -116,7 +117,7 @@ def _check(machine: Machine, case: Case, ranks: int, repeats: int) -> dict[str, 
     options = calibrated(Costs(machine, mesh, ranks), case.workload, case.options)
     answers = {
         engine: forecast(machine, case.workload, mesh, options, ranks_per_node=ranks, engine=engine)
-        for engine in Engine
+        for engine in READERS
     }  # fmt: skip
     solved = answers[Engine.SOLVE]
     stages = ",".join(load.first_layer for load in solved.stages[1:])

@@ -8,11 +8,10 @@ from heapq import heapify, heappop, heappush
 from exec.errors import UsageError
 from exec.plan.epoch import check_plan
 from exec.plan.layout import check_mesh
-from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import SYNCHRONOUS, Strategy, strategy_of
+from exec.plan.window import check_placement
 from exec.program.mesh import Mesh
-from exec.program.ops import Algorithm
 from exec.workload import Workload
 
 _MICROBATCHES = (1, 2, 4, 8, 16, 32)
@@ -117,8 +116,7 @@ def best(
 def _fits(workload: Workload, mesh: Mesh, microbatches: int, options: PlanOptions) -> bool:
     try:
         check_mesh(workload, mesh, replace(options, num_microbatches=microbatches))
-        if options.algorithm is Algorithm.HIERARCHICAL:
-            check_nodes(mesh, options.ranks_per_node)
+        check_placement(mesh, options, options.ranks_per_node)
     except UsageError:
         return False
     return True
@@ -127,8 +125,7 @@ def _fits(workload: Workload, mesh: Mesh, microbatches: int, options: PlanOption
 def _admits(workload: Workload, mesh: Mesh, options: PlanOptions) -> bool:
     try:
         check_plan(workload, mesh, options)
-        if options.algorithm is Algorithm.HIERARCHICAL:
-            check_nodes(mesh, options.ranks_per_node)
+        check_placement(mesh, options, options.ranks_per_node)
     except UsageError:
         return False
     return True

@@ -77,7 +77,7 @@ def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: 
             return _folded_s(elements, ranks, hop, add, _halving_s)
         case Algorithm.BINOMIAL_TREE:
             return _tree_s(elements, ranks, hop, add)
-        case Algorithm.LIBRARY | Algorithm.HIERARCHICAL:
+        case Algorithm.LIBRARY | Algorithm.HIERARCHICAL | Algorithm.SHARED_WINDOW:
             raise ValueError(f"an all-reduce of algorithm {algorithm} has a form of its own")
 
 

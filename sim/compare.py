@@ -109,6 +109,8 @@ def schemes(base: PlanOptions, servers: Sequence[int]) -> Iterator[Scheme]:
     """Yield the schemes to compare, with as many servers each as ``servers`` says."""
     data = replace(base, strategy=Strategy.DATA)
     for algorithm in Algorithm:
+        if algorithm is Algorithm.SHARED_WINDOW:  # of one node, and so no scheme for many
+            continue
         if algorithm is not Algorithm.HIERARCHICAL or base.ranks_per_node > 1:
             yield Scheme(f"all-reduce, {algorithm}", replace(data, algorithm=algorithm))
     for strategy in SEARCHED:

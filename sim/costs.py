@@ -166,6 +166,24 @@ class Costs:
             return 0.0
         return self.kernel_s(Kernel.ACCUMULATE, Shape(0, 0, num_elements), held_nbytes)
 
+    def window_s(self, num_elements: int, itemsize: int, held_nbytes: int) -> float:
+        """Return the time to add ``num_elements`` numbers of another rank's window of shared memory.
+
+        Assumes that all ranks of the node do the same, as those that it was measured on did. On a
+        Machine that knows nothing of windows it is that of a sum in the rank's own memory.
+        """
+        if self.is_comm_free:
+            return 0.0
+        link = self.machine.links.get(Tier.NODE)
+        if link is None or link.window is None:
+            self.extrapolated.add("shared windows: not measured, taken as a rank's own memory")
+            return self.accumulate_s(num_elements, held_nbytes)
+        nbytes = num_elements * itemsize
+        self._note(link.window, nbytes, f"sum of a shared window: {nbytes} bytes")
+        alpha_s, beta_s_per_byte = link.window.at(nbytes)
+        self.collective_sigma = max(self.collective_sigma, link.window.rel_sigma)
+        return alpha_s + beta_s_per_byte * nbytes
+
     def save_s(self, nbytes: int, num_savers: int) -> float:
         """Return the time to save ``nbytes`` while as many ranks of the node do the same.
 
@@ -313,6 +331,17 @@ class Costs:
         wire = self.link(Tier.NODE).message.wire_s_per_byte
         return 1.0 / wire if wire else math.inf
 
+    @property
+    def has_bursts(self) -> bool:
+        """Whether links between nodes let more pass after a rest."""
+        link = self.machine.links.get(Tier.NETWORK)
+        is_used = self.fabric.num_nodes > 1 and not self.is_comm_free
+        return is_used and link is not None and link.burst_nbytes > 0
+
+    def burst_nbytes(self, link: str) -> float:
+        """Return how many bytes ``link`` lets pass at once after a rest."""
+        return 0.0 if link.startswith("rank") else self.link(Tier.NETWORK).burst_nbytes
+
     def unlike_ranks(self) -> list[int]:
         """Return the ranks that compute or reach others unlike those beside them."""
         if self.fabric.num_nodes == 1 or self.is_comm_free or self.is_plain:
@@ -377,6 +406,8 @@ class Costs:
         nbytes = (op.part.stop - op.part.start) * itemsize
         if (measured := self._measured(op, nbytes, rank)) is not None:
             return measured
+        if (barrier_s := self._barrier_s(op, rank)) is not None:
+            return barrier_s
         parts_s: dict[Tier, tuple[float, float]] = {}
         staging_s = 0.0
         for tier, count, sharers in self.tiers(op.axis, rank):
@@ -388,6 +419,14 @@ class Costs:
             parts_s[tier] = latency_s, transfer_s
             staging_s = max(staging_s, self._staging_s(link, nbytes))
         return _SHARES[op.kind] * self.together_s(parts_s) + staging_s
+
+    def _barrier_s(self, op: Collective, rank: int | None) -> float | None:
+        """Return the time of a barrier inside a node that was measured: log2 p rounds of that of two."""
+        tiers = self.tiers(op.axis, rank)
+        if op.kind is not CollectiveKind.BARRIER or [tier for tier, _, _ in tiers] != [Tier.NODE]:
+            return None
+        two_s = self.link(Tier.NODE).barrier_s
+        return None if two_s is None else math.ceil(math.log2(tiers[0][1])) * two_s
 
     def _measured(self, op: Collective, nbytes: int, rank: int | None) -> float | None:
         """Return the time of a collective as it was measured for itself, or None if it was not.

@@ -22,10 +22,12 @@ from exec.workload import Workload
 from sim.evidence import Judged
 from sim.forecast import Engine, forecast
 from sim.noisy import with_noise
+from sim.replicas import Draws
 
 Record = dict[str, Any]
 _BITS = 8
 _CALIBRATED_HOSTS = 2
+_REPLICAS = 100
 
 
 def campaign_machine(folder: Path, record: Record) -> Machine:
@@ -76,6 +78,7 @@ def judge_case(record: Record, machine: Machine, engine: Engine = Engine.SIMULAT
         options_of(strategy, record["options"]), ranks_per_node=record["ranks_per_node"],
         engine=engine, epoch_samples=record["epoch_samples"],
         slow=tuple((int(rank), factor) for rank, factor in record["slow"].items()),
+        draws=Draws(_REPLICAS) if record["noise"] is not None else None,
     )  # fmt: skip
     measured_s, repeats_s = record["step_time_s"], record["repeats_s"]
     group = f"{record['variant']}, {record['net']}, batch {record['batch']}"

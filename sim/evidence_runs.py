@@ -75,17 +75,21 @@ def judge_scheme(record: Record, machine: Machine) -> Judged | None:
 
 def judge_slow(record: Record, machine: Machine) -> Judged:
     """Return the case of a record of ``benchmarks/slow_node.py``, the last rank so many times slower."""
-    strategy, factor = Strategy(record["strategy"]), record["factor"]
+    answer, factor = forecast_slow(record, machine), record["factor"]
+    group = f"two workers, one {factor:g} times slower"
+    label = f"{answer.options.strategy}, {factor:g} times slower"
+    return _judged(answer, record["samples"], label, group, _times_s(record, "epoch_time"))
+
+
+def forecast_slow(record: Record, machine: Machine) -> Forecast:
+    """Return the simulated forecast of a record of ``benchmarks/slow_node.py``, who comes when included."""
+    strategy = Strategy(record["strategy"])
     mesh = Mesh(2) if strategy is Strategy.DATA else Mesh(3)
-    slow = ((mesh.world_size - 1, factor),)
-    answer = forecast(
+    return forecast(
         machine, Workload(parse_net(record["net"]), record["batch"]), mesh,
         PlanOptions(strategy=strategy), ranks_per_node=mesh.world_size, engine=Engine.SIMULATE,
-        epoch_samples=record["samples"], slow=slow,
+        epoch_samples=record["samples"], slow=((mesh.world_size - 1, record["factor"]),),
     )  # fmt: skip
-    group = f"two workers, one {factor:g} times slower"
-    label = f"{strategy}, {factor:g} times slower"
-    return _judged(answer, record["samples"], label, group, _times_s(record, "epoch_time"))
 
 
 def _times_s(record: Record, name: str) -> tuple[float, float, float]:

@@ -4,7 +4,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from calibration.machine import Machine
 from exec.errors import MachineError
@@ -24,6 +23,7 @@ from exec.plan.strategy import (
     Strategy,
     strategy_of,
 )
+from exec.plan.window import check_window
 from exec.program.mesh import Mesh
 from exec.program.ops import Compute, Send
 from exec.program.program import Program, Role
@@ -32,11 +32,13 @@ from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
+from sim.engines import Engine as Engine  # noqa: PLC0414  # others know it from here
+from sim.engines import by_events, check_events, simulated, simulated_each
 from sim.intervals import delta_s, uncertain_of
 from sim.jitter import paces
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.placement import fits_memory, placed
-from sim.replicas import Draws, drawn_interval_s, noisy_steps_s
+from sim.replicas import Draws, drawn_interval_s
 from sim.result import StepTimes
 from sim.simulate import simulate
 from sim.solve import solve
@@ -47,13 +49,6 @@ EPOCH_SAMPLES = 20_000
 _TRACED_STEPS = 8
 TURNS = 48
 """How many turns of each rank are simulated where ranks take turns in any order."""
-
-
-class Engine(StrEnum):
-    """Which reader answers."""
-
-    SOLVE = "solve"
-    SIMULATE = "simulate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +75,9 @@ class Forecast:
 
     A plan without a closed form, when solved, takes at least ``step_time_s`` and at most
     ``upper_s``. ``arrivals`` are the ranks whose gradients simulated servers took, in order.
-    ``replicas_s`` are steps with noise as they were drawn. ``stages`` are those of a pipeline, and ``memory_by_schedule`` what the rank that holds most
-    would hold under each schedule.
+    ``replicas_s`` are steps with noise as they were drawn. ``stages`` are those of a pipeline, and
+    ``memory_by_schedule`` what the rank that holds most would hold under each schedule.
+    ``simulated`` says what told the times, if they are simulated.
     """
 
     nodes: int
@@ -98,6 +94,7 @@ class Forecast:
     replicas_s: tuple[float, ...] = ()
     stages: tuple[StageLoad, ...] = ()
     memory_by_schedule: tuple[tuple[Schedule, int], ...] = ()
+    simulated: tuple[str, ...] = ()
 
     @property
     def memory_bytes(self) -> int:
@@ -181,6 +178,7 @@ def forecast(
         MachineError: the machine lacks a section that this plan needs, or its numbers make no sense.
     """
     options = placed(options, machine)
+    check_window(mesh, options, ranks_per_node)
     guests = num_guests(options, shares_nodes=shares_nodes)
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
@@ -201,13 +199,10 @@ def forecast(
     wait_s = _wait_s(costs, options, segments, loads)
     replicas_s: list[float] = []
     noise = _noise(machine)
-    is_drawn = draws is not None and engine is Engine.SIMULATE
+    is_drawn = draws is not None and engine is not Engine.SOLVE
     if draws is not None and is_drawn and noise is not None and options.strategy not in (*DIFFERING, *UNORDERED):  # fmt: skip
-
-        def noisy(program: Program, slower: Array) -> StepTimes:
-            return step_times(program, costs, engine, options, slower)
-
-        replicas_s = noisy_steps_s(programs[0], noise, draws, noisy)
+        slower = paces(noise, draws.seed, mesh.world_size, 1, draws.replicas)
+        replicas_s = _noisy_steps_s(programs[0], costs, engine, options, slower).tolist()
         wait_s = max(0.0, sum(replicas_s) / len(replicas_s) - times.step_time_s)
     checkpoint_s = 0.0
     if checkpoint_every is not None:
@@ -259,6 +254,7 @@ def forecast(
         memory_by_schedule=tuple(memory_by_schedule(programs[0], workload, options).items())
         if mesh.pp > 1
         else (),
+        simulated=times.simulated,
     )
 
 
@@ -310,7 +306,9 @@ def _wait_s(
         every = sum(segment.times for segment in segments)
         steps = min(options.average_every or every, every)
     if mesh.pp > 1:
-        slow = [(rank, factor) for rank, factor in costs.slowness.items() if rank < mesh.world_size]
+        slow = [
+            (rank, costs.slowness_of(rank)) for rank in costs.slow_ranks() if rank < mesh.world_size
+        ]
         count = options.num_microbatches
         pipeline = Pipeline(tuple(load.time_s / count for load in loads), count)
         return pipeline_wait_s(noise, pipeline, mesh, slow, steps)
@@ -330,9 +328,9 @@ def _computes_s(program: Program, costs: Costs) -> Counter[float]:
             continue
         alone_s = _compute_s(role, costs)
         found[alone_s] += role.num_ranks
-        for rank, factor in costs.slowness.items():
+        for rank in costs.slow_ranks():
             if rank < program.mesh.world_size and program.role_of(rank) is role:
-                found[alone_s * factor] += 1
+                found[alone_s * costs.slowness_of(rank)] += 1
                 found[alone_s] -= 1
     return +found
 
@@ -357,35 +355,49 @@ def solved_step_s(
     return cycle_times(segments, workload.global_batch, costs, Engine.SOLVE, options).step_time_s
 
 
-def step_times(
-    program: Program, costs: Costs, engine: Engine, options: PlanOptions, paces: Array | None = None
-) -> StepTimes:  # fmt: skip
+def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOptions) -> StepTimes:
     """Return the engine's times: between lanes that take turns and lanes that are independent.
 
-    ``paces`` are those of :func:`sim.simulate.simulate`. The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
+    The machine's ``overlap_share`` says how far a transfer moves while its rank computes. At 0
     a rank does one thing at a time, at 1 its lanes are independent; between, times are
     interpolated.
     """
     share = costs.machine.overlap_share
     # Without a pipeline or overlap, no op of one lane can go on beside one of the other.
     if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
-        return _read(engine, program, costs, False, paces)
-    taking_turns = _read(engine, program, costs, True, paces)
+        return _read(engine, program, costs, False)
+    taking_turns = _read(engine, program, costs, True)
     if share == 0.0:
         return taking_turns
-    free_lanes = _read(engine, program, costs, False, paces)
+    free_lanes = _read(engine, program, costs, False)
     blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
-    return replace(free_lanes, step_time_s=blended_s)
+    told = tuple(dict.fromkeys((*taking_turns.simulated, *free_lanes.simulated)))
+    return replace(free_lanes, step_time_s=blended_s, simulated=told)
 
 
-def _read(
-    engine: Engine, program: Program, costs: Costs, one_lane: bool, paces: Array | None = None
-) -> StepTimes:
+def _noisy_steps_s(
+    program: Program, costs: Costs, engine: Engine, options: PlanOptions, slower: Array
+) -> Array:
+    """Return what :func:`step_times` does, of each replica whose ranks compute so much longer."""
+    share = costs.machine.overlap_share
+    if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
+        return simulated_each(program, costs, engine, slower, one_lane=False)
+    taking_turns_s = simulated_each(program, costs, engine, slower, one_lane=True)
+    if share == 0.0:
+        return taking_turns_s
+    free_lanes_s = simulated_each(program, costs, engine, slower, one_lane=False)
+    return share * free_lanes_s + (1.0 - share) * taking_turns_s
+
+
+def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
     if is_asynchronous(program):
-        return bounds(program, costs) if engine is Engine.SOLVE else _simulate_long(program, costs, one_lane)  # fmt: skip
+        if engine is Engine.SOLVE:
+            return bounds(program, costs)
+        check_events(program, engine)
+        return by_events(_simulate_long(program, costs, one_lane))
     if engine is Engine.SOLVE:
         return solve(program, costs, one_lane=one_lane)
-    return simulate(expand(program), costs, one_lane=one_lane, paces=paces)
+    return simulated(program, costs, engine, one_lane=one_lane)
 
 
 def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:

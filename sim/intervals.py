@@ -33,6 +33,9 @@ INTERVAL_Z = 1.645  # 90 % of a normal distribution
 SIGMA_PER_DOUBLING = 0.1
 """Assumed, not measured: the relative uncertainty that a collective gains with each doubling of
 ranks beyond those it was measured on."""
+MESSAGE_SIGMA_PER_DOUBLING = 0.03
+"""By how much less sure messages are with each doubling of ranks beyond the two that exchanged them.
+Set with a look at trainings on eight hosts whose messages were measured on two (paper/measurements/cluster)."""
 SHARED_VARIANCE = 0.5
 """Assumed: the part of the variance of a kernel's time that is that of all kernels."""
 NOISE_SIGMA = 0.25
@@ -186,7 +189,7 @@ def _links(costs: Costs, ops: Sequence[Op]) -> Iterable[Parameter]:
             sigma = math.hypot(link.allreduce.rel_sigma, beyond, _beyond_sizes(link.allreduce, nbytes))  # fmt: skip
             yield Parameter(f"all-reduce of tier {tier}", _link(tier, "allreduce", sigma, sigma))
         if others:
-            grown = beyond if any(isinstance(op, Collective) for op in others) else 0.0
+            grown = MESSAGE_SIGMA_PER_DOUBLING * max(0.0, math.log2(math.prod(groups) / 2))
             sigma = math.hypot(link.message.rel_sigma, grown, _beyond_sizes(link.message, nbytes))
             yield Parameter(f"message latency of tier {tier}", _link(tier, "message", sigma, 0.0))
             yield Parameter(f"message bandwidth of tier {tier}", _link(tier, "message", 0.0, sigma))

@@ -8,6 +8,10 @@ independent factors is
 With F(x)^P = exp(-exp(-g)) the integral is over Gumbel's density of g, which is smooth and falls off
 on both sides, so that sums over equal steps of g converge faster than any power of them.
 
+Of groups that are not equally fast, with A the largest of one and B that of all others, it is
+
+    E[max(A, B)] = E[A] + integral of F_A(x) (1 - F_B(x)) dx
+
 Where ranks meet every k steps only, it is the mean of k factors that counts, whose distribution is a
 convolution: of a fine grid, by Fourier's transform.
 
@@ -55,13 +59,16 @@ def expected_slowest(noise: Noise, ranks: Mapping[float, int], steps: int = 1) -
     if len(ranks) == 1:
         ((slowness, count),) = ranks.items()
         return slowness * expected_max(noise, count, steps)
-    slowest = [(slowness, slowness * _maxima(noise, count, steps)) for slowness, count in ranks.items()]  # fmt: skip
-    every = np.unique(np.concatenate([each for _, each in slowest]))
-    # -log F of the largest of each group is exp(-g); its quantiles are known at each g.
-    none_above = sum(np.exp(-np.interp(every, x, _GUMBEL, right=np.inf)) for _, x in slowest)
-    below = max(float(x[0]) for _, x in slowest)
-    above = every >= below
-    return below + float(np.trapezoid(-np.expm1(-none_above[above]), every[above]))
+    alone = {each: each * expected_max(noise, count, steps) for each, count in ranks.items()}
+    last = max(alone, key=alone.__getitem__)
+    values = {each: each * _maxima(noise, count, steps) for each, count in ranks.items()}
+    every = np.unique(np.concatenate([*values.values()]))
+    # -log F of the largest of a group is exp(-g); its quantiles are known at each g.
+    none_above = {each: np.exp(-np.interp(every, x, _GUMBEL, right=np.inf)) for each, x in values.items()}  # fmt: skip
+    of_last = none_above.pop(last)
+    # Only what the others add is summed over the grid: its error is a share of that, and never below 0.
+    others = np.exp(-of_last) * -np.expm1(-sum(none_above.values()))
+    return alone[last] + float(np.trapezoid(others, every))
 
 
 @lru_cache(maxsize=4096)

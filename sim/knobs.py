@@ -64,6 +64,10 @@ def knobs(inputs: Inputs) -> Iterator[Knob]:
     if Tier.NETWORK in machine.links:
         one = machine.links[Tier.NETWORK].lanes == 1
         yield Knob("lanes of a node's link", _fewer_lanes, "one lane is the least" if one else "")
+        bursts = machine.links[Tier.NETWORK].burst_nbytes > 0
+        yield Knob(
+            "burst of nodes' links after a rest", _smaller_burst, "" if bursts else "none was found"
+        )
     yield from _of_fabric(machine)
     for operation in machine.collectives:
         yield Knob(f"time of {operation} as it was measured", _of_collective(operation))
@@ -216,6 +220,13 @@ def _of_collective(operation: Operation) -> Change:
 @_on_machine
 def _of_copies(machine: Machine) -> dict[str, object]:
     return {"copies": {way: _worse_curve(each, WORSE, WORSE) for way, each in machine.copies.items()}}  # fmt: skip
+
+
+@_on_machine
+def _smaller_burst(machine: Machine) -> dict[str, object]:
+    link = machine.links[Tier.NETWORK]
+    smaller = link.model_copy(update={"burst_nbytes": link.burst_nbytes / WORSE})
+    return {"links": {**machine.links, Tier.NETWORK: smaller}}
 
 
 @_on_machine

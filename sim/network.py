@@ -10,6 +10,9 @@ assumed: the next event is always the next start or end, and each ends exactly o
 Transfers with the same ``channel`` go one after another in the order in which their latencies
 end, as the messages of one connection do; those of different channels share.
 
+A link may have a token bucket: what a rest has saved up in those of all links of its way, a flow
+sends at once when it starts. They fill at what their link could carry and does not.
+
 Faster or fewer flows need not make the others faster: on several links a flow that ends lets
 another grow, which may take from a third.
 
@@ -53,6 +56,9 @@ class _Link(Generic[Token]):
     foreseen: "_Flow[Token] | None" = None  # alone: its end is known
     num_others: int = 0  # under way unforeseen: in their latency, waiting, or sharing
     is_taken: bool = False
+    burst_nbytes: float = 0.0  # what its bucket can hold
+    tokens: float = 0.0  # what it held at ``filled_s``
+    filled_s: float = 0.0
     waiting: deque["_Flow[Token]"] = field(default_factory=deque)
 
 
@@ -98,15 +104,19 @@ class Load:
 class Network(Generic[Token]):
     """The flows of a network whose links have the bandwidths that ``bytes_per_s`` tells by name.
 
-    Whoever drives it calls :meth:`advance` at ``next_s``, and :meth:`send` whenever it likes. With
+    ``burst_nbytes`` are those of the
+    links' token buckets, full at first. Whoever drives it calls :meth:`advance` at ``next_s``, and :meth:`send` whenever it likes. With
     ``keeps_loads`` it remembers in ``loads`` what its links carried.
 
     The end of a transfer that finds its links free is *foreseen*: it is the only event, until
     another transfer comes to one of its links. Then its start is an event too, unless it is over.
     """
 
-    def __init__(self, bytes_per_s: Callable[[str], float], *, keeps_loads: bool = False) -> None:
-        self.bytes_per_s = bytes_per_s
+    def __init__(
+        self, bytes_per_s: Callable[[str], float], burst_nbytes: Callable[[str], float] | None = None,
+        *, keeps_loads: bool = False,
+    ) -> None:  # fmt: skip
+        self.bytes_per_s, self.burst_nbytes = bytes_per_s, burst_nbytes
         self.now_s = 0.0
         self.loads: list[Load] | None = [] if keeps_loads else None
         self._links: dict[str, _Link[Token]] = {}
@@ -141,7 +151,7 @@ class Network(Generic[Token]):
     def send_along(self, now_s: float, path: Path[Token], token: Token) -> float:
         """Begin the transfer of ``path`` at ``now_s``; return a time that is not after ``next_s``."""
         start_s = max(self.now_s, now_s) + path.transfer.latency_s
-        is_alone = self.loads is None
+        is_alone = self.loads is None and self.burst_nbytes is None
         for link in path.held:
             if link.foreseen is not None or link.num_others:
                 is_alone = False
@@ -188,7 +198,9 @@ class Network(Generic[Token]):
     def _link(self, name: str) -> _Link[Token]:
         link = self._links.get(name)
         if link is None:
-            link = self._links[name] = _Link(name, self.bytes_per_s(name))
+            burst = 0.0 if self.burst_nbytes is None else self.burst_nbytes(name)
+            link = _Link(name, self.bytes_per_s(name), burst_nbytes=burst, tokens=burst)
+            self._links[name] = link
         return link
 
     def _schedule(self, flow: _Flow[Token], time_s: float) -> None:
@@ -226,6 +238,8 @@ class Network(Generic[Token]):
     def _start(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
         flow.is_sharing, flow.since_s = True, self.now_s
         flow.left, flow.rate = flow.path.transfer.nbytes, 0.0
+        if self.burst_nbytes is not None:
+            flow.left -= self._spend(flow)
         is_alone = True
         for link in flow.path.links:
             link.flows[flow] = None
@@ -239,7 +253,25 @@ class Network(Generic[Token]):
             flow.event = 0  # until it has a rate
             changed.update(dict.fromkeys(flow.path.links))
 
+    def _spend(self, flow: _Flow[Token]) -> float:
+        """Return how many bytes of ``flow`` pass at once, and take so many tokens of its links."""
+        self._fill(flow.path.links)
+        found = min([flow.left, *(link.tokens for link in flow.path.links)])
+        for link in flow.path.links:
+            link.tokens -= found
+        return found
+
+    def _fill(self, links: Iterable[_Link[Token]]) -> None:
+        """Fill the buckets of ``links`` up to now, while the rates are still those since then."""
+        for link in links:
+            room = link.bytes_per_s - sum(flow.rate for flow in link.flows)
+            gained = max(0.0, room) * (self.now_s - link.filled_s)
+            link.tokens = min(link.burst_nbytes, link.tokens + gained)
+            link.filled_s = self.now_s
+
     def _end(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
+        if self.burst_nbytes is not None:
+            self._fill(flow.path.links)
         for link in flow.path.links:
             del link.flows[flow]
             if link.flows:
@@ -277,6 +309,8 @@ class Network(Generic[Token]):
         self._note(links)
 
     def _set(self, flow: _Flow[Token], rate: float) -> None:
+        if self.burst_nbytes is not None:
+            self._fill(flow.path.links)
         if flow.rate:
             flow.left = max(0.0, flow.left - flow.rate * (self.now_s - flow.since_s))
         flow.rate, flow.since_s = rate, self.now_s

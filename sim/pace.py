@@ -21,11 +21,11 @@ from exec.errors import MachineError, UsageError
 from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
-from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
 from exec.plan.stages import parse_stages
 from exec.plan.strategy import Strategy, mesh_of
+from exec.plan.window import check_placement
 from exec.program.mesh import Mesh
 from exec.program.ops import Accumulate, Algorithm, Compute, Kernel, Scale, Shape
 from exec.program.program import Program
@@ -134,10 +134,9 @@ def main(
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node or 1,
                           stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     check_plan(workload, mesh, options)
-    if algorithm is Algorithm.HIERARCHICAL:
-        if ranks_per_node is None:
-            raise UsageError("ranks-per-node must be given for algorithm hierarchical")
-        check_nodes(mesh, ranks_per_node)
+    if algorithm is Algorithm.HIERARCHICAL and ranks_per_node is None:
+        raise UsageError("ranks-per-node must be given for algorithm hierarchical")
+    check_placement(mesh, options, ranks_per_node or mesh.world_size)
     pace = pace_of(slower, multiple, workload, mesh, options, num_train)
     out.write_text(json.dumps(pace, indent=1) + "\n", encoding="utf-8")
     if machine_out is not None:

@@ -18,16 +18,17 @@ from exec.network.parse import parse_net
 from exec.network.profile import parse_count, rate_network, read_profile
 from exec.plan.epoch import check_plan, idle_options
 from exec.plan.layout import check_mesh
-from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.stages import parse_stages
 from exec.plan.strategy import LOCKSTEP, SERVERS, SHARED, SYNCHRONOUS, UNSOLVED, Strategy, mesh_of
+from exec.plan.window import check_placement
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.workload import Workload, positive
 from sim.choices import Choice, choices, node_counts
+from sim.engines import MAX_EVENT_RANKS
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
 from sim.noisy import with_noise
@@ -41,7 +42,6 @@ from sim.wiring import ordinary, wired
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
 
-_MAX_SIMULATED_RANKS = 512
 _ROUNDING = 1e-12
 _MAX_BY_DEFAULT = 65  # simulated in less than a second
 
@@ -163,11 +163,12 @@ def predict(
     noise
         How a rank's steps differ, instead of what the machine says: lognormal:0.1 or exponential:0.2.
     engine
-        solve (closed form, or bounds where there is none) or simulate (discrete events). Unless
-        given, solve, and simulate where there is no closed form and the ranks are few enough.
+        solve (closed form, or bounds where there is none) or simulate, message by message: arrays
+        over all ranks, where no messages meet, or else discrete events; or only the one of them.
+        Unless given, solve, and simulate where there is no closed form and ranks are few.
     replicas
         Simulate so many steps with noise drawn, and as many with the machine's uncertain numbers drawn;
-        needs engine simulate.
+        needs an engine that simulates.
     seed
         Of what is drawn.
     memory
@@ -248,20 +249,20 @@ def predict(
     if fixed is not None:
         counts = [fixed.world_size]
     most = fixed.world_size if fixed is not None else nodes * ranks_per_node + guests
-    if engine is Engine.SIMULATE and most > _MAX_SIMULATED_RANKS:
+    if engine is Engine.EVENTS and most > MAX_EVENT_RANKS:
         raise UsageError(
-            f"engine simulate takes at most {_MAX_SIMULATED_RANKS} ranks, got {most}; use --engine solve"
+            f"engine events takes at most {MAX_EVENT_RANKS} ranks, got {most}; use --engine simulate, "
+            f"arrays or solve"
         )
     rows: list[Forecast] = []
     told = {"slow": bool(slow), "fabric": fabric is not None, "slow-link": bool(slow_link)}
     has_effect = dict.fromkeys(name for name, is_told in told.items() if is_told)
     num_too_large = 0
-    for ranks in counts:
+    for ranks in reversed(counts):  # what the largest cannot be asked is said first
         workload = workload_on(ranks)
         if fixed is not None:
             check_mesh(workload, fixed, replace(options, num_microbatches=microbatches or 1))
-            if algorithm is Algorithm.HIERARCHICAL:
-                check_nodes(fixed, ranks_per_node)
+            check_placement(fixed, options, ranks_per_node)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
         site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every, draws)  # fmt: skip
         answers = [
@@ -275,16 +276,16 @@ def predict(
                 _is_changed(row, on, workload, without) for row in answers if row is not None
             )
         num_too_large += answers.count(None)
-        rows += [answer for answer in answers if answer is not None]
+        rows = [*(answer for answer in answers if answer is not None), *rows]
     if num_too_large and not rows:
         raise UsageError(f"no plan of {net} fits into the memory of a node of {found.name}; use more nodes or a smaller net")  # fmt: skip
     if not rows:
-        if algorithm is Algorithm.HIERARCHICAL:
-            check_nodes(mesh_of(strategy or Strategy.DATA, most), ranks_per_node)
+        by = replace(options, strategy=strategy or Strategy.DATA)
+        check_placement(mesh_of(by.strategy, most), by, ranks_per_node)
         check_plan(workload_on(most), mesh_of(strategy or Strategy.DATA, most), replace(options, num_microbatches=microbatches or 1))  # fmt: skip
         raise UsageError(f"no plan of strategy {strategy} fits {nodes} nodes; try fewer nodes or a larger batch")  # fmt: skip
     if trace is not None:
-        shortest = min((row for row in rows if row.ranks <= _MAX_SIMULATED_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
+        shortest = min((row for row in rows if row.ranks <= MAX_EVENT_RANKS), key=lambda row: row.step_time_s)  # fmt: skip
         spans = simulated_spans(
             found, workload_on(shortest.ranks), shortest.mesh, shortest.options, ranks_per_node,
             slow=[each for each in slowness if each[0] < shortest.ranks], shares_nodes=shares_nodes,

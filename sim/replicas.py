@@ -6,12 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from exec.errors import UsageError
-from exec.noise import Array, Noise
-from exec.plan.collectives import expand
-from exec.program.program import Program
 from sim.costs import Costs
 from sim.intervals import NOISE_SIGMA, Uncertain, drawn
-from sim.jitter import paces
 from sim.result import StepTimes
 
 MOST_REPLICAS = 100_000
@@ -29,18 +25,6 @@ class Draws:
             raise UsageError(f"replicas must be 1 to {MOST_REPLICAS}, got {self.replicas}")
         if self.seed < 0:
             raise UsageError(f"seed must be at least 0, got {self.seed}")
-
-
-def noisy_steps_s(
-    program: Program, noise: Noise, draws: Draws, read: Callable[[Program, Array], StepTimes]
-) -> list[float]:
-    """Return what each replica of one step of ``program`` takes with noise.
-
-    ``read`` simulates a program whose ranks are as much slower as it is told.
-    """
-    slower = paces(noise, draws.seed, program.mesh.world_size, 1, draws.replicas)
-    expanded = expand(program)
-    return [read(expanded, each).step_time_s for each in slower]
 
 
 def drawn_interval_s(

@@ -4,7 +4,7 @@ A message waits out its latency, and then shares the links of its way with all o
 there, max-min fairly (:mod:`sim.network`). The messages of one rank to another go one after the
 other, as on one connection. Inside a node every rank has links of its own; between nodes the ranks
 of a node share the node's. A message beyond the link's eager limit leaves when its receive has been
-posted too.
+posted too. Where links have token buckets, what these hold passes at once.
 
 SimPy is the clock, the order of events and the locks; what takes no time is a call. Roles are
 bound to their costs once (:mod:`sim.bound_ops`); what ops do is :mod:`sim.world`.
@@ -36,7 +36,8 @@ def simulate(
     times longer a turn's compute takes, over and over if there are more turns. What each link
     carries over time is added to ``loads``, if given.
     """
-    network: Network[Message] = Network(costs.capacity, keeps_loads=loads is not None)
+    bursts = costs.burst_nbytes if costs.has_bursts else None
+    network: Network[Message] = Network(costs.capacity, bursts, keeps_loads=loads is not None)
     clock = _Clock()
     world = World(program, costs, clock, network, keeps_spans=keeps_spans)
     clock.wake = world.wake

@@ -206,6 +206,9 @@ class _Solver:
                 case Save(_, nbytes):
                     now_s += self.costs.save_s(nbytes, self.num_savers)
                     walk.ended_s[op.id] = now_s
+                case Accumulate(into, _, peer) if peer is not None:
+                    itemsize = self.program.itemsize
+                    now_s += self.costs.window_s(chunk_size(into), itemsize, held)
                 case Accumulate(into):
                     now_s += self.costs.accumulate_s(chunk_size(into), held)
                 case Scale(part):

@@ -46,6 +46,7 @@ def _row(row: Forecast, serial: Forecast, epoch_samples: int) -> dict[str, objec
         "overlap": row.options.overlap,
         "batch": row.global_batch,
         "engine": row.engine,
+        "simulated": list(row.simulated),
         "step_time_s": row.step_time_s,
         "step_time_upper_s": row.upper_s,
         "step_time_interval_s": list(row.interval_s),
@@ -134,6 +135,8 @@ def print_forecasts(
             out.print(f"staleness on {row.nodes} nodes: mean {stale['mean']:.2f}, median {stale['median']}, one in ten at least {stale['p90']}, most {stale['max']}")  # fmt: skip
         if (drawn := _replicas(row)) is not None:
             out.print(f"{row.strategy} on {row.nodes} nodes: {drawn['count']} steps drawn, mean {_time(drawn['mean_s'])}, 5 % {_time(drawn['p5_s'])}, 95 % {_time(drawn['p95_s'])}")  # fmt: skip
+    for how in _simulated(rows):
+        out.print(f"simulated: {how}")
     flags = sorted({flag for row in rows for flag in row.extrapolated})
     if flags:
         kinds: dict[str, list[str]] = {}
@@ -169,6 +172,23 @@ def _cuts(row: Forecast) -> str:
     """Say where the stages of ``row`` begin, and how even they are."""
     layers = ", ".join(stage.first_layer for stage in row.stages)
     return f"stages of {row.mesh} begin at {layers}; the costliest computes {row.imbalance:.2f} times the mean"  # fmt: skip
+
+
+def _simulated(rows: list[Forecast]) -> list[str]:
+    """Return by what rows were simulated: how many ranks by arrays, and why others by events."""
+    by_arrays = [
+        row.ranks for row in rows if any(how.startswith("arrays") for how in row.simulated)
+    ]
+    found = []
+    if by_arrays:
+        least, most = min(by_arrays), max(by_arrays)
+        found.append(f"arrays over {most if least == most else f'{least} to {most}'} ranks")
+    by_events: dict[str, list[int]] = {}
+    for row in rows:
+        for how in row.simulated:
+            if how.startswith("events"):
+                by_events.setdefault(how, []).append(row.ranks)
+    return found + [f"{how} (of {', '.join(map(str, sorted(set(ranks))))} ranks)" for how, ranks in by_events.items()]  # fmt: skip
 
 
 def _sources(machine: Machine, rows: list[Forecast]) -> dict[str, str]:

@@ -4,6 +4,7 @@ Nothing is allocated per step. A module belongs to one microbatch; the parameter
 shared by all of them, and ``adds`` says whether its gradients are added to what is there.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,9 +156,9 @@ class SoftmaxCrossEntropy:
     _flat_targets: Array = field(init=False)
     _row: Array = field(init=False)
     _logs: Array = field(init=False)
-    _ones_row: Array = field(init=False)
+    _weights: Array = field(init=False)
     _ones: Array = field(init=False)
-    _scale: Any = field(init=False)
+    _offset: float = field(init=False)
     _logits: Array | None = field(init=False, default=None)
     _flat_logits: Array = field(init=False)
     _subtract_row: Call = field(init=False)
@@ -166,31 +167,35 @@ class SoftmaxCrossEntropy:
         classes, samples = self.targets.shape
         dtype = self.targets.dtype
         self._flat_targets = self.targets.reshape(-1)
-        self._row = xp.empty((1, samples), dtype)
-        self._logs = xp.empty((1, samples), dtype)
-        self._ones_row = xp.ones((1, classes), dtype)
+        self._row = xp.empty(samples, dtype)
+        self._logs = xp.empty(samples, dtype)
+        # Sums of exponentials are taken in units of the scale, which spares a pass that applies it.
+        self._weights = xp.full(classes, 1.0 / self.scale, dtype)
+        self._offset = samples * math.log(self.scale)
         self._ones = xp.ones(samples, dtype)
-        self._scale = dtype.type(self.scale)
 
     def _bind(self, logits: Array) -> None:
         """Prepare for ``logits``, which are in the same place in every step."""
         self._logits, self._flat_logits = logits, logits.reshape(-1)
         ones_column = xp.ones(len(logits), logits.dtype)
-        self._subtract_row = outer_adder(-1.0, ones_column, self._row[0], logits)
+        self._subtract_row = outer_adder(-1.0, ones_column, self._row, logits)
 
     def forward_backward(self, logits: Array) -> Array:
-        """Return the gradient ``scale * (softmax(logits) - onehot)`` in the place of ``logits``."""
+        """Return the gradient ``scale * (softmax(logits) - onehot)`` in the place of ``logits``.
+
+        Where arrays are small most of the time is that of calls, so they are the plainest there are.
+        """
         if logits is not self._logits:
             self._bind(logits)
         row, logs = self._row, self._logs
-        xp.maximum.reduce(logits, axis=0, keepdims=True, out=row)
+        xp.maximum.reduce(logits, axis=0, out=row)
         self._subtract_row()
-        scaled_label_logits = xp.dot(self._flat_logits, self._flat_targets)
-        xp.exp(logits, out=logits)
-        xp.dot(self._ones_row, logits, out=row)
-        xp.log(row, out=logs)
-        self.total += float(self.scale * xp.dot(logs, self._ones)[0] - scaled_label_logits)
-        xp.divide(self._scale, row, out=row)
-        xp.multiply(logits, row, out=logits)
-        xp.subtract(logits, self.targets, out=logits)
+        scaled_label_logits = self._flat_logits.dot(self._flat_targets)
+        xp.exp(logits, logits)
+        self._weights.dot(logits, row)
+        xp.log(row, logs)
+        logged = float(logs.dot(self._ones)) + self._offset
+        self.total += self.scale * logged - float(scaled_label_logits)
+        xp.divide(logits, row, logits)
+        xp.subtract(logits, self.targets, logits)
         return logits

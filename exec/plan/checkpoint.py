@@ -2,7 +2,8 @@
 
 Which ranks those are is the strategy's:
 
-- a mesh of equal replicas: the first replica; the others hold the same bits;
+- a mesh of equal replicas: the first replica; the others hold the same bits. Where they share a
+  window, every rank its slice;
 - averaging: every replica, because they differ between two averages;
 - master and workers: the workers, for the same reason. Just after a round what counts is the
   average, on the master; it is handed out first, as the next round would do anyway;
@@ -15,10 +16,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from exec.plan.master import has_average
-from exec.plan.strategy import LOCKSTEP, MASTERS, SERVERS, Strategy
+from exec.plan.strategy import LOCKSTEP, MASTERS, SERVERS, SYNCHRONOUS, Strategy
+from exec.plan.window import slice_of
 from exec.program.mesh import Axis
 from exec.program.ops import Collective, CollectiveKind, Lane, Op, Save, Wait
-from exec.program.peers import Chunks, Part, Shift
+from exec.program.peers import Part
 from exec.program.program import Program, Role
 
 _NOTHING = Part("none", 0, 0)
@@ -31,7 +33,11 @@ def plan_checkpoint(program: Program, strategy: Strategy) -> Program:
     Its ranks hold what those of ``program`` hold. All meet at the end, along one axis after the
     other, so none goes on before all is on the disk.
     """
-    roles = [cut for role in program.roles for cut in _first_apart(role, strategy)]
+    roles = [
+        cut
+        for role in program.roles
+        for cut in ([role] if _has_slices(program, strategy) else _first_apart(role, strategy))
+    ]
     is_handed_out = strategy in MASTERS and has_average(program)
     return replace(
         program,
@@ -72,6 +78,12 @@ def _ops(program: Program, role: Role, strategy: Strategy, is_handed_out: bool) 
             yield Collective(f"saved.{axis}", CollectiveKind.BARRIER, _NOTHING, axis)
 
 
+def _has_slices(program: Program, strategy: Strategy) -> bool:
+    """Say whether each replica updates a slice of weights that all of them share."""
+    by_plan = program.is_shared and strategy in SYNCHRONOUS
+    return by_plan or strategy is Strategy.SHARED_WINDOWS
+
+
 def _saved(program: Program, role: Role, strategy: Strategy) -> Part | None:
     """Return which parameters a rank of ``role`` saves, or None."""
     gradient = role.held("grad")  # a ticket may follow the parameters, but no gradient's
@@ -79,8 +91,7 @@ def _saved(program: Program, role: Role, strategy: Strategy) -> Part | None:
     if gradient is None or (strategy in SERVERS and not is_server):
         return None
     whole = replace(gradient, buffer="param")
-    if strategy is Strategy.SHARED_WINDOWS:
-        ranks = program.mesh.dp
-        return replace(whole, chunks=Chunks(ranks, Shift(Axis.DP, 0)))
+    if _has_slices(program, strategy):
+        return slice_of("param", whole.stop, program.mesh.dp)
     is_own = program.is_shared and role.held("velocity") is not None
     return None if strategy in _SAVED_ONCE and role.dp.start > 0 and not is_own else whole

@@ -209,6 +209,8 @@ _ALLREDUCES: dict[Algorithm, Callable[[Group, int], list[Op]]] = {
     Algorithm.BINOMIAL_TREE: _binomial_tree,
     Algorithm.HIERARCHICAL: hierarchical,
 }
+EXPANDED = tuple(_ALLREDUCES)
+"""The algorithms that become messages."""
 _CLASSES: dict[Algorithm, Callable[[int], list[range]]] = {
     Algorithm.RECURSIVE_DOUBLING: _folded_classes,
     Algorithm.HALVING_DOUBLING: _folded_classes,

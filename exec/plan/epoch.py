@@ -14,6 +14,7 @@ from exec.plan.server import plan_async_server, plan_server
 from exec.plan.shared import plan_shared
 from exec.plan.step import plan_synchronous
 from exec.plan.strategy import LOCKSTEP, MASTERS, ROUNDS, SERVERS, SHARED, Strategy
+from exec.plan.window import uses_window
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
@@ -106,9 +107,17 @@ def idle_options(workload: Workload, mesh: Mesh, options: PlanOptions) -> list[s
     averages = strategy is Strategy.AVERAGING
     reduces = strategy in LOCKSTEP and mesh.world_size > mesh.pp
     idle = []
-    if options.overlap and not (strategy in LOCKSTEP and (mesh.dp > 1 or options.is_exchanged)):
+    in_window = uses_window(mesh, options)
+    if options.overlap and (
+        in_window or not (strategy in LOCKSTEP and (mesh.dp > 1 or options.is_exchanged))
+    ):
         idle.append("overlap")
-    if options.algorithm is not Algorithm.LIBRARY and not (reduces or (averages and mesh.dp > 1)):
+    changes = (
+        in_window
+        if options.algorithm is Algorithm.SHARED_WINDOW
+        else reduces or (averages and mesh.dp > 1)
+    )
+    if options.algorithm is not Algorithm.LIBRARY and not changes:
         idle.append("algorithm")
     if options.average_every != 1 and strategy not in ROUNDS:
         idle.append("average-every")

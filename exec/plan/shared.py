@@ -2,8 +2,8 @@
 
 ``shared_lock`` updates it under a lock, ``hogwild`` without one. Both are asynchronous: a rank
 reads whatever weights are there, and its gradient is divided by the whole batch.
-``shared_windows`` is synchronous: every rank has a gradient of its own in a window that the
-others can read; after a barrier each adds one chunk of all windows and updates that chunk.
+``shared_windows`` is synchronous, and what ``data`` does with algorithm shared_window
+(:mod:`exec.plan.window`).
 
 Source: F. Niu, B. Recht, C. Re and S. J. Wright, "Hogwild!: a lock-free approach to parallelizing
 stochastic gradient descent", NIPS 2011; J. Langford, A. Smola and M. Zinkevich, "Slow learners
@@ -14,24 +14,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from exec.plan.options import PlanOptions
-from exec.plan.passes import passed, passes
+from exec.plan.passes import passes
 from exec.plan.segment import Segment
 from exec.plan.strategy import Strategy
+from exec.plan.window import reduce_and_update
 from exec.plan.writer import Writer, trainer_roles, update
-from exec.program.mesh import Axis, Mesh
-from exec.program.ops import (
-    Accumulate,
-    Acquire,
-    Collective,
-    CollectiveKind,
-    Lane,
-    Mark,
-    Op,
-    Release,
-    Repeat,
-    Wait,
-)
-from exec.program.peers import Chunks, Part, Shift
+from exec.program.mesh import Mesh
+from exec.program.ops import Acquire, Op, Release
 from exec.program.program import Program
 from exec.workload import Workload
 
@@ -66,24 +55,11 @@ def _hogwild(stage: Writer) -> Iterator[Op]:
 
 
 def _windows(stage: Writer) -> Iterator[Op]:
-    ranks, size = stage.mesh.dp, stage.layout.num_parameters
     yield from passes(stage)
-    if ranks == 1:
+    if stage.mesh.dp == 1:
         yield update(stage)
-        return
-    own = Chunks(ranks, Shift(Axis.DP, 0))
-    grad, param = Part("grad", 0, size, chunks=own), Part("param", 0, size, chunks=own)
-    nothing = Part("grad", 0, 0)
-    yield Wait(Lane.COMM, passed(stage))
-    yield Collective("written", CollectiveKind.BARRIER, nothing, Axis.DP)
-    yield Repeat(ranks - 1, (Accumulate(grad, grad, Shift(Axis.DP, 1, 1)),))
-    yield Mark("reduced")
-    yield Wait(Lane.COMPUTE, "reduced")
-    step = update(stage, param, -(-size // ranks))
-    yield step
-    yield Wait(Lane.COMM, step.id)
-    yield Collective("updated", CollectiveKind.BARRIER, nothing, Axis.DP)
-    yield Wait(Lane.COMPUTE, "updated")
+    else:
+        yield from reduce_and_update(stage)
 
 
 _WRITERS = {

@@ -1,7 +1,8 @@
 """The synchronous step: one program for any ``dp x pp x tp`` mesh.
 
 Every synchronous strategy is a mesh: ``serial`` is 1x1x1, ``data`` px1x1, ``pipeline`` 1xpx1,
-``tensor`` 1x1xp, and ``hybrid`` whatever its factors. Replicas all-reduce their gradients.
+``tensor`` 1x1xp, and ``hybrid`` whatever its factors. Replicas all-reduce their gradients, or add
+them up in a window of shared memory.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from functools import lru_cache
 from exec.plan.options import PlanOptions
 from exec.plan.passes import passed, passes
 from exec.plan.segment import Segment
+from exec.plan.window import reduce_and_update, uses_window
 from exec.plan.writer import (
     Writer,
     finish_sends,
@@ -46,10 +48,15 @@ def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions
     Each gradient is divided by the *global* batch, so the all-reduced sum is the serial gradient.
     """
     roles = trainer_roles(workload, mesh, options, _ops)
-    return Program(mesh, workload.itemsize, tuple(roles))
+    return Program(mesh, workload.itemsize, tuple(roles), is_shared=uses_window(mesh, options))
 
 
 def _ops(stage: Writer) -> Iterator[Op]:
+    if uses_window(stage.mesh, stage.options):
+        yield from passes(stage)
+        yield from reduce_and_update(stage)
+        yield from finish_sends(stage)
+        return
     found = [each for each in buckets(stage) if replica_axes(stage, each[1])]
     if stage.options.overlap:
         yield from passes(stage, {lowest: (id, part) for id, lowest, part in found})

@@ -159,6 +159,10 @@ def allreduce(stage: Writer, id: str, part: Part, axis: Axis) -> Op:
     if options.algorithm is Algorithm.HIERARCHICAL:
         size = node_size(stage.mesh, axis, options.ranks_per_node)
         return Collective(id, kind, part, axis, options.algorithm, node_size=size)
+    if (
+        options.algorithm is Algorithm.SHARED_WINDOW
+    ):  # of gradients only: what else there is to add is small
+        return Collective(id, kind, part, axis)
     return Collective(id, kind, part, axis, options.algorithm)
 
 

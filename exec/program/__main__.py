@@ -11,11 +11,12 @@ from exec.errors import UsageError
 from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
-from exec.plan.nodes import check_nodes, without_effect
+from exec.plan.nodes import without_effect
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
 from exec.plan.stages import parse_stages
 from exec.plan.strategy import LOCKSTEP, Strategy, mesh_of
+from exec.plan.window import check_placement
 from exec.program.check import check_program
 from exec.program.ops import Algorithm
 from exec.program.program import Program
@@ -113,8 +114,7 @@ def show(
                           parse_every(average_every), servers, ranks_per_node=on_node,
                           stages=parse_stages(stages, workload.network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     check_plan(workload, mesh, options)
-    if algorithm is Algorithm.HIERARCHICAL:
-        check_nodes(mesh, on_node)
+    check_placement(mesh, options, on_node)
     if rank is not None and not 0 <= rank < mesh.world_size:
         raise UsageError(f"rank must be 0 .. {mesh.world_size - 1}, got {rank}")
     if note := without_effect(mesh, algorithm, on_node, is_given=ranks_per_node is not None):

@@ -69,7 +69,9 @@ class Algorithm(StrEnum):
 
     The names are those of R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective
     communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66;
-    hierarchical is done inside nodes first, then between them.
+    hierarchical is done inside nodes first, then between them. With shared_window the replicas of a
+    node keep their gradients in memory that all of them read, and one set of weights: each adds
+    up and updates a slice (:mod:`exec.plan.window`).
     """
 
     LIBRARY = "library"
@@ -78,6 +80,7 @@ class Algorithm(StrEnum):
     HALVING_DOUBLING = "halving_doubling"
     BINOMIAL_TREE = "binomial_tree"
     HIERARCHICAL = "hierarchical"
+    SHARED_WINDOW = "shared_window"
 
 
 @dataclass(frozen=True, slots=True)

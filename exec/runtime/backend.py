@@ -20,7 +20,7 @@ from exec.nn.weights import Weights
 from exec.program.channels import check_order, talking_pairs
 from exec.program.program import Program
 from exec.program.timeline import Span
-from exec.runtime.buffers import Buffers, Numbers
+from exec.runtime.buffers import Buffers
 from exec.runtime.comm import Queue, Wire
 from exec.runtime.device_kernels import DeviceKernelBinder
 from exec.runtime.device_step import bind_device_step
@@ -29,6 +29,7 @@ from exec.runtime.pacer import Pacer
 from exec.runtime.step import bind_step
 from exec.runtime.turns import DeviceClock, HostClock, TurnClock
 from exec.runtime.watchdog import Watchdog
+from exec.runtime.windows import Sharing
 from exec.transport.device_transport import DeviceTransport
 from exec.transport.protocol import Transport
 
@@ -104,8 +105,8 @@ class Backend(Protocol):
         """Return what computes and what carries messages, for the record."""
         ...
 
-    def share(self, size: int, dtype: Any) -> list[Numbers]:
-        """Return every rank's array of memory that all can use."""
+    def sharing(self, color: int) -> Sharing:
+        """Return the ranks that name the same ``color``, to share memory until it is closed."""
         ...
 
     def connect(self, programs: Sequence[Program]) -> None:
@@ -156,15 +157,17 @@ class OnHost:
     device: None = None
     note: str = ""
     _wire: Wire[Transport] = field(init=False)
+    _sharing: list[Transport] = field(init=False, default_factory=list)
     _feed: Feed = field(init=False)
 
     def description(self) -> dict[str, Any]:
         """Return what computes and what carries messages."""
         return {"kind": DeviceKind.CPU, "wire": self.transport.library}
 
-    def share(self, size: int, dtype: Any) -> list[Numbers]:
-        """Return every rank's array of memory that all can use."""
-        return list(self.transport.share(size, dtype))
+    def sharing(self, color: int) -> Sharing:
+        """Return the ranks that name the same ``color``."""
+        self._sharing.append(self.transport.split(color))
+        return self._sharing[-1]
 
     def connect(self, programs: Sequence[Program]) -> None:
         """Make the groups that ``programs`` need."""
@@ -209,8 +212,8 @@ class OnHost:
         return nullcontext()
 
     def close(self) -> None:
-        """Give back the groups of ranks."""
-        for group in self._wire.groups.values():
+        """Give back the groups of ranks, and the memory that they share."""
+        for group in (*self._wire.groups.values(), *self._sharing):
             group.close()
 
 
@@ -229,6 +232,7 @@ class OnDevice:
     is_replayed: bool = True
     _stream: Stream = field(init=False)
     _wire: Wire[DeviceTransport] = field(init=False)
+    _sharing: list[DeviceTransport] = field(init=False, default_factory=list)
     _feed: DeviceFeed = field(init=False)
 
     def __post_init__(self) -> None:
@@ -242,9 +246,10 @@ class OnDevice:
             "wire": self.transport.library,
         }  # fmt: skip
 
-    def share(self, size: int, dtype: Any) -> list[Numbers]:
-        """Return every rank's array of memory that all can use."""
-        return list(self.transport.share(size, dtype))
+    def sharing(self, color: int) -> Sharing:
+        """Return the ranks that name the same ``color``."""
+        self._sharing.append(self.transport.split(color))
+        return self._sharing[-1]
 
     def connect(self, programs: Sequence[Program]) -> None:
         """Make the groups that ``programs`` need, and the channels.
@@ -301,6 +306,6 @@ class OnDevice:
         return Watchdog(self.transport) if self.transport.size > 1 else nullcontext()
 
     def close(self) -> None:
-        """Give back the groups of ranks."""
-        for group in self._wire.groups.values():
+        """Give back the groups of ranks, and the memory that they share."""
+        for group in (*self._wire.groups.values(), *self._sharing):
             group.close()

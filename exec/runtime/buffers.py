@@ -21,8 +21,8 @@ class Buffers:
     """Flat buffers (what ``role`` holds) and, where it trains, the activations of every slot.
 
     ``rows`` is the most samples that a microbatch of this rank will have, 0 if it does not train;
-    smaller microbatches use the front of a buffer. ``shared`` are flat buffers in shared memory,
-    every rank's: of the parameters all use rank 0's, of the others ``rank`` uses its own. With a
+    smaller microbatches use the front of a buffer. ``shared`` are flat buffers in shared memory, by
+    rank: of the parameters all use the first's, of the others ``rank`` uses its own. With a
     ``device`` the arrays are in its memory; the host then looks at copies.
     """
 
@@ -33,7 +33,7 @@ class Buffers:
     scratch_elements: int
     dtype: str
     rank: int = 0
-    shared: dict[str, list[Numbers]] = field(default_factory=dict)
+    shared: dict[str, dict[int, Numbers]] = field(default_factory=dict)
     device: Device | None = None
     arrays: dict[str, Numbers] = field(init=False)
     _starts: dict[str, int] = field(init=False)
@@ -46,7 +46,7 @@ class Buffers:
 
         self.arrays = {part.buffer: zeros(part.size) for part in self.role.holds if part.buffer not in self.shared}  # fmt: skip
         for name, windows in self.shared.items():
-            self.arrays[name] = windows[0] if name == "param" else windows[self.rank]
+            self.arrays[name] = windows[min(windows) if name == "param" else self.rank]
         self._starts = {part.buffer: part.start for part in self.role.holds}
         if "scratch" not in self.arrays:
             self.arrays["scratch"] = zeros(self.scratch_elements)

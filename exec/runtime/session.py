@@ -118,7 +118,7 @@ class Session:
                 workload.network, mesh, stage, tp_rank, options
             ), roles[0],
             max(map(_most_rows, roles)), scratch, plan.dtype, transport.rank,
-            share_windows(self.program, roles[0], plan.dtype, transport.rank, self.backend.share),
+            share_windows(self.program, roles[0], plan.dtype, transport.rank, self.backend.sharing),
             self.backend.device,
         )  # fmt: skip
         self.buffers.initialise(plan.seed, dp_rank if plan.has_independent_starts else 0)
@@ -152,7 +152,10 @@ class Session:
         self.spans: list[Span] = []
 
     def close(self) -> None:
-        """Give back the groups of ranks; needed only where sessions follow one another."""
+        """Give back the groups of ranks, and arrays that they share, which nobody may use after that.
+
+        Needed only where sessions follow one another.
+        """
         self.backend.close()
 
     def _bind(self, program: Program, samples: int, replayed: Iterator[int] | None) -> _Bound:

@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
+_SHARED_DIRECTORY = "/dev/shm"  # noqa: S108  # where Linux keeps memory that processes share
+
+
+def _free_nbytes() -> int:
+    """Return how much room there is for windows on this node."""
+    if not os.path.isdir(_SHARED_DIRECTORY):
+        return sys.maxsize
+    found = os.statvfs(_SHARED_DIRECTORY)
+    return max(1, found.f_bavail * found.f_frsize)
+
+
 def connect() -> "MpiTransport":
     """Return the transport over ``MPI_COMM_WORLD``.
 
@@ -106,6 +117,7 @@ class MpiTransport:
     def __init__(self, comm: "MPI.Intracomm", mpi: Any, meter: Meter | None = None) -> None:
         self._comm, self._mpi, self._meter = comm, mpi, meter or Meter()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        self._windows: list[MPI.Win] = []
 
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Start to send ``array``."""
@@ -161,19 +173,35 @@ class MpiTransport:
             self._comm.Allreduce(self._mpi.IN_PLACE, array)
         elif kind is CollectiveKind.ALLGATHER:
             self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts])
+        elif kind is CollectiveKind.BARRIER:
+            self._comm.Barrier()
         else:
             self._start(kind, array, counts, root).Wait()
 
+    def shareable_nbytes(self) -> int:
+        """Return what is free where MPI puts windows, if all ranks are on one node."""
+        node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        is_one_node = node.Get_size() == self.size
+        node.Free()
+        return int(min(self._comm.allgather(_free_nbytes() if is_one_node else 0)))
+
     def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
         """Return every rank's part of a shared-memory window."""
-        node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
-        if node.Get_size() != self.size:
-            raise TransportError(
-                f"shared memory needs all {self.size} ranks on one node, got {node.Get_size()} on "
-                f"the node of rank {self.rank}; start them on one node, or choose another strategy"
-            )
         itemsize = np.dtype(dtype).itemsize
+        free, nbytes = self.shareable_nbytes(), sum(self._comm.allgather(size * itemsize))
+        if not free:
+            raise TransportError(
+                f"shared memory needs all {self.size} ranks on one node, got several nodes; "
+                f"start them on one node, or choose another strategy or algorithm"
+            )
+        if nbytes > free:  # MPI would say nothing, and the first to write there would be killed
+            raise TransportError(
+                f"shared memory needs {nbytes / 2**20:.1f} MiB in {_SHARED_DIRECTORY}, got "
+                f"{free / 2**20:.1f} MiB free; make it larger (mount -o remount,size=), or choose "
+                f"another strategy or algorithm"
+            )
         window = self._mpi.Win.Allocate_shared(size * itemsize, itemsize, comm=self._comm)
+        self._windows.append(window)
         arrays = [np.frombuffer(window.Shared_query(rank)[0], dtype) for rank in range(self.size)]
         arrays[self.rank][...] = 0
         self._comm.Barrier()
@@ -192,7 +220,9 @@ class MpiTransport:
         return MpiTransport(group, self._mpi, self._meter)
 
     def close(self) -> None:
-        """Free the communicator: MPI has about two thousand of them."""
+        """Free the communicator, of which MPI has about two thousand, and the memory shared over it."""
+        for window in self._windows:
+            window.Free()
         self._comm.Free()
 
     def gather_objects(self, value: Value) -> list[Value]:

@@ -102,10 +102,18 @@ class Transport(Protocol):
         """Do ``kind``, and return when it is done."""
         ...
 
+    def shareable_nbytes(self) -> int:
+        """Return how many bytes the ranks can share, 0 if they have no memory in common.
+
+        All must call it together, and all get the same.
+        """
+        ...
+
     def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
         """Return, zeroed, every rank's array of ``size`` elements in memory that all can use.
 
-        Each rank names the size of its own. All must call it together.
+        Each rank names the size of its own. All must call it together. Where this group was made by
+        :meth:`split` the memory is given back when it is closed.
 
         Raises:
             TransportError: the ranks of the group have no memory in common.

@@ -162,6 +162,10 @@ class TcpTransport:
         """Do ``kind``, and return when it is done."""
         self.start_collective(kind, array, counts, root).Wait()
 
+    def shareable_nbytes(self) -> int:
+        """Return none: what TCP connects has no memory in common."""
+        return 0
+
     def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
         """Refuse: what TCP connects has no memory in common."""
         raise TransportError(

@@ -4,6 +4,7 @@ Messages are copied into mailboxes when sent; a collective is computed by the la
 arrive, which adds the arrays in the order of ranks, so results do not depend on timing.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,10 @@ class ThreadTransport:
     def receive_any(self, array: Buffer, tag: int) -> Arrival:
         """Take the first message once there is one."""
         return self.world.receive(array, (*self.group, self.rank, tag), self.rank, None, tag)
+
+    def shareable_nbytes(self) -> int:
+        """Return all: threads share what the process has."""
+        return sys.maxsize
 
     def share(self, size: int, dtype: DTypeLike) -> list[Buffer]:
         """Return every rank's array: threads share all memory."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from calibration.features import features
 from calibration.fit import (
     fit_allreduce,
+    fit_burst,
     fit_curve,
     fit_kernels,
     fit_storage,
@@ -278,3 +279,28 @@ def test_a_disk_that_was_busy_now_and_then_barely_moves_the_fit() -> None:
 def test_a_disk_of_one_size_is_refused() -> None:
     with pytest.raises(MachineError, match="storage needs times of at least 2 sizes, got 1"):
         fit_storage(storage_samples(1.0)[:1], "made up")
+
+
+RESTED = [float(1 << power) for power in range(14, 19)]
+
+
+@SETTINGS
+@given(st.floats(4_000, 12_000), st.floats(-0.1, 0.1), st.integers(0, 2**32 - 1))
+def test_a_token_bucket_is_found_whatever_is_faster_in_proportion(
+    burst: float, share: float, seed: int
+) -> None:
+    line = curve((_LAST_KNEE, 1e-5, 8e-8)).model_copy(update={"rel_sigma": 0.01})
+    noise = np.random.default_rng(seed).normal(1.0, 0.002, len(RESTED))
+    times_s = [(1e-5 + 8e-8 * (n * (1 - share) - burst)) * error for n, error in zip(RESTED, noise, strict=True)]  # fmt: skip
+    found = fit_burst(line, list(zip(RESTED, times_s, strict=True)))
+    assert found == pytest.approx(burst, abs=0.25 * burst + 300)
+
+
+@SETTINGS
+@given(st.floats(-0.1, 0.1), st.integers(0, 2**32 - 1))
+def test_no_token_bucket_is_found_where_there_is_none(share: float, seed: int) -> None:
+    line = curve((_LAST_KNEE, 1e-5, 8e-8)).model_copy(update={"rel_sigma": 0.01})
+    noise = np.random.default_rng(seed).normal(1.0, 0.01, len(RESTED))
+    times_s = [(1e-5 + 8e-8 * n * (1 - share)) * error for n, error in zip(RESTED, noise, strict=True)]  # fmt: skip
+    assert fit_burst(line, list(zip(RESTED, times_s, strict=True))) < 1_000
+    assert fit_burst(line, []) == 0.0

@@ -26,6 +26,7 @@ from calibration.samples import (
     StepSample,
     StorageSample,
 )
+from calibration.window_probe import NUM_WINDOWS, probe_windows
 from exec.errors import MachineError
 from exec.program.ops import Kernel
 from exec.transport.threads import run_threads
@@ -172,3 +173,12 @@ def test_two_ranks_leave_a_profile_with_links(mpiexec: str, tmp_path: Path) -> N
     assert found.compute is not None
     assert set(found.links) == {Tier.NODE}
     assert "us and more with size" in finished.stdout
+
+
+def test_two_ranks_of_a_node_measure_sums_of_windows_and_barriers() -> None:
+    told = run_threads(2, lambda wire: probe_windows(wire, 0.001, lambda _: None))
+    assert [len(each) for each in told] == [PASSES * NUM_WINDOWS] * 2
+    counts = Counter((sample.kind, sample.nbytes) for sample in told[0])
+    assert set(counts.values()) == {PASSES}
+    assert {kind for kind, _ in counts} == {"window", "barrier"}
+    assert all(sample.time_s > 0 and sample.tier is Tier.NODE for sample in told[0])

@@ -53,7 +53,7 @@ def test_the_record_and_the_trace_say_what_checkpoints_cost(whole: Path) -> None
     shard = (whole / "kept" / "step-000000020" / "rank-00000.safetensors").stat().st_size
     other = (whole / "kept" / "step-000000020" / "rank-00001.safetensors").stat().st_size
     assert record["checkpoint"]["nbytes"] == pytest.approx(shard + other, abs=8)  # digits of steps
-    assert other < shard / 4  # of equal replicas one saves
+    assert abs(other - shard) < 16  # replicas that share a window save a slice each
     assert record["checkpoint"]["time_s"] > 0
     events = json.loads((whole / "trace").read_text())["traceEvents"]
     assert sum(event["name"] == "save" for event in events) == 2 * 5

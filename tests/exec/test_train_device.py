@@ -91,7 +91,7 @@ def test_images_flattened_where_others_read_them_are_the_host_s(
 
 
 def test_what_graphs_send_is_counted(emulated: DeviceKind) -> None:
-    options = (*SMALL, "--ranks", 2, "--json")
+    options = (*SMALL, "--ranks", 2, "--algorithm", "library", "--json")
     own, host = (record_of(train(*options, "--device", each)) for each in (emulated, "cpu"))
     assert own["device"]["wire"] == "emulated group"  # type: ignore[index]  # a dict
     assert [each["sent_bytes"] for each in own["epochs"]] == [  # type: ignore[attr-defined]  # lists

@@ -83,6 +83,12 @@ def golden_programs() -> dict[str, Program]:
         "hybrid_4x1x2_hierarchical": plan(
             "6-5-4", 8, Mesh(4, 1, 2), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=4
         ),
+        "data_3_ranks_shared_window": plan(
+            "6-5-4", 9, Mesh(dp=3), algorithm=Algorithm.SHARED_WINDOW
+        ),
+        "hybrid_2x2x1_shared_window": plan(
+            "6-5-4", 8, Mesh(2, 2), num_microbatches=2, algorithm=Algorithm.SHARED_WINDOW
+        ),
         "pipeline_2_stages_1f1b": plan("6-5-4", 7, Mesh(pp=2), num_microbatches=3),
         "pipeline_2_stages_gpipe": plan(
             "6-5-4", 4, Mesh(pp=2), num_microbatches=2, schedule=Schedule.GPIPE

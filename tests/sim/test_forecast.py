@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibration.machine import KernelModel, Machine, Range, Tier
@@ -22,6 +22,7 @@ from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from sim.costs import Costs
+from sim.engines import READERS
 from sim.forecast import (
     Engine,
     Forecast,
@@ -40,6 +41,7 @@ from tests.exec.random_plans import Case, cases
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 SAME = 1e-9  # roundings only
+DRAWS = 1024  # of a pipeline on few ranks
 WORKLOAD = Workload(mlp(20, 10, 6), 64, 8)
 
 
@@ -58,9 +60,10 @@ def noisy(noise: float = 0.02, overhead_s: float = 0.003, kernel_sigma: float = 
 @given(
     case=cases(),
     on=machines(),
-    engine=st.sampled_from(Engine),
+    engine=st.sampled_from(READERS),
     share=st.sampled_from([0.0, 0.5, 1.0]),
 )
+@example(case=Case.of("8-8-8-8-8", 8, Mesh(1, 4, 2)), on=ROUND, engine=Engine.SOLVE, share=0.0)
 def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
     case: Case, on: Machine, engine: Engine, share: float
 ) -> None:
@@ -78,7 +81,16 @@ def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
     rest_s = answer.step_time_s - parts.wait_s - parts.overhead_s
     assert rest_s == pytest.approx(engine_s, rel=SAME)
     assert parts.overhead_s == 1e-4
-    assert parts.wait_s <= (expected_max(noise, answer.ranks) - 1.0) * parts.compute_s * (1 + SAME)
+    # A step grows with its slowest factor at most. A pipeline's stages are a chain, and its mean is drawn.
+    loads_s = [load.time_s for load in answer.stages] if case.mesh.pp > 1 else [parts.compute_s]
+    count = answer.options.num_microbatches if case.mesh.pp > 1 else 1
+    chain_s = (sum(loads_s) + (count - 1) * max(loads_s)) / count
+    most = (
+        expected_max(noise, answer.ranks)
+        - 1.0
+        + (4 * 0.05 / DRAWS**0.5 if case.mesh.pp > 1 else 0.0)
+    )
+    assert parts.wait_s <= most * chain_s * (1 + SAME)
 
 
 @SETTINGS
@@ -169,7 +181,7 @@ def test_more_noise_is_never_faster(case: Case, on: Machine, noises: tuple[float
     assert step_s(min(noises)) <= step_s(max(noises)) * (1 + SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 @pytest.mark.parametrize("mesh, options", [
     (Mesh(), PlanOptions()),
     (Mesh(3), PlanOptions(bucket_nbytes=1)),
@@ -263,7 +275,7 @@ def test_more_ranks_than_cores_are_flagged_and_slow_each_other_down() -> None:
     assert compute_s(8, 1).breakdown.compute_s == pytest.approx(alone, rel=SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 def test_a_missing_part_of_the_machine_names_its_remedy(engine: Engine) -> None:
     with pytest.raises(MachineError, match=r"round says nothing of compute; .* local\+round"):
         forecast(machine(compute=None), WORKLOAD, Mesh(2), engine=engine)
@@ -292,7 +304,7 @@ def test_nobody_speeds_up_by_more_than_its_ranks_without_a_cache(case: Case) -> 
     assert many.speedup_over(serial)[0] <= case.mesh.world_size * (1 + SAME)
 
 
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 @pytest.mark.parametrize("coefficient", [0.0, 1e308])
 def test_a_machine_on_which_a_step_takes_no_time_or_for_ever_is_refused(
     coefficient: float, engine: Engine

@@ -17,7 +17,8 @@ from exec.program.peers import Part
 from exec.workload import Workload
 from sim.balance import calibrated
 from sim.costs import Costs
-from sim.forecast import Engine, Forecast, forecast
+from sim.engines import READERS
+from sim.forecast import Forecast, forecast
 from sim.memory import memory_nbytes
 from sim.placement import placed
 
@@ -87,7 +88,7 @@ def test_simulated_nodes_of_gpus_take_what_is_solved() -> None:
         workload = Workload(parse_net("784-512-512-32"), 1024)
         solved, simulated = (
             forecast(H100, workload, Mesh(dp=16), options, ranks_per_node=4, engine=engine).step_time_s
-            for engine in Engine
+            for engine in READERS
         )  # fmt: skip
         assert simulated == pytest.approx(solved, rel=1e-9)
 

@@ -13,6 +13,7 @@ from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy
+from exec.plan.window import check_window
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
@@ -46,6 +47,7 @@ def points(draw: st.DrawFn) -> Point:
 def _fits(point: Point) -> bool:
     try:
         check_mesh(point.workload, point.mesh, point.options)
+        check_window(point.mesh, point.options, point.ranks_per_node)
         if point.options.algorithm is Algorithm.HIERARCHICAL:
             check_nodes(point.mesh, point.ranks_per_node)
     except UsageError:
@@ -74,7 +76,8 @@ def test_points_answered_together_are_the_forecasts_of_each(drawn: list[Point]) 
         if place in found:
             _assert_same(found[place], _alone(point))
         else:
-            assert point.options.strategy is Strategy.AVERAGING or point.mesh.pp > 1
+            is_window = point.options.algorithm is Algorithm.SHARED_WINDOW
+            assert is_window or point.options.strategy is Strategy.AVERAGING or point.mesh.pp > 1
 
 
 def _data(machine: Machine, dp: int, batch: int, algorithm: Algorithm) -> Point:

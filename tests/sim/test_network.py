@@ -167,3 +167,59 @@ def test_a_flow_that_is_limited_leaves_the_rest_to_the_others() -> None:
 def test_links_without_limit_take_no_time() -> None:
     flows = [(1.0, Transfer(("x", "y"), 5.0, 0.5)), (1.0, Transfer((), 5.0, 0.5))]
     assert completions_s(flows, lambda _: math.inf) == [1.5, 1.5]
+
+
+def ends_s(flows: Flows, bursts: dict[str, float]) -> list[float]:
+    """Return when each of ``flows`` ends, on links of :data:`CAPACITIES` with such token buckets."""
+    network: Network[int] = Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0))
+    found = [0.0] * len(flows)
+    waiting = list(enumerate(flows))
+    while waiting or network.next_s < math.inf:
+        next_s = waiting[0][1][0] if waiting else math.inf
+        if next_s <= network.next_s:
+            place, (start_s, transfer) = waiting.pop(0)
+            network.send(start_s, transfer, place)
+        else:
+            at_s = network.next_s
+            for place in network.advance(at_s):
+                found[place] = at_s
+    return found
+
+
+def test_a_burst_passes_at_once_and_is_saved_up_again_in_a_rest() -> None:
+    # Link c carries 0.5 bytes/s, and 2 bytes at once; a has neither rest nor bucket enough of its own.
+    flow = Transfer(("c",), 3.0)
+    found = ends_s([(0.0, flow), (2.0, flow), (10.0, flow), (50.0, flow)], {"c": 2.0})
+    assert found == pytest.approx([2.0, 8.0, 14.0, 52.0])  # with 2, 0, 1 and 2 bytes saved up
+    both = Transfer(("a", "c"), 3.0)
+    assert ends_s([(0.0, both)], {"a": 0.5, "c": 2.0}) == pytest.approx([5.0])  # 0.5 passes both
+    assert ends_s([(0.0, both)], {"c": 2.0}) == pytest.approx([6.0])
+
+
+@SETTINGS
+@given(transfers(), st.dictionaries(st.sampled_from("abcd"), st.floats(0.1, 4.0)))
+def test_no_link_ever_carries_more_than_its_rate_and_its_burst(
+    flows: Flows, bursts: dict[str, float]
+) -> None:
+    found = ends_s(flows, bursts)
+    for link, capacity in CAPACITIES.items():
+        own = [
+            (start_s + each.latency_s, end_s, each.nbytes)
+            for (start_s, each), end_s in zip(flows, found, strict=True)
+            if link in each.route
+        ]
+        for from_s, _, _ in own:
+            for _, to_s, _ in own:
+                inside = sum(
+                    size for start_s, end_s, size in own if start_s >= from_s and end_s <= to_s
+                )
+                most = capacity * max(0.0, to_s - from_s) + bursts.get(link, 0.0)
+                assert inside <= most * (1 + SAME) + SAME or to_s < from_s
+
+
+@SETTINGS
+@given(transfers())
+def test_buckets_that_hold_nothing_change_nothing(flows: Flows) -> None:
+    assert ends_s(flows, {}) == pytest.approx(
+        completions_s(flows, CAPACITIES.__getitem__), rel=SAME
+    )

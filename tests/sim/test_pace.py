@@ -19,6 +19,7 @@ from exec.program.ops import Compute, Kernel, Shape
 from exec.runtime.pace import Pace, read_pace
 from exec.workload import Workload
 from sim.costs import Costs
+from sim.engines import READERS
 from sim.forecast import Engine, forecast
 from sim.pace import app, dilated, pace_of
 
@@ -39,7 +40,7 @@ def machine() -> Machine:
 
 
 @pytest.mark.parametrize("net", ["784-300-100-26", "cnn", "resnet18-small"])
-@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("engine", READERS)
 def test_the_padded_times_of_a_step_are_what_its_forecast_adds_up_to(
     machine: Machine, net: str, engine: Engine
 ) -> None:

@@ -18,10 +18,11 @@ from tests.conftest import run_process
 
 SAME = 1e-9  # roundings only
 ROW = {
-    "nodes", "ranks", "strategy", "engine", "step_time_s", "speedup", "speedup_low", "speedup_high",
+    "nodes", "ranks", "strategy", "engine", "simulated", "step_time_s", "speedup", "speedup_low", "speedup_high",
     "efficiency", "memory_bytes", "breakdown", "extrapolated", "mesh", "microbatches", "schedule",
     "algorithm", "overlap", "batch", "epoch_time_s", "samples_per_s", "step_time_upper_s", "average_every",
     "servers", "staleness", "memory", "memory_by_schedule", "stages", "imbalance", "sync_batchnorm",
+    "step_time_interval_s", "replicas",
 }  # fmt: skip
 PARTS = {"compute_s", "exposed_comm_s", "bubble_s", "wait_s", "overhead_s", "checkpoint_s"}
 Finished = subprocess.CompletedProcess[str]
@@ -116,6 +117,10 @@ def test_a_row_has_the_documented_keys_and_finite_numbers(predict: Predict, engi
         assert sum(row["breakdown"].values()) == pytest.approx(row["step_time_s"], rel=SAME)
         assert all(math.isfinite(value) and value >= 0 for value in row["breakdown"].values())
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+        assert (
+            row["step_time_interval_s"][0] <= row["step_time_s"] <= row["step_time_interval_s"][1]
+        )
+        assert row["replicas"] is None  # none were asked for
         assert row["efficiency"] == pytest.approx(row["speedup"] / row["ranks"], rel=SAME)
         assert row["engine"] == engine
         assert row["mesh"]["dp"] * row["mesh"]["pp"] * row["mesh"]["tp"] == row["ranks"]
@@ -268,7 +273,7 @@ REFUSALS = {
     "more shards than units": (["--dp", "1", "--pp", "1", "--tp", "200"], "tp must be at most the 100 channels or units"),
     "factors of something else": (["--nodes", "8", "--pp", "3", "--tp", "1"], "must be the number of ranks"),
     "a factor of none": (["--dp", "0", "--pp", "1", "--tp", "1"], "dp must be at least 1"),
-    "too many to simulate": (["--nodes", "1024", "--engine", "simulate", "--batch", "2048"], "takes at most 512 ranks"),
+    "too many to simulate": (["--nodes", "1024", "--engine", "events", "--batch", "2048"], "takes at most 512 ranks"),
     "a plot of no kind": (["--plot", "x.docx"], "plot must end in .svg, .png or .pdf"),
     "a plot nowhere": (["--plot", "/no/such/folder/x.svg"], "plot must be a file in a folder that exists"),
     "checkpoints never": (["--checkpoint-every", "0"], "checkpoint-every must be a finite number greater than 0"),
@@ -334,7 +339,7 @@ def test_a_damaged_machine_file_is_refused_by_the_key(
     [
         (("--nodes", "4", "--dp", "2", "--pp", "2", "--tp", "2"), "nodes must be the 8"),
         (("--nodes", "1.5"), "is not a whole number"),
-        (("--nodes", "1024", "--engine", "simulate"), "at most 512 ranks"),
+        (("--nodes", "1024", "--engine", "events"), "at most 512 ranks"),
         (("--net", "100000-100000-100000", "--nodes", "1"), "fits into the memory"),
     ],
 )

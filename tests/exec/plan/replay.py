@@ -7,7 +7,8 @@ they may lie there.
 
 One order of ops is played. So that every other gives the same, no two accesses to an element, one
 of them a write, may be unordered: each op knows all that certainly comes before it (its lane, its
-waits, the messages), and a conflict with anything else fails.
+waits, the messages), and a conflict with anything else fails. Replicas that share a window have one
+set of weights, and see each other's gradients.
 """
 
 from collections import defaultdict
@@ -29,11 +30,13 @@ from exec.plan.places import EXCHANGED, STAGE_INPUT
 from exec.plan.shards import Split
 from exec.program.mesh import Axis
 from exec.program.ops import (
+    Accumulate,
     Collective,
     CollectiveKind,
     Compute,
     Kernel,
     Lane,
+    Mark,
     Op,
     Receive,
     Send,
@@ -117,6 +120,9 @@ class Replay:
                 state.sizes |= {f"{name}.{slot}": size for slot in range(state.role.slots)}
             state.sizes |= {part.buffer: part.size for part in state.role.holds}
             self.ranks.append(state)
+            if self.program.is_shared:
+                first = self.ranks[mesh.group(rank, Axis.DP)[0]]
+                state.accesses["param"] = first.accesses["param"]
             for shard in layout.shards:
                 if shard.split is Split.ROW:
                     self.row_split.add(shard.node)
@@ -140,6 +146,15 @@ class Replay:
                  for s in self.ranks for lane in Lane if s.place[lane] < len(s.lanes[lane])]  # fmt: skip
         if stuck:
             raise ReplayError(f"deadlock: {stuck[0]}")
+        for state in self.ranks if self.program.is_shared else ():
+            self._begin_next(state)
+
+    def _begin_next(self, state: _RankState) -> None:
+        """Do what the next step does first to what others see too: read weights, write a gradient."""
+        self.what = f"rank {state.rank}: the next step"
+        self._moment(state.before[Lane.COMPUTE])
+        for name in ("param", "grad"):
+            self._touch(state, name, 0, state.sizes[name], name == "grad")
 
     # What comes before what.
 
@@ -181,6 +196,14 @@ class Replay:
                 self._carry(sender, send, state, op)
             case Collective():
                 return self._meet(state, op)
+            case Mark(id):
+                moment = state.ended[id] = self._moment(last)
+            case Accumulate(into, source, Rank(peer)):
+                moment = self._moment(last)
+                tokens = self._read(
+                    self.ranks[peer], source.buffer, range(source.start, source.stop)
+                )
+                self._add(state, into.buffer, range(into.start, into.stop), tokens)  # type: ignore[arg-type]  # none is refused
             case _:
                 raise ReplayError(f"{self.what} is no op of a planned step")
         state.before[lane] = moment
@@ -354,7 +377,7 @@ class Replay:
                 name, places, rows = self._where(state, last, b, span)
                 self._write(state, name, places, self._tokens(state, "gradient", last, b, span), rows)  # fmt: skip
             case Kernel.UPDATE:
-                self._update(state)
+                self._update(state, op.part)
             case Kernel.TRANSPOSE:
                 value = network.nodes[node].inputs[0]
                 self._see(state, value, b, range(network.width(value)))
@@ -462,15 +485,16 @@ class Replay:
         owners = list(range(mesh.tp)) if is_own else [None]
         return frozenset((dp, b, t) for dp in range(mesh.dp) for b in microbatches for t in owners)
 
-    def _update(self, state: _RankState) -> None:
+    def _update(self, state: _RankState, part: Part | None) -> None:
         count = self.case.options.num_microbatches
         for shard in state.layout.shards:
-            if shard.num_parameters:
-                span = range(*self._piece(state, shard.node))
+            first, stop = self._piece(state, shard.node)
+            span = range(first, stop)
+            if part is not None:
+                span = range(max(first, part.start), min(stop, part.stop))
+            if span:
                 terms = self._shares(state, shard.node, range(count))
-                tokens: list[Token] = [
-                    (("parameters", shard.node), i - span.start, terms) for i in span
-                ]
+                tokens: list[Token] = [(("parameters", shard.node), i - first, terms) for i in span]
                 self._need(state, "grad", span, tokens)
                 self._touch(state, "param", span.start, span.stop, True)
 
@@ -516,6 +540,8 @@ class Replay:
         self._write(state, op.part.buffer, span, tokens, rows)  # type: ignore[arg-type]  # none is None
 
     def _collect(self, members: list[_RankState], op: Collective) -> None:
+        if op.kind is CollectiveKind.BARRIER:
+            return
         spans = [self._span(each, op.part, op.id) for each in members]
         found = [self._read(each, op.part.buffer, span, rows) for each, (span, rows) in zip(members, spans, strict=True)]  # fmt: skip
         grain = self._grain(op, spans[0][1])

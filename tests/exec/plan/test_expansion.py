@@ -8,7 +8,7 @@ from math import log2
 
 import pytest
 
-from exec.plan.collectives import expand, scratch_elements
+from exec.plan.collectives import EXPANDED, expand, scratch_elements
 from exec.program.check import check_program
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import (
@@ -25,7 +25,6 @@ from exec.program.ops import (
 from exec.program.peers import Part, Rank
 from exec.program.program import Program, Role
 
-EXPANDED = [algorithm for algorithm in Algorithm if algorithm is not Algorithm.LIBRARY]
 RANKS = range(1, 18)
 
 

@@ -24,7 +24,8 @@ from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
-from exec.program.ops import Wait
+from exec.program.ops import Algorithm, Collective, Mark, Wait
+from exec.program.program import Program
 from exec.workload import Workload
 from tests.exec.plan.replay import Replay, ReplayError, replay
 from tests.exec.random_graphs import draw_graph
@@ -101,6 +102,7 @@ NASTY: dict[str, Steps] = {
 WAYS = {
     "serial": (Mesh(), {}), "microbatches": (Mesh(), {"num_microbatches": 3}),
     "tensor": (Mesh(tp=2), {"num_microbatches": 2}), "uneven": (Mesh(2, 1, 3), {"overlap": True}),
+    "window": (Mesh(3), {"algorithm": Algorithm.SHARED_WINDOW, "num_microbatches": 2}),
     "krizhevsky": (Mesh(2, 1, 2), {"strategy": Strategy.KRIZHEVSKY, "num_microbatches": 2}),
 }  # fmt: skip
 
@@ -124,9 +126,10 @@ def test_nasty_graphs_find_what_they_need(name: str, way: str) -> None:
         (small_residual(), Mesh(2, 1, 2), PlanOptions(3, strategy=Strategy.KRIZHEVSKY)),
         (parse_net("6-5-4-4-3"), Mesh(pp=3), PlanOptions(4, Schedule.GPIPE)),
         (parse_net("6-5-4-4-3"), Mesh(tp=2), PlanOptions()),
+        (parse_net("6-5-4-4-3"), Mesh(2, 1, 2), PlanOptions(2, algorithm=Algorithm.SHARED_WINDOW)),
     ],
-    ids=["residual 1x2x2", "synchronised 2x1x1", "krizhevsky 2x1x2", "gpipe", "tensor"],
-)
+    ids=["residual 1x2x2", "synchronised 2x1x1", "krizhevsky 2x1x2", "gpipe", "tensor", "window 2x1x2"],
+)  # fmt: skip
 def test_a_lost_wait_is_found(network: Network, mesh: Mesh, options: PlanOptions) -> None:
     case = Case(Workload(network, 13, 8), mesh, options)
     whole = case.program
@@ -145,3 +148,29 @@ def test_a_lost_wait_is_found(network: Network, mesh: Mesh, options: PlanOptions
     # That a sent part is free again matters to the next step, or the answer has said so; that a
     # bucket is reduced follows where a later one is.
     assert all(id.startswith(("send.", "bucket")) for id in unnoticed)
+
+
+def test_replicas_that_share_a_window_need_both_barriers() -> None:
+    case = Case.of("6-5-4", 13, Mesh(3), algorithm=Algorithm.SHARED_WINDOW)
+    replay(case)
+    barriers = {
+        op.id for role in case.program.roles for op in role.ops if isinstance(op, Collective)
+    }
+    assert barriers == {"written", "updated"}
+    for id in barriers:
+        with pytest.raises(ReplayError, match=r"^race on (grad|param) |cannot add"):
+            Replay(case, without_barrier(case.program, id)).run()
+
+
+def without_barrier(program: Program, id: str) -> Program:
+    """Return ``program`` with a mark in the place of a barrier, so that ranks do not meet there."""
+    roles = [
+        replace(
+            role,
+            ops=tuple(
+                Mark(id) if isinstance(op, Collective) and op.id == id else op for op in role.ops
+            ),
+        )
+        for role in program.roles
+    ]
+    return replace(program, roles=tuple(roles))

@@ -11,7 +11,18 @@ from safetensors.numpy import load_file
 
 from tests.conftest import Finished, Launch, run_process
 
-SHORT = ("--net", "128-12-26", "--num-train", "530", "--num-test", "104", "--epochs", "2")
+SHORT = (
+    "--net",
+    "128-12-26",
+    "--num-train",
+    "530",
+    "--num-test",
+    "104",
+    "--epochs",
+    "2",
+    "--algorithm",
+    "library",
+)
 NUM_PARAMETERS = 128 * 12 + 12 + 12 * 26 + 26
 NUM_STEPS = 17  # an epoch: 16 batches of 32 and one of 18
 

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exec.device.kind import DeviceKind
 from exec.errors import UsageError
 from exec.network.network import mlp
 from exec.plan.step import PlanOptions
+from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.runtime.job import AgreedError
@@ -52,3 +54,24 @@ def test_all_ranks_agree_that_nodes_are_uneven() -> None:
     before = plan(6, Algorithm.HIERARCHICAL)
     with pytest.raises(AgreedError, match=r"^ranks-per-node must put equally many ranks"):
         run_threads(6, lambda wire: placed(before, 4, wire))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "options", "ranks_per_node", "expected"),
+    [
+        (Mesh(4), PlanOptions(), None, Algorithm.SHARED_WINDOW),
+        (Mesh(4), PlanOptions(), 4, Algorithm.SHARED_WINDOW),
+        (Mesh(2, 2), PlanOptions(), None, Algorithm.SHARED_WINDOW),
+        (Mesh(4), PlanOptions(), 2, Algorithm.LIBRARY),
+        (Mesh(pp=4), PlanOptions(), None, Algorithm.LIBRARY),
+        (Mesh(4), PlanOptions(overlap=True), None, Algorithm.LIBRARY),
+        (Mesh(4), PlanOptions(strategy=Strategy.AVERAGING), None, Algorithm.LIBRARY),
+        (Mesh(4), PlanOptions(device=DeviceKind.EMULATED), None, Algorithm.LIBRARY),
+    ],
+)  # fmt: skip
+def test_replicas_share_a_window_unless_told_or_where_they_cannot(
+    mesh: Mesh, options: PlanOptions, ranks_per_node: int | None, expected: Algorithm
+) -> None:
+    before = TrainingPlan(Workload(mlp(4, 4, 4, 4, 2), 8), mesh, options)
+    found = run_threads(4, lambda wire: placed(before, ranks_per_node, wire, chooses=True))
+    assert {each.options.algorithm for each in found} == {expected}

@@ -67,3 +67,9 @@ def test_nccl_between_processes_conforms(launch: Launch, device_kind: DeviceKind
     ranks = count_devices(device_kind)
     ended = launch(ranks, "tests.exec.transport.device_conformance", "nccl", "gpu")
     check_processes(ended, [*NCCL_CASES, *DEVICE_CASES])
+
+
+@pytest.mark.mpi
+def test_windows_are_given_back_and_too_large_ones_refused_in_words(launch: Launch) -> None:
+    ended = launch(2, "tests.exec.transport.window_job", timeout_s=60)
+    assert ended.stdout == "shared and given back\n", ended.stderr

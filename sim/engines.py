@@ -1,0 +1,122 @@
+"""The engines, and the choice between the two that simulate: arrays where they are exact, else events."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exec.errors import UsageError
+from exec.noise import Array
+from exec.plan.collectives import expand
+from exec.program.program import Program
+from sim.costs import Costs
+from sim.result import StepTimes
+from sim.simulate import simulate
+
+if TYPE_CHECKING:
+    from sim.arrays.fold import FoldedCosts
+
+MAX_EVENT_RANKS = 512
+"""How many ranks are simulated by events, which list them one by one."""
+
+
+class Engine(StrEnum):
+    """Which reader answers; ``simulate`` is ``arrays`` where they are exact, else ``events``."""
+
+    SOLVE = "solve"
+    SIMULATE = "simulate"
+    ARRAYS = "arrays"
+    EVENTS = "events"
+
+
+READERS = (Engine.SOLVE, Engine.SIMULATE)
+"""The engines that take every plan."""
+
+_ASKED_FOR = "asked for"
+
+
+def simulated(program: Program, costs: Costs, engine: Engine, *, one_lane: bool) -> StepTimes:
+    """Return the times of ``program``, its collectives not expanded, by ``engine`` or its choice.
+
+    Raises:
+        UsageError: arrays are asked for and cannot tell, or events would be of too many ranks.
+    """
+    reason = _ASKED_FOR
+    if engine is not Engine.EVENTS:
+        from sim.arrays.irregular import IrregularError  # noqa: PLC0415  # NumPy, for those who simulate
+        from sim.arrays.simulate import simulate_arrays  # noqa: PLC0415
+
+        try:
+            times = simulate_arrays(program, costs, one_lane=one_lane).first
+        except IrregularError as error:
+            reason = str(error)
+        else:
+            ranks = program.mesh.world_size
+            return replace(times, simulated=(f"arrays over {ranks} ranks",))
+        from sim.arrays.fold import fold  # noqa: PLC0415
+
+        if engine is Engine.SIMULATE:
+            return _folded(*fold(program, costs), costs, reason, one_lane=one_lane)
+    check_events(program, engine, reason)
+    return by_events(simulate(expand(program), costs, one_lane=one_lane), reason)
+
+
+def simulated_each(
+    program: Program, costs: Costs, engine: Engine, paces: Array, *, one_lane: bool
+) -> Array:
+    """Return what the step takes in each replica of ``paces``, (replicas, ranks, turns).
+
+    Raises:
+        UsageError: as :func:`simulated`.
+    """
+    reason = _ASKED_FOR
+    if engine is not Engine.EVENTS:
+        from sim.arrays.irregular import IrregularError  # noqa: PLC0415  # NumPy, for those who simulate
+        from sim.arrays.simulate import simulate_arrays  # noqa: PLC0415
+
+        try:
+            return simulate_arrays(program, costs, one_lane=one_lane, paces=paces).step_times_s
+        except IrregularError as error:
+            reason = str(error)
+    check_events(program, engine, reason)
+    expanded = expand(program)
+    return np.array([
+        simulate(expanded, costs, one_lane=one_lane, paces=each).step_time_s for each in paces
+    ])  # fmt: skip
+
+
+def _folded(
+    program: Program, folded: FoldedCosts, costs: Costs, reason: str, *, one_lane: bool
+) -> StepTimes:
+    """Return the times of a program by events, of one of each kind of ranks that cannot differ."""
+    ranks, all_ranks = program.mesh.world_size, costs.mesh.world_size
+    if ranks < all_ranks:
+        reason = f"one for each rank like it, {ranks} of {all_ranks}; {reason}"
+    check_events(program, Engine.SIMULATE, reason)
+    times = by_events(simulate(expand(program), folded, one_lane=one_lane), reason)
+    costs.collective_sigma = max(costs.collective_sigma, folded.collective_sigma)
+    return times
+
+
+def by_events(times: StepTimes, reason: str = "the order of ranks is the run's") -> StepTimes:
+    """Return ``times`` with the note that events told them, and why not arrays."""
+    return replace(times, simulated=(f"events: {reason}",))
+
+
+def check_events(program: Program, engine: Engine, reason: str = "the order of ranks is the run's") -> None:  # fmt: skip
+    """Raise :class:`UsageError` unless ``engine`` may simulate ``program`` by events."""
+    ranks = program.mesh.world_size
+    if engine is Engine.ARRAYS:
+        raise UsageError(
+            f"engine arrays needs ranks that do the same and messages that do not meet, but {reason}; "
+            f"use --engine simulate, which chooses, or --engine solve"
+        )
+    if ranks > MAX_EVENT_RANKS:
+        why = "" if reason is _ASKED_FOR else f", and arrays cannot tell: {reason}"
+        raise UsageError(
+            f"engine {engine} takes at most {MAX_EVENT_RANKS} ranks by events, got {ranks}{why}; "
+            f"use --engine solve"
+        )
