@@ -276,6 +276,7 @@ def _is_regular(point: Point) -> bool:
     is_held = any(link.eager_limit_nbytes is not None for link in machine.links.values())
     return (
         options.strategy in SYNCHRONOUS
+        and options.algorithm is not Algorithm.SHARED_WINDOW
         and machine.fabric is None
         and not machine.node_slowness
         and machine.compute is not None

@@ -1,9 +1,10 @@
 """The least that a step can take: a bound so cheap that a search may ask it of every plan.
 
 Whatever stages are cut, whatever messages take and however long single ranks compute: a rank
-computes its share no faster than an ordinary one, and a microbatch passes all stages there and back. Let L_s be what stage s computes for a microbatch, W the sum of
-all L_s, and m the microbatches. Stage s begins after one forward pass of all stages before it, and
-they end with one backward pass after it, so
+computes its share no faster than an ordinary one, and a microbatch passes all stages there and back.
+Let L_s be what stage s computes for a microbatch, W the sum of all L_s, and m the microbatches. Stage
+s begins after one forward pass of all stages before it, and they end with one backward pass after
+it, so
 
     T >= max_s (sum_{j < s} L_j + m L_s) >= W / (1 - (1 - 1 / m)^pp)
 
@@ -91,7 +92,10 @@ class Least:
         stage s computes for a microbatch there and back, and U_s its all-reduce and its update, which
         begin once its last microbatch is back. That one goes back from s to any stage k before it, so
 
-            T >= sum_{j < s} F_j + m (F_s + B_s) + sum_{k <= j < s} B_j + U_k
+            T >= sum_{j < s} F_j + m p_s (F_s + B_s) + sum_{k <= j < s} B_j + U_k
+
+        Stage s computes p_s times longer in the replica that has its slowest rank; of all other stages
+        and ranks no more is known than that they are no faster than ordinary ones.
         """
         if options.strategy not in SYNCHRONOUS:
             return 0.0
@@ -100,9 +104,8 @@ class Least:
         most, rows = split_size(share, count, 0), split_size(share, count, count - 1)
         reduces = options.algorithm is Algorithm.LIBRARY and not options.overlap and mesh.dp > 1
         paces = self._paces(mesh)
-        there_s = least_s = back_s = (
-            0.0  # back_s is the longest of what follows a stage's last microbatch
-        )
+        # back_s is the longest of what follows a stage's last microbatch.
+        there_s = least_s = back_s = 0.0
         for stage in range(mesh.pp):
             layout = layout_of(workload.network, mesh, stage, 0, options)
             slots = num_slots(options.schedule, stage, mesh.pp, count)

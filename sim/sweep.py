@@ -23,7 +23,7 @@ from sim.forecast import Engine
 from sim.grid import Point
 from sim.sweep_file import Line, PointFile, open_points, write_csv
 from sim.sweep_points import Points, combinations, parse_values
-from sim.sweep_work import answer_alone, solve_together
+from sim.sweep_work import Asked, answer_alone, solve_together
 
 app = make_app(
     "python -m sim.sweep", "Forecast every combination of nodes, batch, network and more."
@@ -44,6 +44,7 @@ def sweep(
     machine: Several = ("local+ethernet-cluster",),
     vary: Several = (),
     engine: Engine = Engine.SOLVE,
+    intervals: Flag = False,
     workers: int | None = None,
     csv: Path | None = None,
     plot: Path | None = None,
@@ -71,6 +72,8 @@ def sweep(
         May be given several times.
     engine
         solve, in closed form and thousands at once; or simulate, one at a time on all cores.
+    intervals
+        Give each step time its 90 % interval too; points are then solved one at a time, on all cores.
     workers
         How many processes answer what is answered one at a time; all cores unless given.
     csv
@@ -91,7 +94,7 @@ def sweep(
     axes = _axes(nodes, batch, net, machine, vary)
     points = Points()
     header = {
-        "kind": "provenance", "of": "sim.sweep", "engine": engine.value, "axes": sorted(axes),
+        "kind": "provenance", "of": "sim.sweep", "engine": engine.value, "intervals": intervals, "axes": sorted(axes),
         "machines": {each: hashlib.sha256(points.machine({"machine": each}).model_dump_json().encode()).hexdigest() for each in machine},
         "nets": {each: points.network(each).num_parameters for each in net},
         "stepcast": version("stepcast"),
@@ -99,7 +102,9 @@ def sweep(
     with open_points(out, header) as file:
         done = file.keys
         missing = [cell for cell in combinations(axes) if key_of(cell) not in done]
-        lines, num_together = _answer(file, points, missing, engine, workers)
+        lines, num_together = _answer(
+            file, points, missing, Asked(engine, has_interval=intervals), workers
+        )
     lines = [*file.lines, *lines]
     if csv is not None:
         write_csv(csv, lines)
@@ -111,7 +116,7 @@ def sweep(
 
 
 def _answer(
-    file: PointFile, points: Points, cells: Sequence[Cell], engine: Engine, workers: int
+    file: PointFile, points: Points, cells: Sequence[Cell], what: Asked, workers: int
 ) -> tuple[list[Line], int]:
     """Answer ``cells`` into ``file``; return their lines, and how many were solved together."""
     written: list[Line] = []
@@ -123,12 +128,12 @@ def _answer(
     asked: list[tuple[Cell, Point]] = []
     refused: list[Line] = []
     for cell in cells:
-        found = _point(points, cell, engine)
+        found = _point(points, cell, what.engine)
         if isinstance(found, str):
             refused.append({"kind": "point", "cell": cell, "refused": found})
         else:
             asked.append((cell, found))
-    together = solve_together([point for _, point in asked]) if engine is Engine.SOLVE else {}
+    together = solve_together([point for _, point in asked]) if what.is_short else {}
     keep(refused + [{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in together.items()])  # fmt: skip
     alone = [(place, point) for place, (_, point) in enumerate(asked) if place not in together]
     if alone:
@@ -136,7 +141,7 @@ def _answer(
             f"{len(together)} points solved together; {len(alone)} more, one at a time", flush=True
         )
     with _progress(len(alone)) as report:
-        for outcomes in answer_alone(alone, engine, workers, report):
+        for outcomes in answer_alone(alone, what, workers, report):
             keep([{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in outcomes])  # fmt: skip
     return written, len(together)
 

@@ -109,7 +109,7 @@ def _parse(content: bytes, path: Path) -> list[Line]:
 
 
 def _check_same(found: Line, header: Mapping[str, Any], path: Path) -> None:
-    for what in ("of", "engine", "axes", "machines", "nets"):
+    for what in ("of", "engine", "intervals", "axes", "machines", "nets"):
         theirs, ours = found.get(what), header[what]
         if isinstance(ours, dict) and isinstance(theirs, dict):  # more of them may be asked
             shared = theirs.keys() & ours.keys()

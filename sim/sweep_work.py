@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from exec.errors import MachineError, SweepError, UsageError
@@ -25,29 +25,42 @@ _FEW = 256  # are solved before another process has started
 Outcome = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of all points: of which engine, and whether for an interval."""
+
+    engine: Engine = Engine.SOLVE
+    has_interval: bool = False
+
+    @property
+    def is_short(self) -> bool:
+        """Whether points can be solved together."""
+        return self.engine is Engine.SOLVE and not self.has_interval
+
+
 def solve_together(points: Sequence[Point]) -> dict[int, Outcome]:
     """Return the outcomes of those of ``points`` that can be solved together, by their place."""
     return {place: _outcome(points[place], answer) for place, answer in Grid().answers(points).items()}  # fmt: skip
 
 
 def answer_alone(
-    points: Sequence[tuple[int, Point]], engine: Engine, workers: int, report: Callable[[int], None]
+    points: Sequence[tuple[int, Point]], what: Asked, workers: int, report: Callable[[int], None]
 ) -> Iterator[list[tuple[int, Outcome]]]:
     """Yield the outcomes of ``points``, each with its place, as they are there.
 
     Raises:
         SweepError: a worker process was killed.
     """
-    if workers == 1 or (engine is Engine.SOLVE and len(points) < _FEW):
+    if workers == 1 or (what.engine is Engine.SOLVE and len(points) < _FEW):
         for each in points:
             report(1)
-            yield _answer([each], engine)
+            yield _answer([each], what)
         return
     with _executor(min(workers, len(points))) as (executor, size):
         chunk = max(1, min(_MOST_CHUNK, len(points) // (size * _CHUNKS_PER_WORKER)))
         with _uninterrupted():
             waiting: list[Future[list[tuple[int, Outcome]]]] = [
-                executor.submit(_answer, points[start : start + chunk], engine)
+                executor.submit(_answer, points[start : start + chunk], what)
                 for start in range(0, len(points), chunk)
             ]
         children = multiprocessing.active_children()
@@ -98,19 +111,21 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _answer(points: Sequence[tuple[int, Point]], engine: Engine) -> list[tuple[int, Outcome]]:
+def _answer(points: Sequence[tuple[int, Point]], what: Asked) -> list[tuple[int, Outcome]]:
     """Return the outcomes of ``points``; this is what a worker does."""
     found: list[tuple[int, Outcome]] = []
     for place, point in points:
         try:
             told = forecast(point.machine, point.workload, point.mesh, point.options,
-                            ranks_per_node=point.ranks_per_node, engine=engine, has_interval=False)  # fmt: skip
+                            ranks_per_node=point.ranks_per_node, engine=what.engine, has_interval=what.has_interval)  # fmt: skip
         except (UsageError, MachineError) as error:
             found.append((place, {"refused": str(error)}))
             continue
         answer = Answer(told.nodes, told.breakdown, told.memory_bytes, bool(told.extrapolated))  # fmt: skip
         upper = {} if told.upper_s is None else {"step_time_upper_s": told.upper_s}
-        found.append((place, _outcome(point, answer) | upper))
+        low_s, high_s = told.interval_s
+        interval = {"step_time_low_s": low_s, "step_time_high_s": high_s} if what.has_interval else {}  # fmt: skip
+        found.append((place, _outcome(point, answer) | upper | interval))
     return found
 
 

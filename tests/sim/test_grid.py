@@ -13,6 +13,7 @@ from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy
+from exec.plan.window import check_window
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
@@ -46,6 +47,7 @@ def points(draw: st.DrawFn) -> Point:
 def _fits(point: Point) -> bool:
     try:
         check_mesh(point.workload, point.mesh, point.options)
+        check_window(point.mesh, point.options, point.ranks_per_node)
         if point.options.algorithm is Algorithm.HIERARCHICAL:
             check_nodes(point.mesh, point.ranks_per_node)
     except UsageError:
@@ -74,7 +76,8 @@ def test_points_answered_together_are_the_forecasts_of_each(drawn: list[Point]) 
         if place in found:
             _assert_same(found[place], _alone(point))
         else:
-            assert point.options.strategy is Strategy.AVERAGING or point.mesh.pp > 1
+            is_window = point.options.algorithm is Algorithm.SHARED_WINDOW
+            assert is_window or point.options.strategy is Strategy.AVERAGING or point.mesh.pp > 1
 
 
 def _data(machine: Machine, dp: int, batch: int, algorithm: Algorithm) -> Point:
@@ -112,3 +115,24 @@ def test_messages_that_wait_for_their_receives_are_left_to_the_forecast() -> Non
     held = _MACHINE.model_copy(update={"links": links})
     pipeline = Point(held, Workload(_NETS[1], 64), Mesh(1, 2), PlanOptions())
     assert Grid().answers([pipeline, _data(held, 4, 64, Algorithm.LIBRARY)]).keys() == {1}
+
+
+def test_slow_nodes_are_left_to_the_forecast() -> None:
+    slow = _MACHINE.model_copy(update={"node_slowness": {0: 3.0}})
+    drawn = [_data(on, 4, 64, Algorithm.LIBRARY) for on in (slow, _MACHINE)]
+    assert Grid().answers(drawn).keys() == {1}
+
+
+def test_ranks_of_unlike_shares_wait_as_they_do_one_at_a_time() -> None:
+    compute = _MACHINE.compute
+    assert compute is not None
+    noisy = _MACHINE.model_copy(
+        update={"compute": compute.model_copy(update={"noise_rel_sigma": 0.3})}
+    )
+    drawn = [Point(noisy, Workload(_NETS[1], batch), Mesh(dp, pp, tp), PlanOptions(num_microbatches=pp), 2)
+             for batch in (64, 67) for dp, pp, tp in ((1, 1, 1), (5, 1, 1), (3, 2, 1), (2, 1, 3))]  # fmt: skip
+    found = Grid().answers(drawn)
+    assert len(found) == len(drawn)
+    for place, point in enumerate(drawn):
+        _assert_same(found[place], _alone(point))
+        assert found[place].breakdown.wait_s > 0.0 or point.mesh.world_size == 1

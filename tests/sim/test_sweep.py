@@ -24,7 +24,7 @@ from exec.workload import Workload
 from sim.forecast import Engine, forecast
 from sim.grid import Point
 from sim.sweep import app
-from sim.sweep_work import answer_alone
+from sim.sweep_work import Asked, answer_alone
 from tests.conftest import Launch, run_process
 
 Sweep = Callable[..., list[dict[str, Any]]]
@@ -61,6 +61,15 @@ def test_a_sweep_has_every_combination_once_and_its_forecast(sweep: Sweep) -> No
         told = forecast(machine, Workload(parse_net(NET), cell["batch"]), Mesh(cell["nodes"]), options)  # fmt: skip
         assert line["step_time_s"] == pytest.approx(told.step_time_s, rel=1e-12)
         assert line["memory_bytes"] == told.memory_bytes
+
+
+def test_a_sweep_with_intervals_has_those_of_the_forecasts(sweep: Sweep) -> None:
+    machine = find_machine("ethernet-cluster")
+    for line in sweep("--nodes", "1,4", "--batch", "64", "--intervals"):
+        told = forecast(machine, Workload(parse_net(NET), 64), Mesh(line["cell"]["nodes"]))
+        found = line["step_time_low_s"], line["step_time_high_s"]
+        assert found == pytest.approx(told.interval_s, rel=1e-12)
+        assert found[0] < line["step_time_s"] < found[1]
 
 
 def test_the_same_command_answers_only_what_is_missing(
@@ -156,15 +165,17 @@ def _points(count: int) -> list[tuple[int, Point]]:
 def test_processes_answer_as_one_does() -> None:
     told: list[int] = []
     found = dict(
-        each for some in answer_alone(_points(6), Engine.SIMULATE, 2, told.append) for each in some
+        each
+        for some in answer_alone(_points(6), Asked(Engine.SIMULATE), 2, told.append)
+        for each in some
     )
-    alone = dict(each for some in answer_alone(_points(6), Engine.SIMULATE, 1, told.append) for each in some)  # fmt: skip
+    alone = dict(each for some in answer_alone(_points(6), Asked(Engine.SIMULATE), 1, told.append) for each in some)  # fmt: skip
     assert found == alone
     assert sum(told) == 12
 
 
 def test_a_killed_worker_ends_the_sweep_with_its_name() -> None:
-    answers = answer_alone(_points(200), Engine.SIMULATE, 2, lambda _: None)
+    answers = answer_alone(_points(200), Asked(Engine.SIMULATE), 2, lambda _: None)
     next(answers)
     killed = multiprocessing.active_children()[0]
     assert killed.pid is not None
