@@ -58,7 +58,9 @@ def assert_same(program: Program, costs: Costs, noise: Noise | None, *, one_lane
         arrays = simulate_arrays(program, costs, one_lane=one_lane, paces=drawn).first
     except IrregularError:
         return False
-    events = simulate(expand(program), costs, one_lane=one_lane, noise=noise, seed=7)
+    events = simulate(
+        expand(program), costs, one_lane=one_lane, paces=None if drawn is None else drawn[0]
+    )
     assert arrays.step_time_s == pytest.approx(events.step_time_s, rel=SAME)
     assert arrays.compute_s == pytest.approx(events.compute_s, rel=SAME)
     return True
@@ -118,8 +120,11 @@ def test_a_ring_over_nodes_is_always_told(
     options = PlanOptions(bucket_nbytes=bucket, overlap=overlap, algorithm=Algorithm.RING)
     program = plan_step(Workload(mlp(3, width, 5), ranks + extra, 8), Mesh(ranks), options)
     limits = {each.eager_limit_nbytes for each in on.links.values()}
+    buckets = [op.part.size for op in program.roles[0].ops if isinstance(op, Collective)]
+    has_empty_chunks = ranks > min(buckets, default=ranks)
     is_told = assert_same(program, Costs(on, Mesh(ranks), 1), noise, one_lane=one_lane)
-    assert is_told or limits & {100.0, 1e4}  # only some chunks wait
+    only_some_wait = limits & {100.0, 1e4} or (0.0 in limits and has_empty_chunks)
+    assert is_told or only_some_wait
 
 
 @pytest.mark.parametrize(

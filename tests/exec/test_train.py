@@ -204,10 +204,17 @@ def test_training_goes_on_from_loaded_weights(tmp_path: Path, serial: dict[str, 
     assert more["epochs"][0]["loss"] < serial["epochs"][-1]["loss"]  # type: ignore[index]  # lists
 
 
-def test_trace_has_a_process_for_each_rank(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "comm"),
+    [((), {"written", "accumulate", "updated"}), (("--algorithm", "library"), {"bucket0"})],
+    ids=["window", "library"],
+)
+def test_trace_has_a_process_for_each_rank(
+    tmp_path: Path, options: tuple[str, ...], comm: set[str]
+) -> None:
     path = tmp_path / "trace.json"
     # Batches of 4 make 265 steps, so that some are timed.
-    assert train(*SMALL, "--batch", 4, "--ranks", 3, "--trace", path).returncode == 0
+    assert train(*SMALL, "--batch", 4, "--ranks", 3, "--trace", path, *options).returncode == 0
     events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     assert {event["pid"] for event in events} == {0, 1, 2}
     names = {event["name"] for event in events if event["ph"] == "X"}
@@ -218,7 +225,7 @@ def test_trace_has_a_process_for_each_rank(tmp_path: Path) -> None:
         "linear.2.0",
         "loss.2.0",
         "update.0.0",
-        "bucket0",
+        *comm,
     } <= names
 
 
