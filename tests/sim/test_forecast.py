@@ -84,7 +84,11 @@ def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
     loads_s = [load.time_s for load in answer.stages] if case.mesh.pp > 1 else [parts.compute_s]
     count = answer.options.num_microbatches if case.mesh.pp > 1 else 1
     chain_s = (sum(loads_s) + (count - 1) * max(loads_s)) / count
-    most = expected_max(noise, answer.ranks) - 1.0 + (4 * 0.05 / DRAWS**0.5 if case.mesh.pp > 1 else 0.0)
+    most = (
+        expected_max(noise, answer.ranks)
+        - 1.0
+        + (4 * 0.05 / DRAWS**0.5 if case.mesh.pp > 1 else 0.0)
+    )
     assert parts.wait_s <= most * chain_s * (1 + SAME)
 
 
