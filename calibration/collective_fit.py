@@ -140,7 +140,10 @@ def _missed_per_doubling(operation: Operation, series: Sequence[Series]) -> floa
     for nbytes, time_s in zip(most.nbytes, most.times_s, strict=True):
         estimate = model.on_tier(tier, most.ranks, nbytes)
         assert estimate is not None
-        errors.append(math.log(estimate.time_s / time_s))
+        if estimate.time_s:  # of no bytes, where only some were measured, nothing is told
+            errors.append(math.log(estimate.time_s / time_s))
+    if not errors:
+        return UNTOLD_SIGMA
     return float(np.sqrt(np.mean(np.square(errors)))) / math.log2(ranks[-1] / ranks[-2])
 
 

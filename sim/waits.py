@@ -64,10 +64,10 @@ def pipeline_wait_s(
     """
     alone_s = _pipelines_s(noise, pipeline, Mesh(1, mesh.pp, mesh.tp), tuple(slow))
     if mesh.dp == 1:
-        return alone_s
+        return max(0.0, alone_s)  # where nobody waits, sums are rounded
     together_s = _pipelines_s(noise, pipeline, mesh, tuple(slow))
     # Over several steps the differences between replicas average out, the pipelines' own waits do not.
-    return alone_s + (together_s - alone_s) / float(np.sqrt(steps))
+    return max(0.0, alone_s + (together_s - alone_s) / float(np.sqrt(steps)))
 
 
 @lru_cache(maxsize=1024)

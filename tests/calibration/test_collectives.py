@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibration.collective_fit import fit_collectives
@@ -113,6 +113,7 @@ def test_intervals_hold_nine_of_ten_of_what_was_held_out() -> None:
     st.lists(st.tuples(st.sampled_from([2, 3, 4, 8]), st.integers(0, 1 << 28), st.floats(1e-7, 10)), min_size=1, max_size=12),
     st.integers(2, 512), st.integers(1, 1 << 32),
 )  # fmt: skip
+@example([(2, 0, 1.0), (3, 1, 1.0), (4, 0, 1.0)], 2, 1)
 def test_any_measurements_give_finite_forecasts(rows: list[tuple[int, int, float]], ranks: int, nbytes: int) -> None:  # fmt: skip
     machine = machine_of([one(p, p, n, t) for p, n, t in rows])
     estimate = collective_estimate(machine, Operation.ALLREDUCE, ranks, ranks, nbytes)
