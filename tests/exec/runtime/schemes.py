@@ -251,7 +251,7 @@ def lock_loses_no_update(wire: Transport) -> None:
     size = workload.num_parameters
     program = parse_program(ADDING.format(ranks=wire.size, size=size))
     check_program(program)
-    shared = {"param": wire.share(size if wire.rank == 0 else 0, "float64")}
+    shared = {"param": dict(enumerate(wire.share(size if wire.rank == 0 else 0, "float64")))}
     layout = layout_of(workload.network, program.mesh, 0, 0)
     buffers = Buffers(workload, layout, program.roles[0], 0, 0, "float64", wire.rank, shared)
     buffers.arrays["grad"][...] = -(wire.rank + 1)
