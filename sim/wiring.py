@@ -16,13 +16,13 @@ _FORM = "star, tree:racks=2,uplink=200Mbit, tree:per-rack=16,oversubscription=4 
 def parse_rate(name: str, text: str) -> float:
     """Return the bytes/s that ``text`` spells, such as ``200Mbit`` or ``12.5GB/s``.
 
-    >>> parse_rate("uplink", "200Mbit"), parse_rate("uplink", "1.5GB/s")
-    (25000000.0, 1500000000.0)
+    >>> parse_rate("uplink", "200Mbit"), parse_rate("uplink", "200mbit"), parse_rate("uplink", "1.5GB/s")
+    (25000000.0, 25000000.0, 1500000000.0)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?)(bit|B/s)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGTmg]?)(bit|B/s)", text)
     if match is None or float(match[1]) == 0:
         raise UsageError(f"{name} must be a rate above 0, such as 200Mbit or 12.5GB/s, got {text!r}")  # fmt: skip
-    return float(match[1]) * 10.0 ** (3 * " kMGT".index(match[2] or " ")) * _UNITS[match[3]]
+    return float(match[1]) * 10.0 ** (3 * " KMGT".index(match[2].upper() or " ")) * _UNITS[match[3]]
 
 
 def parse_fabric(text: str) -> FabricModel:

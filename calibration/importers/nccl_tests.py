@@ -21,6 +21,8 @@ _DEVICE = re.compile(r"#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+\d+\s+on\s+(\
 _PROGRAM = re.compile(r"\b(" + "|".join(Operation) + r")_perf\b")
 _LIMITS = re.compile(r"#\s*nThread\b.*\bmaxBytes\s+(\d+)(?:\s+step:\s*(\d+)\((factor|bytes)\))?")
 _END = re.compile(r"#\s*(Out of bounds values|Avg bus bandwidth)\b")
+_UNITS = re.compile(r"#(\s+\(\S+\))+")
+_KNOWN_UNITS = {"(B)", "(elements)", "(us)", "(GB/s)", "(%)"}
 _LARGE = 1 << 16
 _ROUNDING = 0.006  # of a bandwidth that is printed with two decimals
 _TIME_ROUNDING = 0.01  # of a time that is printed with three digits at least
@@ -83,6 +85,8 @@ class _Reader:
                     yield from self._finish(place, has_end=False)
                     self._start(columns, place)
                     continue
+                if self.columns and _UNITS.fullmatch(line):
+                    _check_units(line, place)
             if self.columns:
                 if (row := self._row(line, place)) is not None:
                     self.rows.append(row)
@@ -185,6 +189,12 @@ def _measured(
             operation, ranks, nodes, row.nbytes, row.times_us[0] / 1e6, row.place,
             row.algbw[0] * 1e9, row.busbw[0] * 1e9, row.times_us[1] / 1e6,
         )  # fmt: skip
+
+
+def _check_units(line: str, place: str) -> None:
+    other = [each for each in line.lstrip("#").split() if each not in _KNOWN_UNITS]
+    if other:
+        _refuse(place, f"units must be B, us and GB/s, got {' '.join(other)}")
 
 
 def _guessed(rows: Sequence[_Row], ranks: int) -> Operation:

@@ -75,10 +75,10 @@ def read_spec(record: dict[str, Any]) -> Spec:
 def parse_rate(option: str, text: str) -> int:
     """Return the bits per second that ``text`` spells, as tc does.
 
-    >>> parse_rate("rate", "100mbit")
-    100000000
+    >>> parse_rate("rate", "100mbit"), parse_rate("rate", "100Mbit")
+    (100000000, 100000000)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", text.lower())
     bits = round(float(match[1]) * _UNITS[match[2]]) if match else 0
     if bits < 8_000:
         raise UsageError(f"{option} must be a rate of at least 8kbit, such as 100mbit, got {text!r}")  # fmt: skip

@@ -239,3 +239,12 @@ def test_real_tables_are_read_to_the_last_row(name: str, real_tables: Path, tmp_
         cut = [*lines[:i], lines[i][: len(lines[i]) * 2 // 3], *lines[i + 1 :]]
         with pytest.raises(MachineError, match=rf"line {i + 1}:"):
             read(tmp_path, "\n".join(cut))
+
+
+@pytest.mark.parametrize("units", ["(B) (elements) (ms) (GB/s)", "(B) (elements) (us) (MB/s)"])
+def test_units_of_another_kind_are_refused(units: str, tmp_path: Path) -> None:
+    text = table(*ROWS).replace("(B) (elements)", units)
+    with pytest.raises(
+        MachineError, match=r"line \d+: units must be B, us and GB/s, got \((ms|MB/s)\)"
+    ):
+        read(tmp_path, text)
