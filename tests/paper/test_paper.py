@@ -31,7 +31,8 @@ from paper.results import (
 )
 from paper.strategies import WON
 from sim.check_cases import SERIAL_CASES
-from sim.forecast import Engine, forecast
+from sim.engines import READERS
+from sim.forecast import forecast
 
 pytest.importorskip("typst", reason="needs the paper extra")
 ROOT = Path(__file__).parents[2]
@@ -147,7 +148,7 @@ def test_every_scheme_is_forecast_as_the_program_forecasts_it_now(quoted: Record
         solved, simulated = (
             forecast(machine, workload, Mesh(row["ranks"]), options, engine=engine,
                      ranks_per_node=row["ranks"], epoch_samples=LETTERS_SAMPLES)
-            for engine in Engine
+            for engine in READERS
         )  # fmt: skip
         # Of what has no closed form only bounds are solved.
         answer = solved if solved.upper_s is None else simulated

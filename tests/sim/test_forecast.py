@@ -15,6 +15,7 @@ from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.step import plan_step
 from exec.plan.strategy import Strategy
+from exec.plan.window import uses_window
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Kernel
 from exec.runtime.session import Session
@@ -70,13 +71,17 @@ def test_the_parts_of_a_step_add_up_to_what_the_engine_answers(
     section = on.compute.model_copy(update={"noise_rel_sigma": 0.05, "step_overhead_s": 1e-4})
     on = on.model_copy(update={"overlap_share": share, "compute": section})
     noise = section.step_noise
-    answer = forecast(on, case.workload, case.mesh, case.options, engine=engine)
+    per_node = case.mesh.world_size if uses_window(case.mesh, case.options) else 1
+    answer = forecast(on, case.workload, case.mesh, case.options, engine=engine, ranks_per_node=per_node)  # fmt: skip
     parts = answer.breakdown
     assert (
         min(parts.compute_s, parts.exposed_comm_s, parts.bubble_s, parts.wait_s, parts.overhead_s)
         >= 0
     )
-    program, costs = plan_step(case.workload, case.mesh, case.options), Costs(on, case.mesh, 1)
+    program, costs = (
+        plan_step(case.workload, case.mesh, case.options),
+        Costs(on, case.mesh, per_node),
+    )
     engine_s = step_times(program, costs, engine, case.options).step_time_s
     rest_s = answer.step_time_s - parts.wait_s - parts.overhead_s
     assert rest_s == pytest.approx(engine_s, rel=SAME)
@@ -298,8 +303,10 @@ def test_a_missing_part_of_the_machine_names_its_remedy(engine: Engine) -> None:
 @SETTINGS
 @given(case=cases())
 def test_nobody_speeds_up_by_more_than_its_ranks_without_a_cache(case: Case) -> None:
+    per_node = case.mesh.world_size if uses_window(case.mesh, case.options) else 1
     serial, many = (
-        forecast(ROUND, case.workload, mesh, case.options) for mesh in (Mesh(), case.mesh)
+        forecast(ROUND, case.workload, mesh, case.options, ranks_per_node=per_node)
+        for mesh in (Mesh(), case.mesh)
     )
     assert many.speedup_over(serial)[0] <= case.mesh.world_size * (1 + SAME)
 

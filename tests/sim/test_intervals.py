@@ -47,7 +47,7 @@ RING = PlanOptions(algorithm=Algorithm.RING)
 @pytest.mark.parametrize("part, options", [("kernels", PlanOptions()), ("allreduce", PlanOptions()), ("message", RING), ("disk", PlanOptions())])  # fmt: skip
 def test_an_interval_widens_with_every_sigma(part: str, options: PlanOptions) -> None:
     widths = [
-        width(forecast(certain(**{part: sigma}), WORKLOAD, Mesh(4), options, checkpoint_every=10))
+        width(forecast(certain(**{part: sigma}), WORKLOAD, Mesh(2), options, checkpoint_every=10))
         for sigma in (0.0, 0.02, 0.1, 0.4)
     ]
     assert widths[0] == 0.0
@@ -63,15 +63,18 @@ def test_an_interval_widens_with_noise() -> None:
 
 @pytest.mark.parametrize("options", [PlanOptions(), RING], ids=["library", "ring"])
 def test_an_interval_widens_beyond_the_ranks_and_the_sizes_that_were_measured(options: PlanOptions) -> None:  # fmt: skip
-    def found(ranks: float, nbytes: float) -> float:
-        on = certain(
-            0.05, 0.05, 0.05, ranks=Range(low=1, high=ranks), nbytes=Range(low=0, high=nbytes)
-        )
-        return width(forecast(on, WORKLOAD, Mesh(16), options))
+    def found(ranks: float, nbytes: float, mesh: Mesh) -> float:
+        on = certain(0, 0.05, 0.05, ranks=Range(low=1, high=ranks), nbytes=Range(low=0, high=nbytes))  # fmt: skip
+        return width(forecast(on, WORKLOAD, mesh, options))
 
-    every = [found(16, 1e6), found(8, 1e6), found(2, 1e6)]
-    assert every == sorted(set(every))
-    sizes = [found(16, 1e6), found(16, 100), found(16, 10)]
+    # What a library does is known of so many ranks, a message only of the two that exchanged it.
+    for doublings in (1, 2, 3):
+        wider = found(16 >> doublings, 1e6, Mesh(16)), found(16, 1e6, Mesh(2 << doublings))
+        before = found(32 >> doublings, 1e6, Mesh(16)), found(16, 1e6, Mesh(1 << doublings))
+        is_library = options is not RING
+        assert (wider[0] > before[0]) is is_library
+        assert is_library or wider[1] > before[1]
+    sizes = [found(16, 1e6, Mesh(16)), found(16, 100, Mesh(16)), found(16, 10, Mesh(16))]
     assert sizes == sorted(set(sizes))
 
 

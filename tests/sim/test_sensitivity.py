@@ -13,7 +13,7 @@ from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
-from sim.forecast import forecast
+from sim.forecast import Engine, forecast
 from sim.knobs import Inputs, knobs
 from sim.sensitivity import WORSE, Effect, sensitivity
 from tests.agreement.hand_made import compute, curve, links, machine, storage
@@ -89,6 +89,26 @@ def acting(on: Machine, case: Case, per_node: int) -> set[str]:
     return {effect.knob for effect in found if not effect.is_inert}
 
 
+BURST = "burst of nodes' links after a rest"
+
+
+def test_a_smaller_burst_is_slower_where_it_is_simulated() -> None:
+    case = Case.of("64-64-64-64-64", 64, Mesh(1, 4), num_microbatches=8)
+    on = machine()
+    network = on.links[Tier.NETWORK].model_copy(update={"burst_nbytes": 1000.0})
+    on = on.model_copy(update={"links": {**on.links, Tier.NETWORK: network}})
+    (knob,) = (each for each in knobs(Inputs(on)) if each.name == BURST)
+    assert knob.change is not None
+    machines = (knob.change(Inputs(on)).machine, on)
+    smaller_s, own_s = (
+        forecast(each, case.workload, case.mesh, case.options, engine=Engine.SIMULATE).step_time_s
+        for each in machines
+    )
+    assert smaller_s > own_s
+    solved = sensitivity(on, case.workload, case.mesh, case.options, 1)
+    assert "simulate" in next(each for each in solved if each.knob == BURST).why
+
+
 def test_no_knob_is_dead_every_one_moves_some_plan() -> None:
     plans = (
         Case.of("64-64-8", 64, Mesh(8)),
@@ -102,7 +122,12 @@ def test_no_knob_is_dead_every_one_moves_some_plan() -> None:
     )
     moved = set.union(*(acting(on, case, per) for on in STATED.values() for case in plans for per in (1, 2)))  # fmt: skip
     every = {knob.name for on in STATED.values() for knob in knobs(Inputs(on))}
-    tested_apart = {"measured collectives", "copies between host and GPU", "memory of a node"}
+    tested_apart = {
+        "measured collectives",
+        "copies between host and GPU",
+        "memory of a node",
+        BURST,
+    }
     assert every - moved == tested_apart
     staged = sensitivity(GPU, plans[0].workload, Mesh(8), plans[0].options, 1)
     assert next(each for each in staged if each.knob.startswith("copies")).ratio > 1.001
