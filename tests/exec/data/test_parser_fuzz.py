@@ -162,13 +162,13 @@ def test_compressed_mat_parses_or_raises_data_error(tmp_path: Path, content: byt
     reads_house_numbers_or_raises_data_error(tmp_path / "train.mat", content)
 
 
-@pytest.mark.parametrize("valid", [MAT, COMPRESSED_MAT])
+@pytest.mark.parametrize("valid", [MAT, COMPRESSED_MAT], ids=["plain", "compressed"])
 def test_the_undamaged_mat_parses(tmp_path: Path, valid: bytes) -> None:
     (tmp_path / "train.mat").write_bytes(valid)
     assert read_half(tmp_path / "train.mat").labels.tolist() == [0, 3]
 
 
-@pytest.mark.parametrize("valid", [LETTERS, gzip.compress(LETTERS)])
+@pytest.mark.parametrize("valid", [LETTERS, gzip.compress(LETTERS, mtime=0)], ids=["plain", "gzip"])
 def test_the_undamaged_file_parses(tmp_path: Path, valid: bytes) -> None:
     path = tmp_path / ("letter.data.gz" if valid[0] == 0x1F else "letter.data")
     path.write_bytes(valid)
