@@ -1,10 +1,7 @@
 """The engines, and the choice between the two that simulate: arrays where they are exact, else events."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +9,12 @@ from exec.errors import UsageError
 from exec.noise import Array
 from exec.plan.collectives import expand
 from exec.program.program import Program
+from sim.arrays.fold import fold
+from sim.arrays.irregular import IrregularError
+from sim.arrays.simulate import ArrayTimes, simulate_arrays
 from sim.costs import Costs
 from sim.result import StepTimes
 from sim.simulate import simulate
-
-if TYPE_CHECKING:
-    from sim.arrays.fold import FoldedCosts
 
 MAX_EVENT_RANKS = 512
 """How many ranks are simulated by events, which list them one by one."""
@@ -44,24 +41,13 @@ def simulated(program: Program, costs: Costs, engine: Engine, *, one_lane: bool)
     Raises:
         UsageError: arrays are asked for and cannot tell, or events would be of too many ranks.
     """
-    reason = _ASKED_FOR
-    if engine is not Engine.EVENTS:
-        from sim.arrays.irregular import IrregularError  # noqa: PLC0415  # NumPy, for those who simulate
-        from sim.arrays.simulate import simulate_arrays  # noqa: PLC0415
-
-        try:
-            times = simulate_arrays(program, costs, one_lane=one_lane).first
-        except IrregularError as error:
-            reason = str(error)
-        else:
-            ranks = program.mesh.world_size
-            return replace(times, simulated=(f"arrays over {ranks} ranks",))
-        from sim.arrays.fold import fold  # noqa: PLC0415
-
-        if engine is Engine.SIMULATE:
-            return _folded(*fold(program, costs), costs, reason, one_lane=one_lane)
-    check_events(program, engine, reason)
-    return by_events(simulate(expand(program), costs, one_lane=one_lane), reason)
+    told = _by_arrays(program, costs, engine, None, one_lane=one_lane)
+    if isinstance(told, ArrayTimes):
+        return replace(told.first, simulated=(f"arrays over {program.mesh.world_size} ranks",))
+    if engine is Engine.SIMULATE:
+        return _folded(program, costs, told, one_lane=one_lane)
+    check_events(program, engine, told)
+    return by_events(simulate(expand(program), costs, one_lane=one_lane), told)
 
 
 def simulated_each(
@@ -72,31 +58,36 @@ def simulated_each(
     Raises:
         UsageError: as :func:`simulated`.
     """
-    reason = _ASKED_FOR
-    if engine is not Engine.EVENTS:
-        from sim.arrays.irregular import IrregularError  # noqa: PLC0415  # NumPy, for those who simulate
-        from sim.arrays.simulate import simulate_arrays  # noqa: PLC0415
-
-        try:
-            return simulate_arrays(program, costs, one_lane=one_lane, paces=paces).step_times_s
-        except IrregularError as error:
-            reason = str(error)
-    check_events(program, engine, reason)
+    told = _by_arrays(program, costs, engine, paces, one_lane=one_lane)
+    if isinstance(told, ArrayTimes):
+        return told.step_times_s
+    check_events(program, engine, told)
     expanded = expand(program)
     return np.array([
         simulate(expanded, costs, one_lane=one_lane, paces=each).step_time_s for each in paces
     ])  # fmt: skip
 
 
-def _folded(
-    program: Program, folded: FoldedCosts, costs: Costs, reason: str, *, one_lane: bool
-) -> StepTimes:
-    """Return the times of a program by events, of one of each kind of ranks that cannot differ."""
-    ranks, all_ranks = program.mesh.world_size, costs.mesh.world_size
+def _by_arrays(
+    program: Program, costs: Costs, engine: Engine, paces: Array | None, *, one_lane: bool
+) -> ArrayTimes | str:
+    """Return what arrays tell, or why they do not."""
+    if engine is Engine.EVENTS:
+        return _ASKED_FOR
+    try:
+        return simulate_arrays(program, costs, one_lane=one_lane, paces=paces)
+    except IrregularError as error:
+        return str(error)
+
+
+def _folded(program: Program, costs: Costs, reason: str, *, one_lane: bool) -> StepTimes:
+    """Return the times of ``program`` by events, of one of each kind of ranks that cannot differ."""
+    fewer, folded = fold(program, costs)
+    ranks, all_ranks = fewer.mesh.world_size, program.mesh.world_size
     if ranks < all_ranks:
         reason = f"one for each rank like it, {ranks} of {all_ranks}; {reason}"
-    check_events(program, Engine.SIMULATE, reason)
-    times = by_events(simulate(expand(program), folded, one_lane=one_lane), reason)
+    check_events(fewer, Engine.SIMULATE, reason)
+    times = by_events(simulate(expand(fewer), folded, one_lane=one_lane), reason)
     costs.collective_sigma = max(costs.collective_sigma, folded.collective_sigma)
     return times
 

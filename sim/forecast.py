@@ -196,7 +196,6 @@ def forecast(
         lanes = cycle_times(segments, workload.global_batch, free, Engine.SOLVE, replace(options, overlap=False), one_lane=False)  # fmt: skip
         bubble_s = max(0.0, lanes.step_time_s - times.compute_s)
     exposed_s = max(0.0, times.step_time_s - times.compute_s - bubble_s)
-    wait_s = _wait_s(costs, options, segments, loads)
     replicas_s: list[float] = []
     noise = _noise(machine)
     is_drawn = draws is not None and engine is not Engine.SOLVE
@@ -204,6 +203,8 @@ def forecast(
         slower = paces(noise, draws.seed, mesh.world_size, 1, draws.replicas)
         replicas_s = _noisy_steps_s(programs[0], costs, engine, options, slower).tolist()
         wait_s = max(0.0, sum(replicas_s) / len(replicas_s) - times.step_time_s)
+    else:
+        wait_s = _wait_s(costs, options, segments, loads)
     checkpoint_s = 0.0
     if checkpoint_every is not None:
         program = plan_checkpoint(segments[-1].program, options.strategy)
