@@ -300,7 +300,7 @@ def test_a_token_bucket_is_found_whatever_is_faster_in_proportion(
 @given(st.floats(-0.1, 0.1), st.integers(0, 2**32 - 1))
 def test_no_token_bucket_is_found_where_there_is_none(share: float, seed: int) -> None:
     line = curve((_LAST_KNEE, 1e-5, 8e-8)).model_copy(update={"rel_sigma": 0.01})
-    noise = np.random.default_rng(seed).normal(1.0, 0.01, len(RESTED))
+    noise = np.random.default_rng(seed).normal(1.0, 0.003, len(RESTED))
     times_s = [(1e-5 + 8e-8 * n * (1 - share)) * error for n, error in zip(RESTED, noise, strict=True)]  # fmt: skip
-    assert fit_burst(line, list(zip(RESTED, times_s, strict=True))) < 1_000
+    assert fit_burst(line, list(zip(RESTED, times_s, strict=True))) == 0.0
     assert fit_burst(line, []) == 0.0

@@ -67,15 +67,17 @@ def test_an_interval_widens_beyond_the_ranks_and_the_sizes_that_were_measured(op
         on = certain(0, 0.05, 0.05, ranks=Range(low=1, high=ranks), nbytes=Range(low=0, high=nbytes))  # fmt: skip
         return width(forecast(on, WORKLOAD, mesh, options))
 
-    # What a library does is known of so many ranks, a message only of the two that exchanged it.
-    for doublings in (1, 2, 3):
-        wider = found(16 >> doublings, 1e6, Mesh(16)), found(16, 1e6, Mesh(2 << doublings))
-        before = found(32 >> doublings, 1e6, Mesh(16)), found(16, 1e6, Mesh(1 << doublings))
-        is_library = options is not RING
-        assert (wider[0] > before[0]) is is_library
-        assert is_library or wider[1] > before[1]
+    every = [found(ranks, 1e6, Mesh(16)) for ranks in (16, 8, 2)]
+    assert every == sorted(every)
+    assert (every[-1] > every[0]) is (options is not RING)
     sizes = [found(16, 1e6, Mesh(16)), found(16, 100, Mesh(16)), found(16, 10, Mesh(16))]
     assert sizes == sorted(set(sizes))
+
+
+def test_an_exchange_of_two_ranks_says_less_and_less_of_more() -> None:
+    widths = [width(forecast(certain(), WORKLOAD, Mesh(ranks), RING)) for ranks in (2, 4, 8, 16)]
+    assert widths[0] == 0.0
+    assert widths == sorted(set(widths))
 
 
 def test_a_message_that_compute_hides_makes_nothing_uncertain() -> None:
