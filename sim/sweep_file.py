@@ -1,7 +1,6 @@
 """The file of a sweep of forecasts: JSON lines, what they stand on first, then one point a line."""
 
 import csv
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from exec.errors import SweepError
 from exec.sweeps.cells import key_of
+from exec.sweeps.journal import open_alone
 
 Line = dict[str, Any]
 
@@ -49,15 +49,7 @@ def open_points(path: Path, header: Mapping[str, Any]) -> Iterator[PointFile]:
     Raises:
         SweepError: the file is another sweep's, cannot be written, or another process writes it.
     """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    except OSError as error:
-        raise SweepError(f"out {path} cannot be written: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SweepError(f"out must be one sweep's at a time, got {path}, which another is writing") from error  # fmt: skip
+    with open_alone(path) as fd:
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         found = _parse(whole, path)
@@ -68,8 +60,6 @@ def open_points(path: Path, header: Mapping[str, Any]) -> Iterator[PointFile]:
         if not found:
             opened.append([dict(header)])
         yield opened
-    finally:
-        os.close(fd)
 
 
 def write_csv(path: Path, lines: Sequence[Line]) -> None:

@@ -106,11 +106,11 @@ def read_journal(path: Path) -> Journal:
 
 
 @contextmanager
-def open_journal(path: Path, header: Header) -> Iterator["Writer"]:
-    """Open ``path``, new or one that ``header``'s sweep began, for this process alone.
+def open_alone(path: Path) -> Iterator[int]:
+    """Open ``path``, made if it is not there, to read and append, for this process alone.
 
     Raises:
-        SweepError: the file is another sweep's, or another process is writing it.
+        SweepError: it cannot be written, or another process is writing it.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -121,6 +121,19 @@ def open_journal(path: Path, header: Header) -> Iterator["Writer"]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SweepError(f"out must be one sweep's at a time, got {path}, which another is writing") from error  # fmt: skip
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def open_journal(path: Path, header: Header) -> Iterator["Writer"]:
+    """Open ``path``, new or one that ``header``'s sweep began, for this process alone.
+
+    Raises:
+        SweepError: the file is another sweep's, or another process is writing it.
+    """
+    with open_alone(path) as fd:
         found = _parse(_read(path), path)
         if found is None:
             os.ftruncate(fd, 0)
@@ -131,8 +144,6 @@ def open_journal(path: Path, header: Header) -> Iterator["Writer"]:
             os.ftruncate(fd, found.nbytes)
             writer = Writer(fd, path, found.keys)
         yield writer
-    finally:
-        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
