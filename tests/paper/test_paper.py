@@ -32,6 +32,7 @@ from paper.results import (
 from paper.strategies import WON
 from sim.check_cases import SERIAL_CASES
 from sim.engines import READERS
+from sim.evidence import verdict_of
 from sim.forecast import forecast
 
 pytest.importorskip("typst", reason="needs the paper extra")
@@ -237,6 +238,22 @@ def test_the_readme_quotes_the_evidence_that_the_report_shows(quoted: Record) ->
         f"median {100 * others['median_error']:.1f} %, {100 * others['coverage']:.0f} % inside |",
     ):
         assert text in readme, text
+    cluster, deepbench = (
+        verdict_of(
+            [case for each in evidence if each.source.startswith(name) for case in each.cases]
+        )
+        for name in ("cluster", "DeepBench")
+    )
+    ranked = f"all {cluster.num_ranked} pairs of plans in the right order"
+    assert cluster.num_ranked_right == cluster.num_ranked
+    assert (
+        f"median {100 * cluster.median_error:.1f} %, one in ten above {100 * cluster.p90_error:.1f} %; {100 * cluster.coverage:.0f} % inside; {ranked}"
+        in readme
+    )
+    assert (
+        f"(DeepBench, {deepbench.count} cases) | | median {100 * deepbench.median_error:.1f} %, {100 * deepbench.coverage:.0f} % inside, {-100 * deepbench.bias:.0f} % too short"
+        in readme
+    )
 
 
 def test_the_readme_quotes_the_convolutional_networks(quoted: Record) -> None:
