@@ -1,6 +1,7 @@
 """Cells of printed tables: numbers that are whole, or an error that names the line."""
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -51,3 +52,27 @@ def positive_number(value: float, column: str, place: str) -> float:
     if not value > 0:
         refuse(place, f"{column} must be greater than 0, got {value}")
     return value
+
+
+def is_row(tokens: Sequence[str], excuses: Collection[str]) -> bool:
+    """Say whether ``tokens`` begin as rows do: with a number, and another, nothing or an excuse."""
+    if not tokens or not tokens[0][0].isdigit():
+        return False
+    return len(tokens) == 1 or tokens[1][0].isdigit() or tokens[1] in excuses
+
+
+def row_cells(tokens: Sequence[str], columns: Sequence[str], place: str) -> dict[str, str]:
+    """Return the row ``tokens`` by its ``columns``, of which none may lack."""
+    if len(tokens) != len(columns):
+        refuse(place, f"a row must have {len(columns)} columns, got {len(tokens)}: {' '.join(tokens)}")  # fmt: skip
+    return dict(zip(columns, tokens, strict=True))
+
+
+def check_mean(
+    least_us: float | None, mean_us: float | None, most_us: float | None, column: str, place: str
+) -> None:
+    """Hold that the mean is between the least and the most, where all are known."""
+    if least_us is None or mean_us is None or most_us is None:
+        return
+    if not least_us <= mean_us <= most_us:
+        refuse(place, f"{column} must be between {least_us:.2f} and {most_us:.2f} us, got {mean_us:.2f}")  # fmt: skip

@@ -11,7 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from calibration.importers.cells import TAG, Decimals, positive_number, refuse
+from calibration.importers.cells import (
+    TAG,
+    Decimals,
+    check_mean,
+    is_row,
+    positive_number,
+    refuse,
+    row_cells,
+)
 from calibration.importers.measured import Layout, Measured, Operation, Reading
 from exec.errors import MachineError
 
@@ -21,6 +29,7 @@ _GROUPS = re.compile(r"#\s*\(\s*\d+ groups of \d+ processes")
 _END = re.compile(r"#\s*All processes entering MPI_Finalize")
 _UNITS = (1e6, 2.0**20)
 _ROUNDING = 0.006
+_EXCUSES = ("N/A", "nan", "inf", "out-of-mem.;", "time-out.;", "int-overflow.;")
 
 
 class _Kind(NamedTuple):
@@ -102,7 +111,7 @@ class _Reader:
                         f"a table must have a column #repetitions and others once, got {line}",
                     )
                 self.columns, self.decimals, self.last, self.num_rows = tokens, Decimals(), -1, 0
-            elif self.columns and _is_row(tokens):
+            elif self.columns and is_row(tokens, _EXCUSES):
                 yield from self._row(tokens, place)
         if not has_tables:
             raise MachineError(f"{self.name} must have a table of IMB, got none")
@@ -112,11 +121,9 @@ class _Reader:
             )
 
     def _row(self, tokens: Sequence[str], place: str) -> Iterator[Measured]:
-        if len(tokens) != len(self.columns):
-            refuse(place, f"a row must have {len(self.columns)} columns, got {len(tokens)}: {' '.join(tokens)}")  # fmt: skip
         cells = {
             column: self.decimals.number(token, column, place)
-            for column, token in zip(self.columns, tokens, strict=True)
+            for column, token in row_cells(tokens, self.columns, place).items()
         }
         nbytes = int(cells.get("#bytes", 0))
         if "#bytes" in cells and nbytes <= self.last:
@@ -151,8 +158,7 @@ class _Reader:
             refuse(place, f"a table must have t[usec] or t_avg[usec], got {' '.join(self.columns)}")
         positive_number(time_us, "the time", place)
         least_us, most_us = cells.get("t_min[usec]"), cells.get("t_max[usec]")
-        if least_us is not None and most_us is not None and not least_us <= time_us <= most_us:
-            refuse(place, f"t_avg must be between {least_us:.2f} and {most_us:.2f}, got {time_us:.2f}")  # fmt: skip
+        check_mean(least_us, time_us, most_us, "t_avg", place)
         if kind.messages and "Mbytes/sec" in cells:
             # IMB takes the slowest rank's time for it.
             self._check(kind.messages * nbytes / (most_us or time_us), cells["Mbytes/sec"], place)
@@ -188,11 +194,3 @@ class _Reader:
         if self.benchmark and not self.num_rows:
             refuse(place, f"a table of {self.benchmark} must have rows, got none")
         self.benchmark, self.columns, self.num_rows = "", [], 0
-
-
-def _is_row(tokens: Sequence[str]) -> bool:
-    """Say whether ``tokens`` begin as rows do: with a number, and another, nothing or an excuse."""
-    if not tokens or not tokens[0][0].isdigit():
-        return False
-    excuses = ("N/A", "nan", "inf", "out-of-mem.;", "time-out.;", "int-overflow.;")
-    return len(tokens) == 1 or tokens[1][0].isdigit() or tokens[1] in excuses

@@ -9,14 +9,14 @@ stream what follows.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from numpy.typing import DTypeLike
 
 from exec.device.array import DeviceArray
 from exec.device.protocol import Device, Stream
 from exec.program.ops import CollectiveKind
-from exec.transport.protocol import Lock, Transport, Value
+from exec.transport.protocol import Ranks, Transport
 
 
 class DeviceRequest(Protocol):
@@ -48,28 +48,8 @@ class DeviceArrival(DeviceRequest, Protocol):
         ...
 
 
-class DeviceTransport(Protocol):
-    """The ranks ``0 .. size - 1`` of a group, each with a device, seen from ``rank``."""
-
-    @property
-    def rank(self) -> int:
-        """This rank."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def library(self) -> str:
-        """The name and version of what carries the messages."""
-        ...
-
-    @property
-    def nbytes_sent(self) -> int:
-        """The bytes this rank has handed to the wire, as a transport of the host counts them."""
-        ...
+class DeviceTransport(Ranks, Protocol):
+    """Ranks of which each has a device."""
 
     def count_again(self, nbytes: int) -> None:
         """Count ``nbytes`` as sent: those of a graph, which sends them without calls of this."""
@@ -140,17 +120,6 @@ class DeviceTransport(Protocol):
         """
         ...
 
-    def lock(self) -> Lock:
-        """Return a lock that the ranks share; all must call it together. It knows no streams."""
-        ...
-
-    def check(self) -> None:
-        """Raise if another rank, or what carries the messages, is known to have failed.
-
-        Any thread may call it.
-        """
-        ...
-
     def split(self, color: int) -> "DeviceTransport":
         """Return the group of the ranks that name the same ``color``, in the order of ranks."""
         ...
@@ -162,17 +131,9 @@ class DeviceTransport(Protocol):
         """
         ...
 
-    def gather_objects(self, value: Value) -> list[Value]:
-        """Return every rank's ``value``, on every rank: for set-up and reports, not for steps."""
-        ...
-
     def stop(self) -> None:
         """End what is under way on the device, finished or not, so that nobody waits for it.
 
         Any thread may call it. The transport is lost.
         """
-        ...
-
-    def abort(self, message: str, status: int) -> NoReturn:
-        """End all ranks of the job with ``status``; ``message`` goes to standard error."""
         ...

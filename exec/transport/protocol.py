@@ -50,8 +50,8 @@ class Lock(Protocol):
         ...
 
 
-class Transport(Protocol):
-    """The ranks ``0 .. size - 1`` of a group, seen from ``rank``."""
+class Ranks(Protocol):
+    """The ranks ``0 .. size - 1`` of a group, seen from ``rank``, whatever their messages are."""
 
     @property
     def rank(self) -> int:
@@ -77,6 +77,29 @@ class Transport(Protocol):
         ``gather_objects`` and ``split`` send is not counted.
         """
         ...
+
+    def lock(self) -> Lock:
+        """Return a lock that the ranks share; all must call it together. It knows no streams."""
+        ...
+
+    def check(self) -> None:
+        """Raise if another rank, or what carries the messages, is known to have failed.
+
+        Any thread may call it: for ranks that say nothing for long.
+        """
+        ...
+
+    def gather_objects(self, value: Value) -> list[Value]:
+        """Return every rank's ``value``, on every rank: for set-up and reports, not for steps."""
+        ...
+
+    def abort(self, message: str, status: int) -> NoReturn:
+        """End all ranks of the job with ``status``; ``message`` goes to standard error."""
+        ...
+
+
+class Transport(Ranks, Protocol):
+    """Ranks whose messages and collectives are of arrays of the host."""
 
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Start to send ``array``; it may be overwritten once the request is done."""
@@ -120,26 +143,10 @@ class Transport(Protocol):
         """
         ...
 
-    def lock(self) -> Lock:
-        """Return a lock that the ranks share; all must call it together."""
-        ...
-
-    def check(self) -> None:
-        """Raise if another rank is known to have failed: for ranks that say nothing for long."""
-        ...
-
     def split(self, color: int) -> "Transport":
         """Return the group of the ranks that name the same ``color``, in the order of ranks."""
         ...
 
     def close(self) -> None:
         """Give back this group, which :meth:`split` made; all of its ranks call it together."""
-        ...
-
-    def gather_objects(self, value: Value) -> list[Value]:
-        """Return every rank's ``value``, on every rank: for set-up and reports, not for steps."""
-        ...
-
-    def abort(self, message: str, status: int) -> NoReturn:
-        """End all ranks of the job with ``status``; ``message`` goes to standard error."""
         ...
