@@ -76,14 +76,35 @@ def places_of(
                 readers.setdefault(home_of(value), []).append(node)
     for node, taken in exchanged.items():
         readers[taken] = [node]
-    last = home[stage[-1]]
+    gradient, num_gradients = _shared_gradients(network, stage, sizes, home, learning)
+    completed: dict[int, tuple[int, ...]] = {}
+    for at, found in readers.items():
+        if at in learning:
+            completed[found[0]] = (*completed.get(found[0], ()), at)
+    return Places(
+        home, gradient, num_gradients, frozenset(learning), {at: tuple(found) for at, found in readers.items()}, completed
+    )  # fmt: skip
+
+
+def _shared_gradients(
+    network: Network, stage: range, sizes: dict[int, int], home: dict[int, int], learning: set[int]
+) -> tuple[dict[int, int], int]:
+    """Return the shared buffer for the gradient of each home, and how many buffers there are.
+
+    Backwards through the stage each gradient takes the smallest free buffer that it fits into, and
+    leaves it free behind the node that made its value.
+    """
     gradient: dict[int, int] = {}
     free: list[int] = []
     held: list[int] = []  # the size of each shared buffer
     for node in reversed(stage):
         for value in network.nodes[node].inputs:
-            at = home_of(value)
-            if at not in learning or at in (STAGE_INPUT, EXCHANGED, last) or at in gradient:
+            at = home.get(value, STAGE_INPUT)
+            if (
+                at not in learning
+                or at in (STAGE_INPUT, EXCHANGED, home[stage[-1]])
+                or at in gradient
+            ):
                 continue
             size = sizes[at]
             fitting = [each for each in free if held[each] >= size]
@@ -98,15 +119,9 @@ def places_of(
             free.remove(chosen)
             held[chosen] = max(held[chosen], size)
             gradient[at] = chosen
-        if home[node] == node and node in gradient:
+        if node in gradient:
             free.append(gradient[node])
-    completed: dict[int, tuple[int, ...]] = {}
-    for at, found in readers.items():
-        if at in learning:
-            completed[found[0]] = (*completed.get(found[0], ()), at)
-    return Places(
-        home, gradient, len(held), frozenset(learning), {at: tuple(found) for at, found in readers.items()}, completed
-    )  # fmt: skip
+    return gradient, len(held)
 
 
 def _can_overwrite(network: Network, node: int, stage: range) -> bool:
