@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
+from exec.nn.loss import SoftmaxCrossEntropy
+from exec.nn.modules import Linear, Sigmoid
 from tests.exec.nn.finite_differences import ABS, Array, gradient_of
 from tests.exec.nn.plain_net import random_net
 
