@@ -192,7 +192,7 @@ def awaited_at_once(program: Program) -> set[str]:
                 case Wait(Lane.COMM, id):
                     gate = max(gate, positions.get(id, 0))
                 case Wait(Lane.COMPUTE, id):
-                    pending = {each for each in pending if places[each] > places[id]}
+                    pending = {each for each in pending if places[each] > places.get(id, -1)}
                 case Collective(id):
                     known.add(id)
                     pending.add(id)
