@@ -11,7 +11,7 @@ plainest calls there are, on what was looked up once. ``forward`` and ``backward
 from dataclasses import dataclass, field
 
 from exec.nn.backend import Array, Call, outer_adder, xp
-from exec.nn.gemm import gemm
+from exec.nn.gemm import gemm, product
 
 
 @dataclass(slots=True)
@@ -55,14 +55,14 @@ class Linear:
     def bind_forward(self, a: Array) -> Call:
         """Return a call that does the forward pass; ``a`` is kept for the backward one."""
         self._input = a
-        multiply, output, row_major, copy = self.weight.dot, self.output, self.row_major, xp.copyto
-        factor = a if row_major is None else row_major
+        output, row_major, copy = self.output, self.row_major, xp.copyto
+        multiply = product(self.weight, a if row_major is None else row_major, output)
         add_bias = None if self.bias is None else outer_adder(1.0, self.bias, self._ones, output)
 
         def forward() -> None:
             if row_major is not None:
                 copy(row_major, a)
-            multiply(factor, output)
+            multiply()
             if add_bias is not None:
                 add_bias()
 
@@ -70,36 +70,35 @@ class Linear:
 
     def bind_backward(self, gb: Array) -> Call:
         """Return a call that does the backward pass of what was bound last."""
-        add_weight = gemm(1.0, gb, self._input.T, 1.0, self.grad_weight) if self.adds else None
-        turned, multiply, ones = self._input.T, gb.dot, self._ones
-        grad_weight, grad_bias = self.grad_weight, self.grad_bias
-        multiply_input, grad_input, factor = self.weight.T.dot, self.grad_input, gb
-        if self.sample_major:
-            multiply_input, factor = gb.T.dot, self.weight
-        add_input = self._input_adder(gb)
+        turned, sum_columns, ones = self._input.T, gb.dot, self._ones
+        grad_bias, adds = self.grad_bias, self.adds
+        grad_weight = self.grad_weight
+        if adds:
+            weigh = gemm(1.0, gb, turned, 1.0, grad_weight)
+        else:
+            weigh = product(gb, turned, grad_weight)
+        pass_on = self._input_call(gb)
 
         def backward() -> None:
-            if add_weight is None:
-                multiply(turned, grad_weight)
-                if grad_bias is not None:
-                    multiply(ones, grad_bias)
-            else:
-                add_weight()
-                if grad_bias is not None:
-                    xp.add(grad_bias, multiply(ones), out=grad_bias)
-            if add_input is not None:
-                add_input()
-            elif grad_input is not None:
-                multiply_input(factor, grad_input)
+            weigh()
+            if grad_bias is not None:
+                if adds:
+                    xp.add(grad_bias, sum_columns(ones), grad_bias)
+                else:
+                    sum_columns(ones, grad_bias)
+            if pass_on is not None:
+                pass_on()
 
         return backward
 
-    def _input_adder(self, gb: Array) -> Call | None:
-        """Return what adds to the gradient of the input, if that is asked for."""
-        if self.grad_input is None or not self.adds_input:
+    def _input_call(self, gb: Array) -> Call | None:
+        """Return what sets, or adds to, the gradient of the input, if there is room for it."""
+        if self.grad_input is None:
             return None
         factors = (gb.T, self.weight) if self.sample_major else (self.weight.T, gb)
-        return gemm(1.0, *factors, 1.0, self.grad_input)
+        if self.adds_input:
+            return gemm(1.0, *factors, 1.0, self.grad_input)
+        return product(*factors, self.grad_input)
 
 
 @dataclass(slots=True)
