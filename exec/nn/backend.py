@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy as xp  # noqa: ICN001  # the name by which the network knows its array module
 from numpy.typing import NDArray
-from scipy.linalg.blas import daxpy, dger, saxpy, sger
+from scipy.linalg.blas import daxpy, ddot, dger, idamax, isamax, saxpy, sdot, sger
 
 Array = NDArray[np.floating[Any]]
 Indices = NDArray[np.integer[Any]]
@@ -14,10 +14,12 @@ Call = Callable[[], object]
 
 DTYPES: dict[str, type[np.floating[Any]]] = {"float32": xp.float32, "float64": xp.float64}
 
-__all__ = ["DTYPES", "Array", "Call", "Indices", "adder", "outer_adder", "xp"]
+__all__ = ["DTYPES", "Array", "Call", "Indices", "adder", "dot_of", "outer_adder", "peak_of", "xp"]
 
 _AXPY = {"float32": saxpy, "float64": daxpy}
 _GER = {"float32": sger, "float64": dger}
+_DOT = {"float32": sdot, "float64": ddot}
+_AMAX = {"float32": isamax, "float64": idamax}
 
 
 def adder(alpha: float, x: Array, y: Array) -> Call:
@@ -47,6 +49,32 @@ def outer_adder(alpha: float, column: Array, row: Array, matrix: Array) -> Call:
         ger(alpha, row, column, 1, 1, transposed, 1, 1, 1)  # increments, then what it overwrites
 
     return add
+
+
+def dot_of(x: Array, y: Array) -> Callable[[], float]:
+    """Return a call that returns the sum of the products of two rows, which must not be empty."""
+    _check_for_blas(x, y)
+    dot, size = _DOT[x.dtype.name], x.size
+
+    def multiply() -> float:
+        product: float = dot(x, y, size)
+        return product
+
+    return multiply
+
+
+def peak_of(x: Array) -> Callable[[], float]:
+    """Return a call that returns the size of the largest number in a row, which must not be empty.
+
+    Beside numbers that are none it may be any of them: sums of all show these.
+    """
+    _check_for_blas(x)
+    place_of, item = _AMAX[x.dtype.name], x.item
+
+    def look() -> float:
+        return abs(item(place_of(x)))
+
+    return look
 
 
 def _check_for_blas(changed: Array, *others: Array) -> None:

@@ -1,16 +1,18 @@
-"""Matrix products of strided views, ``c = alpha a b + beta c``, by BLAS's own function.
+"""Matrix products: ``c = a b`` of whole matrices, and ``c = alpha a b + beta c`` of strided views.
 
 NumPy's product cannot add to what is there, and SciPy's wrappers copy parts of a matrix. SciPy
 publishes the addresses of its BLAS functions for Cython; ctypes calls them in about a microsecond
-and lets other threads run meanwhile.
+and lets other threads run meanwhile. For whole matrices its wrappers take a third of that.
 """
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 from scipy.linalg import cython_blas
+from scipy.linalg.blas import dgemm, sgemm
 
+from exec.network.scratch import SMALL_PRODUCT
 from exec.nn.backend import Array, Call
 
 Arguments = tuple[int, ...]
@@ -20,7 +22,32 @@ _SCALARS: dict[str, type[ctypes.c_float] | type[ctypes.c_double]] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
+_WRAPPED = {"float32": sgemm, "float64": dgemm}
 _PLAIN, _TRANSPOSED = ctypes.c_char(b"N"), ctypes.c_char(b"T")
+
+
+def product(a: Array, b: Array, c: Array) -> Call:
+    """Return a call that does ``c = a b``; the arrays' places are fixed.
+
+    NumPy and SciPy bring a BLAS each. SciPy's is called where that was measured to be faster: for
+    small products, by 3 to 15 %, and if ``b`` is transposed for somewhat larger ones too, by up to
+    15 %. Else NumPy's is, by as much, and it lets other threads run meanwhile.
+    """
+    most = SMALL_PRODUCT if b.flags.c_contiguous else 4 * SMALL_PRODUCT
+    is_small = a.shape[0] * b.shape[0] * b.shape[1] <= most
+    factors = [_column_major(b), _column_major(a)]
+    is_whole = c.flags.c_contiguous and all(x.flags.f_contiguous for x, _ in factors)
+    is_alike = a.dtype == b.dtype == c.dtype
+    if c.size and b.size and is_small and is_whole and is_alike:
+        (second, turns_second), (first, turns_first) = factors
+        multiply = _WRAPPED[c.dtype.name]
+        return partial(multiply, 1.0, second, first, 0.0, c.T, turns_second, turns_first, 1)
+    return partial(a.dot, b, c)
+
+
+def _column_major(x: Array) -> tuple[Array, bool]:
+    """Return the transposed ``x`` for a BLAS that is column-major, and whether it must transpose it."""
+    return (x.T, False) if x.flags.c_contiguous else (x, True)
 
 
 def gemm(alpha: float, a: Array, b: Array, beta: float, c: Array) -> Call:

@@ -20,19 +20,21 @@ class Sgd:
     velocity: Array | None
     learning_rate: float
     momentum: float = 0.0
-    _add_gradient: Call | None = field(init=False, default=None)
-    _descend: Call = field(init=False)
+    update: Call = field(init=False)
+    """Take one step."""
 
     def __post_init__(self) -> None:
-        direction = self.gradient
-        if self.velocity is not None:
-            direction = self.velocity
-            self._add_gradient = adder(1.0, self.gradient, self.velocity)
-        self._descend = adder(-self.learning_rate, direction, self.parameters)
+        velocity = self.velocity
+        if velocity is None:
+            self.update = adder(-self.learning_rate, self.gradient, self.parameters)
+            return
+        add_gradient = adder(1.0, self.gradient, velocity)
+        descend = adder(-self.learning_rate, velocity, self.parameters)
+        multiply, momentum = xp.multiply, xp.array(self.momentum, velocity.dtype)
 
-    def update(self) -> None:
-        """Take one step."""
-        if self.velocity is not None and self._add_gradient is not None:
-            xp.multiply(self.velocity, self.momentum, out=self.velocity)
-            self._add_gradient()
-        self._descend()
+        def update() -> None:
+            multiply(velocity, momentum, velocity)
+            add_gradient()
+            descend()
+
+        self.update = update

@@ -12,7 +12,8 @@ from exec.nn.activation import ReLU
 from exec.nn.addition import Add
 from exec.nn.backend import Array, Indices, xp
 from exec.nn.convolution import Conv2d
-from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
+from exec.nn.loss import SoftmaxCrossEntropy
+from exec.nn.modules import Linear, Sigmoid
 from exec.nn.normalisation import BatchNorm2d
 from exec.nn.optimiser import Sgd
 from exec.nn.pooling import AvgPool, MaxPool
@@ -113,23 +114,29 @@ class KernelBinder:
             images = self.buffers.matrix("work", n, features)
             turn = partial(copy_transposed, images, self.buffers.matrix(f"x.{slot}", features, n))
 
+        take_images = feed.images.take
+
         def load_images() -> None:
-            feed.images.take(feed.indices[start:stop], axis=0, out=images, mode="clip")
+            take_images(feed.indices[start:stop], 0, images, "clip")
             if turn is not None:
                 turn()
 
         if not classes:
             return load_images
         targets = self.buffers.matrix(f"t.{slot}", classes, n)
-        flat, scale = targets.reshape(-1), targets.dtype.type(1.0 / self.samples)
+        flat, scale = targets.reshape(-1), xp.array(1.0 / self.samples, targets.dtype)
         rows, columns, places = feed.labels * n, xp.arange(n), xp.empty(n, feed.labels.dtype)
+        take_rows, add, clear = rows.take, xp.add, targets.fill
 
         def load() -> None:
+            chosen = feed.indices[start:stop]
             if images is not None:
-                load_images()
-            rows.take(feed.indices[start:stop], out=places, mode="clip")
-            xp.add(places, columns, out=places)
-            targets.fill(0.0)
+                take_images(chosen, 0, images, "clip")
+                if turn is not None:
+                    turn()
+            take_rows(chosen, None, places, "clip")
+            add(places, columns, places)
+            clear(0.0)
             flat[places] = scale
 
         return load
@@ -162,7 +169,7 @@ class KernelBinder:
         module = SoftmaxCrossEntropy(1.0 / self.samples, targets)
         self.losses.append(module)
         logits = self.buffers.matrix(f"{layout.buffer(layout.final)}.{slot}", classes, n)
-        return partial(module.forward_backward, logits)
+        return module.bind(logits)
 
     def _node(self, op: Compute) -> Call:
         """Return the call of one kernel of a node; its first one makes the module."""
@@ -178,13 +185,13 @@ class KernelBinder:
             case Kernel.BATCHNORM_BACKWARD_SUMS:
                 return partial(module.backward_sums, views.grad_output())
             case kernel if kernel in forward_kernels(described_as):
-                return partial(module.forward, *inputs)
+                return _bound(module, "forward", *inputs)
             case _:
                 return self._backward(module, views)
 
     def _backward(self, module: _Module, views: Views) -> Call:
         """Return the backward pass, without what another rank brings in this one's place."""
-        backward = partial(module.backward, views.grad_output())
+        backward = _bound(module, "backward", views.grad_output())
         emptied = [array for array, adds in views.dropped() if not adds]
         if not emptied:
             return backward
@@ -248,3 +255,13 @@ class KernelBinder:
                 return Add(output, tuple(found))
             case _:
                 raise ValueError(f"{op} must be of a module that computes")
+
+
+def _bound(module: _Module, name: str, *arrays: Array) -> Call:
+    """Return a pass of ``module`` on ``arrays``: prepared ahead, where the module can."""
+    match module:
+        case Linear() | Sigmoid():
+            bind = module.bind_forward if name == "forward" else module.bind_backward
+            return bind(*arrays)
+        case _:
+            return partial(getattr(module, name), *arrays)

@@ -173,15 +173,16 @@ def awaited_at_once(program: Program) -> set[str]:
     """Return the collectives that no rank can begin while polling.
 
     That is so if the lane may begin it only after the last compute op before it, and the compute
-    lane then waits for it before it computes again, in every role. All ranks then do it in the
-    blocking form, which is faster; MPI does not match a blocking with a non-blocking collective
-    (MPI 4.1, section 6.12), so they must agree.
+    lane then waits for it, or for what is behind it on its lane, before it computes again, in every
+    role. All ranks then do it in the blocking form, which is faster; MPI does not match a blocking
+    with a non-blocking collective (MPI 4.1, section 6.12), so they must agree.
     """
     polled: set[str] = set()
     known: set[str] = set()
     for role in program.roles:
         num_computed, gate = 0, 0
         positions = compute_positions(list(role.ops))
+        places = _last_positions(role.ops)
         pending: set[str] = set()
         for op in role.ops:
             match op:
@@ -191,7 +192,7 @@ def awaited_at_once(program: Program) -> set[str]:
                 case Wait(Lane.COMM, id):
                     gate = max(gate, positions.get(id, 0))
                 case Wait(Lane.COMPUTE, id):
-                    pending.discard(id)
+                    pending = {each for each in pending if places[each] > places.get(id, -1)}
                 case Collective(id):
                     known.add(id)
                     pending.add(id)

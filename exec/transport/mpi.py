@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from exec.errors import TransportError
 from exec.launch import launched_ranks
 from exec.program.ops import CollectiveKind
+from exec.transport.flags import FLAG_ELEMENTS, flag_barrier, usable_cores
 from exec.transport.meter import Meter
 from exec.transport.protocol import Arrival, Buffer, Lock, Request, Value
 
@@ -118,6 +119,8 @@ class MpiTransport:
         self._comm, self._mpi, self._meter = comm, mpi, meter or Meter()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self._windows: list[MPI.Win] = []
+        self._flags: list[MPI.Win] = []
+        self._barrier: Callable[[], object] = self._first_barrier
 
     def send(self, array: Buffer, dest: int, tag: int) -> Request:
         """Start to send ``array``."""
@@ -168,15 +171,30 @@ class MpiTransport:
         self, kind: CollectiveKind, array: Buffer, counts: Sequence[int], root: int
     ) -> None:
         """Do ``kind``; the blocking calls are a little faster than starting and waiting."""
+        if kind is CollectiveKind.BARRIER:
+            self._barrier()
+            return
         self._meter.count_collective(kind, array, self.size, self.rank == root)
         if kind is CollectiveKind.ALLREDUCE:
             self._comm.Allreduce(self._mpi.IN_PLACE, array)
         elif kind is CollectiveKind.ALLGATHER:
             self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts])
-        elif kind is CollectiveKind.BARRIER:
-            self._comm.Barrier()
         else:
             self._start(kind, array, counts, root).Wait()
+
+    def _first_barrier(self) -> None:
+        """Do a barrier, and make the one that is used from then on: of flags inside a node."""
+        self._barrier = self._comm.Barrier
+        if self.size > 1 and self.shareable_nbytes() > self.size * FLAG_ELEMENTS * 8:
+            window, flags = self._share(FLAG_ELEMENTS, np.int64)
+            window.Lock_all()  # MPI demands it of those who call Sync
+            self._flags.append(window)
+            cores = self._comm.allgather(usable_cores())
+            is_crowded = len(frozenset().union(*cores)) < self.size
+            self._barrier = flag_barrier(
+                flags, self.rank, window.Sync, self._comm.Iprobe, is_crowded=is_crowded
+            )
+        self._comm.Barrier()
 
     def shareable_nbytes(self) -> int:
         """Return what is free where MPI puts windows, if all ranks are on one node."""
@@ -200,12 +218,18 @@ class MpiTransport:
                 f"{free / 2**20:.1f} MiB free; make it larger (mount -o remount,size=), or choose "
                 f"another strategy or algorithm"
             )
-        window = self._mpi.Win.Allocate_shared(size * itemsize, itemsize, comm=self._comm)
+        window, arrays = self._share(size, dtype)
         self._windows.append(window)
+        return arrays
+
+    def _share(self, size: int, dtype: DTypeLike) -> "tuple[MPI.Win, list[Buffer]]":
+        """Return a window, and every rank's part of it, zeroed."""
+        itemsize = np.dtype(dtype).itemsize
+        window = self._mpi.Win.Allocate_shared(size * itemsize, itemsize, comm=self._comm)
         arrays = [np.frombuffer(window.Shared_query(rank)[0], dtype) for rank in range(self.size)]
         arrays[self.rank][...] = 0
         self._comm.Barrier()
-        return arrays
+        return window, arrays
 
     def lock(self) -> Lock:
         """Return a lock over a window; MPI makes processes wait in turn."""
@@ -221,7 +245,9 @@ class MpiTransport:
 
     def close(self) -> None:
         """Free the communicator, of which MPI has about two thousand, and the memory shared over it."""
-        for window in self._windows:
+        for window in self._flags:
+            window.Unlock_all()
+        for window in (*self._flags, *self._windows):
             window.Free()
         self._comm.Free()
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from exec.device.protocol import Device
 from exec.gpu.loss import Loss
-from exec.nn.modules import SoftmaxCrossEntropy
+from exec.nn.loss import SoftmaxCrossEntropy
 from tests.exec.gpu.arrays import DTYPES, SEEDS, SETTINGS, Array, assert_within, normal, rounding
 
 

@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
+from exec.nn.loss import SoftmaxCrossEntropy
+from exec.nn.modules import Linear, Sigmoid
 
 Array = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exec.nn.gemm import gemm
+from exec.nn.gemm import gemm, product
 
 SIDES, SEEDS, SCALES = st.integers(0, 6), st.integers(0, 2**32), st.sampled_from([0.0, 1.0, -0.5])
 
@@ -29,6 +29,33 @@ def test_product_of_views_changes_the_view_alone(
     view[...] = alpha * (a @ b) + beta * view
     gemm(alpha, a, b, beta, whole[1 : m + 1, 3 : n + 3])()
     np.testing.assert_array_equal(whole, expected)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(SIDES, SIDES, SIDES, st.booleans(), st.booleans(), SEEDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_product_of_matrices_is_numpy_s_and_in_place(
+    dtype: type, m: int, k: int, n: int, turn_a: bool, turn_b: bool, seed: int
+) -> None:
+    draw = np.random.Generator(np.random.PCG64(seed)).integers
+    a, b = (
+        draw(-4, 5, (y, x)).astype(dtype).T if turned else draw(-4, 5, (x, y)).astype(dtype)
+        for x, y, turned in ((m, k, turn_a), (k, n, turn_b))
+    )
+    found = np.full((m, n), np.nan, dtype)
+    product(a, b, found)()
+    np.testing.assert_array_equal(found, a @ b)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("side", [90, 130, 170])
+def test_products_of_all_sizes_agree(side: int, *, turned: bool) -> None:
+    draw = np.random.Generator(np.random.PCG64(side)).integers
+    a, b = (draw(-4, 5, (side, side)).astype(np.float32) for _ in range(2))
+    b = b.T if turned else b
+    found = np.empty_like(a)
+    product(a, b, found)()
+    np.testing.assert_array_equal(found, a @ b)
 
 
 def test_what_blas_cannot_do_is_refused() -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exec.nn.modules import Linear, Sigmoid, SoftmaxCrossEntropy
+from exec.nn.loss import SoftmaxCrossEntropy
+from exec.nn.modules import Linear, Sigmoid
 from tests.exec.nn.finite_differences import ABS, Array, gradient_of
 from tests.exec.nn.plain_net import random_net
 
@@ -65,7 +66,8 @@ def test_linear_that_adds_gives_the_sum_of_both_gradients(
 def test_linear_without_bias_or_input_gradient_is_the_product_alone() -> None:
     weight, a = normal(0, 3, 4), normal(1, 4, 2)
     module = Linear(weight, None, np.empty((3, 4)), None, np.empty((3, 2)))
-    np.testing.assert_array_equal(module.forward(a), weight @ a)
+    # Sums of four products of numbers below 4, in orders of BLAS's choice.
+    np.testing.assert_allclose(module.forward(a), weight @ a, rtol=0, atol=4 * 16 * 2.3e-16)
     assert module.backward(normal(2, 3, 2)) is None
 
 
@@ -171,6 +173,40 @@ def test_loss_of_huge_logits_is_finite_and_right() -> None:
     # The first sample is certain and right; the second is certain and wrong by 2e4 nats.
     assert loss.total == 2e4
     assert gradient.tolist() == [[0.0, 1.0], [0.0, -1.0]]
+
+
+@pytest.mark.parametrize("size", [39.0, 41.0, 700.0])
+def test_large_logits_give_what_shifted_ones_do(size: float) -> None:
+    logits = size * np.array([[1.0, -1.0, 0.5], [0.25, 0.0, -0.75], [-1.0, 1.0, 0.5]])
+    label = [0, 0, 2]
+    shifted = logits - logits.max(axis=0)
+    p = np.exp(shifted) / np.exp(shifted).sum(axis=0)
+    expected = -(shifted[label, range(3)] - np.log(np.exp(shifted).sum(axis=0))).sum() / 4
+    loss = loss_of(label, 3, 1 / 4)
+    gradient = loss.forward_backward(logits.copy())
+    # Logits below 1024 in size are rounded by at most 1.2e-13, in a dozen sums.
+    assert loss.total == pytest.approx(expected, rel=0, abs=12 * 1.2e-13)
+    onehot = np.zeros((3, 3))
+    onehot[label, range(3)] = 1
+    np.testing.assert_allclose(gradient, (p - onehot) / 4, rtol=0, atol=12 * 1.2e-13)
+
+
+def test_loss_does_not_depend_on_when_it_is_looked_at() -> None:
+    batches = [normal(seed, 3, 5) for seed in range(40)]
+    looked, waited = (loss_of([0, 1, 2, 0, 1], 3, 1 / 5) for _ in range(2))
+    for place, logits in enumerate(batches):
+        looked.forward_backward(logits.copy())
+        waited.forward_backward(logits.copy())
+        if place % 3 == 0:
+            looked.total = looked.total  # as a checkpoint does, and a resumed training
+    assert looked.total == waited.total
+
+
+def test_logits_that_are_no_numbers_show_in_the_loss() -> None:
+    loss = loss_of([0, 1], 2, 1.0)
+    with np.errstate(invalid="ignore"):
+        loss.forward_backward(np.array([[1.0, np.nan], [0.5, 0.5]]))
+    assert np.isnan(loss.total)
 
 
 def test_loss_adds_up_over_batches() -> None:
