@@ -5,7 +5,8 @@ One table, of CPU seconds:
 - one ring all-reduce of 40 MB over 1 Gbit/s and 50 us a message, whose exact time is
   ``2 (p - 1) (alpha + n / (p beta))``, on 16 to 16,384 ranks, by our engines, by SimPy written by hand
   and by SimGrid (``simulator_rings.py``);
-- whole training steps of thousands of ranks, and under noise many draws of one (``large_worlds.py``);
+- whole training steps of thousands of ranks, and under noise many draws of one (``large_worlds.py``), and
+  replicas of which only one is simulated, by events (``folded_worlds.py``);
 - what only events can tell (``simulator_events.py``);
 - sweeps of ten thousand points (``sweep.py``).
 
@@ -23,6 +24,7 @@ from typing import Annotated, Any
 
 import numpy_ring
 from cyclopts import Parameter
+from folded_worlds import folded_world_records
 from large_worlds import NUM_REPLICAS, large_world_records
 from records import check_writable, provenance, write_records
 from rich.table import Table
@@ -81,6 +83,7 @@ def simulator(
         records += ring_records(rounds, simgrid, is_large=large)
     if "worlds" in parts:
         records += floored(large_world_records(rounds), rounds)
+        records += folded_world_records(rounds)
     if "events" in parts:
         records += event_records(rounds)
     if "sweep" in parts:
@@ -144,7 +147,11 @@ def _cells(record: Record, timeouts_per_s: float) -> tuple[str, ...]:
         case "timeouts":
             return record["what"], "", _spread(record["seconds"]), _thousands(record)
         case "large_world":
-            engine = record["simulated"].split(" over")[0].split(":")[0]
+            engine = (
+                "folded, events"
+                if "one for each" in record["simulated"]
+                else record["simulated"].split(" over")[0].split(":")[0]
+            )
             limit = f"{record['time_over_floor']:.3g} x floor" if "time_over_floor" in record else ""  # fmt: skip
             return (f"{record['case']} ({engine})", f"{record['ranks']:,}", _spread(record["seconds"]), "",
                     f"{record['peak_nbytes'] / 2**20:.0f}", "", limit)  # fmt: skip
