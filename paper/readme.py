@@ -11,6 +11,7 @@ from pathlib import Path
 from exec.errors import UsageError
 from paper.results import MEASUREMENTS, Record, read_records
 
+GROWTH = "paper/build/growth.svg"
 KILLS_FILE = MEASUREMENTS / "kill-search.jsonl"
 
 
@@ -138,6 +139,8 @@ def _sharing(results: Record) -> Iterator[str]:
 
 def _speed(speed: Record) -> Iterator[str]:
     """Yield the table of what the speed must be, and what it is."""
+    if "simulator" not in speed["pending"]:
+        yield f"![Growth of the simulator's time with ranks]({GROWTH})\n\n"
     yield "| what | must be | is (least..most) | limit | |\n|---|---|---|---|---|\n"
     for goal in speed["goals"]:
         bound = f"{'at least' if goal['is_least'] else 'at most'} {_number(goal['bound'])} {goal['unit']}"  # fmt: skip

@@ -36,7 +36,7 @@ class Goal:
 
 def _trainer(net: str, batch: int, key: str, bound: float) -> Goal:
     is_speed = key == "speed_over_pytorch"
-    what = "samples/s over PyTorch eager, one thread" if is_speed else "its time over the matrix products alone"  # fmt: skip
+    what = "speed over PyTorch eager" if is_speed else "time over the matrix products alone"  # fmt: skip
     return Goal(
         "trainer", f"{what}: {net}, batch {batch}", bound, "times", is_speed,
         lambda row: (row["kind"], row["net"], row.get("batch")) == ("trainer", net, batch),
@@ -47,9 +47,9 @@ def _trainer(net: str, batch: int, key: str, bound: float) -> Goal:
 
 def _together(net: str, batch: int, key: str, bound: float) -> Goal:
     is_speed = key == "speed_over_ddp"
-    what = "samples/s over DDP (gloo), two ranks" if is_speed else "samples/s over two ranks that never meet"  # fmt: skip
+    what = "two ranks, speed over DDP (gloo)" if is_speed else "two ranks, speed over two that never meet"  # fmt: skip
     return Goal(
-        "trainer", f"{what}: {net}, batch {batch} a rank", bound, "times", True,
+        "trainer", f"{what}: {net}, batch {batch}", bound, "times", True,
         lambda row: (row["kind"], row["net"], row.get("batch_per_rank")) == ("two_ranks", net, batch),
         lambda row: dict(row[key]),
         lambda row: f"never meeting: {row['speed_over_ddp']['median'] / row['speed_over_apart']['median']:.3g} times" if is_speed else "1",
@@ -58,7 +58,7 @@ def _together(net: str, batch: int, key: str, bound: float) -> Goal:
 
 def _reduction(size: str) -> Goal:
     return Goal(
-        "collectives", f"reduction of {size} on two ranks, speed over MPI_Allreduce", 3.5, "times", True,
+        "collectives", f"two ranks, reduction of {size}, speed over MPI_Allreduce", 3.5, "times", True,
         lambda row: row["kind"] == "collective" and row["size"] == size and row["ranks"] == 2,
         lambda row: dict(row["mpi_over"]["window"]),
         lambda row: f"caches and memory: {row['mpi_over']['window']['median'] * row['over_limit']['median']:.3g} times",
