@@ -30,7 +30,10 @@ from exec.errors import UsageError, unknown_name
 ROOT = Path(__file__).parents[1]
 MEASURED, WORK, SUMMARY = ROOT / "paper" / "measurements", ROOT / "build" / "measure", "parts.jsonl"
 HOST = "2core-epyc"
-_LIMIT, _LEAST_LIMIT_S = 2.5, 180.0  # times what a part takes on a quiet machine, but so long at least
+_LIMIT, _LEAST_LIMIT_S = (
+    2.5,
+    180.0,
+)  # times what a part takes on a quiet machine, but so long at least
 _QUICK_LIMIT_S = 1800.0  # such runs are for busy machines, too
 
 Flag = Annotated[bool, Parameter(negative=())]

@@ -3,7 +3,6 @@
 A block begins with a line ``<!-- name: python -m paper -->`` and ends with ``<!-- end of name -->``.
 """
 
-import re
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,10 +24,11 @@ def written(text: str, blocks: Mapping[str, str]) -> str:
         UsageError: a block is not marked in it, or marked twice.
     """
     for name, block in blocks.items():
-        marked = re.compile(rf"(<!-- {name}: python -m paper -->\n).*?(<!-- end of {name} -->\n)", re.DOTALL)  # fmt: skip
-        text, count = marked.subn(lambda found, block=block: found[1] + block + found[2], text)
-        if count != 1:
-            raise UsageError(f"readme must mark the block {name} once, got {count} times")
+        begin, end = f"<!-- {name}: python -m paper -->\n", f"<!-- end of {name} -->\n"
+        if not text.count(begin) == text.count(end) == 1:
+            raise UsageError(f"readme must mark the block {name} once, got {text.count(begin)} times")  # fmt: skip
+        before, rest = text.split(begin)
+        text = before + begin + block + end + rest.split(end)[1]
     return text
 
 
