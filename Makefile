@@ -36,38 +36,17 @@ format: $(VENV)/installed-test
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# Figures, the report, and the README's tables, from the committed measurements.
 paper: $(VENV)/installed-paper
-	$(RUN) -m paper
+	$(RUN) -m paper --readme README.md
 
 # Measures this machine anew for the report; takes about half an hour and wants a quiet machine.
-MEASURED := paper/measurements
+# Interrupted, it goes on where it was; make measure PARTS="trainer simulator" measures those.
 DATA_DIR ?=
+PARTS ?=
 measure: $(VENV)/installed-bench
-	mkdir -p build
-	for run in 1 2 3; do $(VENV)/bin/mpiexec -n 2 $(RUN) -m calibration --out build/machine.json \
-	    --samples $(MEASURED)/calibration-2core-epyc-$$run.jsonl || exit; done
-	$(RUN) -m calibration --name measured --out $(MEASURED)/machine-2core-epyc.json \
-	    $(foreach run,1 2 3,--fit $(MEASURED)/calibration-2core-epyc-$(run).jsonl)
-	$(RUN) -m calibration.presets
-	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 5 --net-kind mlp \
-	    --out $(MEASURED)/check-2core-epyc.jsonl
-	$(RUN) -m sim.check --machine $(MEASURED)/machine-2core-epyc.json --repeats 3 --net-kind conv \
-	    --out $(MEASURED)/check-conv-2core-epyc.jsonl
-	$(RUN) benchmarks/trainer.py --out $(MEASURED)/trainer-2core-epyc.jsonl
-	$(RUN) benchmarks/two_ranks.py --out $(MEASURED)/two-ranks-2core-epyc.jsonl
-	$(RUN) benchmarks/collectives.py --out $(MEASURED)/collectives-2core-epyc.jsonl
-	$(RUN) benchmarks/memory.py --out $(MEASURED)/memory-2core-epyc.jsonl
-	$(RUN) benchmarks/plan_memory.py --out $(MEASURED)/plan-memory-2core-epyc.jsonl
-	$(RUN) benchmarks/mnist.py --out $(MEASURED)/mnist-2core-epyc.jsonl \
-	    $(if $(DATA_DIR),--data-dir $(DATA_DIR))
-	$(RUN) benchmarks/kill_search.py --out $(MEASURED)/kill-search.jsonl
-	$(RUN) benchmarks/schemes.py --machine $(MEASURED)/machine-2core-epyc.json \
-	    --out $(MEASURED)/schemes-2core-epyc.jsonl $(if $(DATA_DIR),--data-dir $(DATA_DIR))
-	$(RUN) benchmarks/slow_node.py --machine $(MEASURED)/machine-2core-epyc.json \
-	    --out $(MEASURED)/slow-node-2core-epyc.jsonl
-	$(RUN) benchmarks/scaling.py --out $(MEASURED)/scaling-2core-epyc.jsonl
-	$(RUN) -m exec.train --data letters --epochs 10 --json $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
-	    > $(MEASURED)/letters-2core-epyc.json
+	PYTHONPATH=$(CURDIR) $(RUN) benchmarks/measure.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
+	    $(foreach part,$(PARTS),--parts $(part))
 
 # The classic figures on real letters, in about two minutes; interrupted, it goes on where it was.
 SWEPT := build
@@ -80,15 +59,16 @@ sweep: $(VENV)/installed-mpi,plot
 	    --batch 64,256 --strategy data --repeats 3 --plot $(SWEPT)/sweep-threads \
 	    -- --data letters --epochs 3 $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
+# One command a table; make bench ROUNDS=2 is short.
+ROUNDS ?=
 bench: $(VENV)/installed-bench
-	$(RUN) benchmarks/trainer.py
-	$(RUN) benchmarks/two_ranks.py
-	$(RUN) benchmarks/collectives.py
-	$(RUN) benchmarks/simulator.py
+	$(RUN) benchmarks/trainer.py $(if $(ROUNDS),--rounds $(ROUNDS) --conv-rounds $(ROUNDS) --two-rank-rounds $(ROUNDS))
+	$(RUN) benchmarks/collectives.py $(ROUNDS:%=--rounds %)
+	$(RUN) benchmarks/simulator.py $(ROUNDS:%=--rounds %)
+	$(RUN) benchmarks/startup.py $(ROUNDS:%=--rounds %)
 
 # PyTorch on the same GPU; make measure-gpu OUT=dir measures all there is, PARTS="bench-mlp check" some.
 OUT ?= build/gpu
-PARTS ?=
 bench-gpu: $(call GPU_READY,test$(COMMA)bench)
 	PYTHONPATH=$(CURDIR) $(RUN) benchmarks/gpu.py
 measure-gpu: $(call GPU_READY,test$(COMMA)bench)

@@ -15,6 +15,7 @@ from exec.errors import UsageError
 from exec.runtime.report import cpu_model, num_cores, software
 
 _HERE = Path(__file__).parent
+_MEASURED = ("paper/measurements", "calibration/machines")
 
 
 def provenance(*packages: str) -> dict[str, object]:
@@ -27,7 +28,7 @@ def provenance(*packages: str) -> dict[str, object]:
         **software(),
         **{package: _version(package) for package in packages},
         "machine": platform.machine(),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
     }
@@ -45,6 +46,16 @@ def write_records(path: Path, records: Iterable[dict[str, object]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def commit() -> str:
+    """Return the commit, with a mark if tracked files but what measuring writes differ from it."""
+    try:
+        commit = _git("describe", "--always", "--exclude=*")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *(f":(exclude,top){each}" for each in _MEASURED))  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + "-dirty" * bool(changed)
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -52,11 +63,6 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _commit() -> str:
-    """Return the commit, with a mark if tracked files differ from it."""
-    command = ["git", "-C", str(_HERE), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_HERE), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,209 +1,170 @@
-"""The two engines against SimGrid, and what a forecast takes: ``python benchmarks/simulator.py``.
+"""The simulator against others and against its floor: ``python benchmarks/simulator.py``.
 
-Compared on one ring all-reduce of 40 MB, 1 Gbit/s and 50 us a message, whose exact time is
-``2 (p - 1) (alpha + n / (p beta))``, beta being in bytes a second here:
+One table, of CPU seconds:
 
-- ``sim.solve`` on the program with its collective, and ``sim.simulate`` on the same program
-  expanded into messages, as ``sim.predict`` calls them; the expansion is part of the time.
-- SimGrid's Python bindings, if this Python or the system's has them, in a process of its own; its
-  clock starts once it is configured, so neither interpreter nor library loading counts. Its
-  settings are those under which it is exact, see ``simgrid_ring.py``. It is
-  kept on one core, where it is fastest. Programs for it in C++ are faster still.
+- one ring all-reduce of 40 MB over 1 Gbit/s and 50 us a message, whose exact time is
+  ``2 (p - 1) (alpha + n / (p beta))``, on 16 to 16,384 ranks, by our engines, by SimPy written by hand
+  and by SimGrid (``simulator_rings.py``);
+- whole training steps of thousands of ranks, and under noise many draws of one (``large_worlds.py``), and
+  replicas of which only one is simulated, by events (``folded_worlds.py``);
+- what only events can tell (``simulator_events.py``);
+- sweeps of ten thousand points (``sweep.py``).
 
-All have 2 p (p - 1) messages to account for; solve has them in one formula. They take turns in
-every round; ratios are taken inside a round, and all is shown as the median (least..most).
-Then: the whole process of a forecast up to 64 nodes, and one closed-form point of it. With
-``--worlds`` thousands of ranks too, message by message (``large_worlds.py``).
+The last column is the limit: the time over that of the same ring steps in bare NumPy, on as many ranks
+and replicas; of events, how many bare timeouts SimPy does in the time of a message. Rates and limits are
+medians, times median (least..most) of the rounds.
 """
 
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import perf_counter
-from typing import Any
+from time import process_time
+from typing import Annotated, Any
 
-from large_worlds import large_world_records
+import numpy_ring
+from cyclopts import Parameter
+from folded_worlds import folded_world_records
+from large_worlds import NUM_REPLICAS, large_world_records
 from records import check_writable, provenance, write_records
 from rich.table import Table
-from ring import ALPHA_S, BYTES_PER_S, NBYTES, exact_s, flat_machine, num_messages, ring_program
-from rounds import Spread, interleave, ratio, spread
-from simgrid_ring import SimGrid, find_simgrid
+from ring import ALPHA_S, BYTES_PER_S, NBYTES
+from rounds import Spread, spread
+from simgrid_ring import find_simgrid
+from simulator_events import event_records
+from simulator_rings import SIMGRID, SOLVE, floor_record, ring_records
+from sweep import sweep_records
 
-from calibration.find import find_machine
-from calibration.machine import write_machine
 from exec.cli import console, make_app, run_app
-from exec.errors import MachineError
-from exec.network.network import mlp
-from exec.plan.collectives import expand
+from exec.errors import UsageError, unknown_name
+from exec.network.parse import parse_net
 from exec.plan.options import PlanOptions
+from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm, Collective
 from exec.workload import Workload, positive
-from sim.costs import Costs
-from sim.forecast import solved_step_s
-from sim.simulate import simulate
-from sim.solve import solve
 
-FORECAST_NODES = 64
-LEAST_S = 0.2  # a turn repeats what is shorter
-SIMGRID = "SimGrid (Python)"
-DEFAULT_MACHINE = "local+ethernet-cluster"  # that of sim.predict
+PARTS = ("rings", "worlds", "events", "sweep")
+RING_NETS = {"ResNet-18": "resnet18", "MLP": "784-512-26"}
+"""Of large worlds that all-reduce by rings: how their cases begin, and the network."""
 
-Turn = Callable[[object], tuple[float, float]]
-"""Return the seconds of one answer, and the answer."""
+Flag = Annotated[bool, Parameter(negative=())]
+Record = dict[str, Any]
 
-app = make_app("python benchmarks/simulator.py", "Compare the simulator with SimGrid.")
+app = make_app("python benchmarks/simulator.py", "Compare the simulator with others.")
 
 
 @app.default
 def simulator(
-    *, large: bool = False, worlds: bool = False, rounds: int = 5, out: Path | None = None
+    *, large: Flag = False, parts: tuple[str, ...] = PARTS, rounds: int = 5, out: Path | None = None
 ) -> None:
-    """Compare the simulator with SimGrid.
+    """Compare the simulator with others, and with its floor.
 
     Parameters
     ----------
     large
-        Also over 256 ranks, which takes simulate and SimGrid some 8 s each time.
-    worlds
-        Also thousands of ranks on arrays: CPU seconds, memory, and how both grow.
+        Also events and SimPy over 1,024 ranks, and SimGrid over 256: two minutes more.
+    parts
+        Only these of rings, worlds, events and sweep.
     rounds
         How often each contender takes its turn.
     out
         Write the records here, as JSON lines.
     """
     positive("rounds", rounds)
+    for part in parts:
+        if part not in PARTS:
+            raise UsageError(unknown_name("parts", part, PARTS))
     check_writable(out)
     simgrid = find_simgrid()
     head = provenance("simpy") | {"simgrid": simgrid.version if simgrid else "not installed"}
-    records = [
-        record
-        for ranks in (8, 64, 256)[: 2 + large]
-        for record in _ring_records(ranks, rounds, simgrid)
-    ]
-    records += _forecast_records(rounds)
-    if worlds:
-        records = [*large_world_records(rounds), *records]
+    records: list[Record] = [floor_record(rounds)]
+    if "rings" in parts:
+        records += ring_records(rounds, simgrid, is_large=large)
+    if "worlds" in parts:
+        records += floored(large_world_records(rounds), rounds)
+        records += folded_world_records(rounds)
+    if "events" in parts:
+        records += event_records(rounds)
+    if "sweep" in parts:
+        records += sweep_records(rounds)
     if out is not None:
         write_records(out, [head, *records])
     _print(head, records, rounds)
 
 
-def _ring_records(ranks: int, rounds: int, simgrid: SimGrid | None) -> list[dict[str, Any]]:
-    """Measure the all-reduce over ``ranks`` ranks."""
-    program, machine = ring_program(ranks), flat_machine()
-
-    def solved() -> float:
-        return solve(program, Costs(machine, program.mesh, 1), one_lane=False).step_time_s
-
-    def simulated() -> float:
-        costs = Costs(machine, program.mesh, 1)
-        return simulate(expand(program), costs, one_lane=False).step_time_s
-
-    contenders: dict[str, Turn] = {
-        "sim.solve": lambda _: repeated(solved),
-        "sim.simulate": lambda _: repeated(simulated),
-    }
-    if simgrid is not None:
-        contenders[SIMGRID] = lambda _: simgrid.run(ranks, NBYTES, ALPHA_S, BYTES_PER_S)
-    returned = interleave(contenders, range(rounds))
-    times_s = {name: [took_s for took_s, _ in turns] for name, turns in returned.items()}
-    records: list[dict[str, Any]] = [
-        {
-            "kind": "ring",
-            "what": name,
-            "ranks": ranks,
-            "messages": num_messages(ranks),
-            "seconds": asdict(spread(times_s[name])),
-            "messages_per_s": num_messages(ranks) / spread(times_s[name]).median,
-            "answer_s": turns[-1][1],
-            "rel_error": turns[-1][1] / exact_s(ranks) - 1,
-            "time_over_simulate": asdict(ratio(times_s[name], times_s["sim.simulate"])),
-        }
-        for name, turns in returned.items()
-    ]
-    if simgrid is None:
-        records.append({"kind": "ring", "what": f"{SIMGRID}: not installed", "ranks": ranks})
-    return records
+def floored(worlds: list[Record], rounds: int) -> Iterator[Record]:
+    """Yield the large ``worlds``, those of rings with the time of their ring steps in bare NumPy."""
+    for record in worlds:
+        case, ranks = record["case"], record["ranks"]
+        net = next((net for name, net in RING_NETS.items() if case.startswith(f"{name},")), None)
+        if net is None:
+            yield record
+            continue
+        replicas = NUM_REPLICAS if "draws" in case else 1
+        rings = num_rings(net, ranks)
+        act = partial(numpy_ring.ring, ranks, NBYTES, ALPHA_S, BYTES_PER_S, replicas)
+        taken = []
+        for _ in range(rounds):
+            start_s = process_time()
+            act()
+            taken.append(rings * (process_time() - start_s))
+        over = record["seconds"]["median"] / spread(taken).median
+        yield record | {"rings": rings, "floor_seconds": asdict(spread(taken)), "time_over_floor": over}  # fmt: skip
 
 
-def _forecast_records(rounds: int) -> list[dict[str, Any]]:
-    """Measure the forecast command as a whole, and one point of it."""
-    machine, name = flat_machine(), "a flat machine"
-    workload, mesh = Workload(mlp(128, 100, 26), 1024), Mesh(dp=FORECAST_NODES)
-    with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sim.predict", "--nodes", str(FORECAST_NODES)]
-        try:
-            machine, name = find_machine(DEFAULT_MACHINE), DEFAULT_MACHINE
-        except MachineError:  # this computer has no profile; the work is the same on any machine
-            path = Path(folder) / "flat.json"
-            write_machine(machine, path)
-            command += ["--machine", str(path)]
-
-        def process() -> float:
-            subprocess.run(command, check=True, capture_output=True)
-            return 0.0
-
-        def point() -> float:
-            return solved_step_s(machine, workload, mesh, PlanOptions(), 1)
-
-        returned = interleave(
-            {
-                f"sim.predict --nodes {FORECAST_NODES}, whole process": lambda _: timed(process),
-                "one closed-form point: plan and solve": lambda _: repeated(point),
-            },
-            range(rounds),
-        )
-    return [
-        {
-            "kind": "forecast",
-            "what": what,
-            "ranks": FORECAST_NODES,
-            "machine": name,
-            "seconds": asdict(spread([took_s for took_s, _ in turns])),
-        }
-        for what, turns in returned.items()
-    ]
+def num_rings(net: str, ranks: int) -> int:
+    """Return how many rings a data-parallel step of ``net`` runs: one a bucket of gradients."""
+    options = PlanOptions(algorithm=Algorithm.RING)
+    program = plan_step(Workload(parse_net(net), 8 * ranks), Mesh(ranks), options)
+    return sum(isinstance(op, Collective) and op.algorithm is Algorithm.RING for op in program.roles[0].ops)  # fmt: skip
 
 
-def timed(call: Callable[[], float]) -> tuple[float, float]:
-    """Return the seconds of one ``call``, and its answer."""
-    start_s = perf_counter()
-    answer = call()
-    return perf_counter() - start_s, answer
-
-
-def repeated(call: Callable[[], float]) -> tuple[float, float]:
-    """Return the mean seconds of as many calls as a turn holds, and the answer."""
-    start_s, num_calls = perf_counter(), 0
-    while num_calls == 0 or perf_counter() - start_s < LEAST_S:
-        answer = call()
-        num_calls += 1
-    return (perf_counter() - start_s) / num_calls, answer
-
-
-def _print(head: dict[str, object], records: list[dict[str, Any]], rounds: int) -> None:
+def _print(head: Record, records: list[Record], rounds: int) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("what", "ranks", "milliseconds", "messages/s", "answer, s", "rel. error", "time / simulate"):  # fmt: skip
-        table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
+    for heading in ("what", "ranks", "CPU seconds", "thousand/s", "MiB", "rel. error", "limit"):
+        is_left = heading == "what"
+        table.add_column(heading, justify="left" if is_left else "right", no_wrap=True)
+    timeouts = next(each["messages_per_s"]["median"] for each in records if each["kind"] == "timeouts")  # fmt: skip
     for record in records:
-        cells = [record["what"], str(record["ranks"])]
-        if "seconds" in record:
-            cells.append(_spread({key: 1e3 * value for key, value in record["seconds"].items()}))
-        if record["kind"] == "large_world":
-            cells += [f"{record['peak_nbytes'] / 2**20:.0f} MiB", f"{record['answer_s']:.6f}", "", record["simulated"].split(":")[0]]  # fmt: skip
-        elif "answer_s" in record:
-            cells += [f"{record['messages_per_s']:,.0f}", f"{record['answer_s']:.6f}",
-                      f"{record['rel_error']:.0e}", _spread(record["time_over_simulate"])]  # fmt: skip
-        table.add_row(*cells)
+        table.add_row(*_cells(record, timeouts))
+    if head["simgrid"] == "not installed":
+        table.add_row(f"{SIMGRID}: not installed")
     out = console(150)
-    out.print(f"one ring all-reduce of {NBYTES / 1e6:.0f} MB, {BYTES_PER_S * 8e-9:g} Gbit/s, {ALPHA_S * 1e6:g} us; "
-              f"median (least..most) of {rounds} rounds\n{head['cpu']}, Python {head['python']}, SimPy {head['simpy']}, "
+    out.print(f"ring: {NBYTES / 1e6:.0f} MB, {BYTES_PER_S * 8e-9:g} Gbit/s, {ALPHA_S * 1e6:g} us; median (least..most) of {rounds} rounds; "
+              f"thousand/s: messages, timeouts or points\n{head['cpu']}, Python {head['python']}, NumPy {head['numpy']}, SimPy {head['simpy']}, "
               f"SimGrid {head['simgrid']}, load average {head['load_average']}\n")  # fmt: skip
     out.print(table, crop=False)
-    out.print(f"\nforecasts are on {records[-1]['machine']}")
+
+
+def _cells(record: Record, timeouts_per_s: float) -> tuple[str, ...]:
+    match record["kind"]:
+        case "ring":
+            is_solved = record["what"] == SOLVE
+            return (f"ring, {record['what']}", f"{record['ranks']:,}", _spread(record["seconds"]),
+                    "" if is_solved else _thousands(record), "", f"{record['rel_error']:.0e}",
+                    "" if is_solved else f"{record['time_over_floor']['median']:.3g} x floor")  # fmt: skip
+        case "timeouts":
+            return record["what"], "", _spread(record["seconds"]), _thousands(record)
+        case "large_world":
+            engine = (
+                "folded, events"
+                if "one for each" in record["simulated"]
+                else record["simulated"].split(" over")[0].split(":")[0]
+            )
+            limit = f"{record['time_over_floor']:.3g} x floor" if "time_over_floor" in record else ""  # fmt: skip
+            return (f"{record['case']} ({engine})", f"{record['ranks']:,}", _spread(record["seconds"]), "",
+                    f"{record['peak_nbytes'] / 2**20:.0f}", "", limit)  # fmt: skip
+        case "events":
+            limit = f"{timeouts_per_s / record['messages_per_s']['median']:.2g} timeouts a message"
+            return record["case"], "", _spread(record["seconds"]), _thousands(record), "", "", limit
+        case _:
+            rate = "" if record["points"] is None else f"{1e-3 * record['points'] / record['cpu_s']['median']:.3g}"  # fmt: skip
+            return f"sweep: {record['what']}", "", _spread(record["cpu_s"]), rate
+
+
+def _thousands(record: Record) -> str:
+    return f"{1e-3 * record['messages_per_s']['median']:,.3g}"
 
 
 def _spread(values: dict[str, float]) -> str:

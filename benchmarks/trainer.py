@@ -1,6 +1,7 @@
 """The trainer against PyTorch and against its own matrix products: ``python benchmarks/trainer.py``.
 
-Compared, in samples a second, one process and one thread, float32:
+One process here, and then two ranks of this computer (``two_ranks.py``). Compared, in samples a second,
+one process and one thread, float32:
 
 - Stepcast: ``Session.do_step`` on shuffled indices, one step in 64 with clocks around every op, as
   ``exec.train`` runs it. The gather of the batch and the sum of the losses are part of the step.
@@ -22,7 +23,6 @@ from dataclasses import asdict
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ from pytorch import Indices, Step, has_rows, torch_images, torch_network, torch_
 from records import check_writable, provenance, write_records
 from rich.table import Table
 from rounds import interleave, ratio, spread
+from stepcast import stepcast_turn
 from threadpoolctl import threadpool_info, threadpool_limits
+from two_ranks import TWO_RANK_NETS, two_rank_records, two_ranks_table
 
 from exec.cli import console, make_app, run_app
 from exec.data.dataset import Dataset
@@ -41,7 +43,7 @@ from exec.errors import UsageError
 from exec.network.parse import parse_net
 from exec.nn.weights import Weights
 from exec.program.mesh import Mesh
-from exec.runtime.session import TIMED_EVERY, Session
+from exec.runtime.session import Session
 from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload, positive
@@ -74,25 +76,28 @@ app = make_app("python benchmarks/trainer.py", "Compare the trainer with PyTorch
 
 @app.default
 def trainer(
-    *, rounds: int = 15, large_rounds: int = 5, nets: tuple[str, ...] = (), out: Path | None = None
-) -> None:
-    """Compare the trainer with PyTorch and with its own matrix products.
+    *, rounds: int = 15, conv_rounds: int = 5, two_rank_rounds: int = 11, nets: tuple[str, ...] = (),
+    out: Path | None = None,
+) -> None:  # fmt: skip
+    """Compare the trainer with PyTorch and with its own matrix products, on one rank and on two.
 
     Parameters
     ----------
     rounds
         How often each contender takes its turn.
-    large_rounds
-        How often with a network of which a step takes a second.
+    conv_rounds
+        How often with a network of convolutions.
+    two_rank_rounds
+        How often on two ranks.
     nets
         Only these of the networks.
     out
         Write the records here, as JSON lines.
     """
-    positive("rounds", rounds)
-    positive("large-rounds", large_rounds)
+    for option, value in (("rounds", rounds), ("conv-rounds", conv_rounds), ("two-rank-rounds", two_rank_rounds)):  # fmt: skip
+        positive(option, value)
     check_writable(out)
-    known = dict.fromkeys(net for net, _ in CASES)
+    known = dict.fromkeys([net for net, _ in CASES] + list(TWO_RANK_NETS))
     for net in nets:
         if net not in known:
             raise UsageError(f"nets must be of {', '.join(known)}, got {net}")
@@ -101,15 +106,18 @@ def trainer(
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
         threads = {pool["internal_api"]: pool["num_threads"] for pool in threadpool_info()}
         threads["torch"] = torch.get_num_threads()
-        head = provenance("torch", "threadpoolctl") | {"threads": threads}
+        head = provenance("torch", "threadpoolctl", "mpi4py", "mpich") | {"threads": threads}
         chosen = [case for case in CASES if not nets or case[0] in nets]
-        records = [_case(*case, rounds, large_rounds) for case in chosen]
+        records = [_case(*case, rounds, conv_rounds) for case in chosen]
+    together = two_rank_records(two_rank_rounds, nets)
     if out is not None:
-        write_records(out, [head, *records])
+        write_records(out, [head, *records, *together])
     _print(head, records)
+    if together:
+        console(150).print(two_ranks_table(together), crop=False)
 
 
-def _case(net: str, batch: int, rounds: int, large_rounds: int) -> dict[str, object]:
+def _case(net: str, batch: int, rounds: int, conv_rounds: int) -> dict[str, object]:
     """Measure one network and batch size."""
     workload = Workload(parse_net(net), batch)
     network = workload.network
@@ -131,7 +139,7 @@ def _case(net: str, batch: int, rounds: int, large_rounds: int) -> dict[str, obj
     contenders |= {name: partial(torch_turn, step) for name, step in steps.items()}
     if is_dense(network):
         contenders["products"] = partial(products_turn, products(session.buffers, batch))
-    num_rounds = large_rounds if is_large else rounds
+    num_rounds = rounds if is_dense(network) else conv_rounds
     inputs = (list(islice(batches, num_steps + 1)) for _ in range(num_rounds))
     times_s = interleave(contenders, inputs)
     yardstick = min(steps, key=lambda name: spread(times_s[name]).median)
@@ -166,17 +174,6 @@ def _torch(
             nets[name] = torch_network(weights, is_channels_last=is_channels_last)
             steps[name] = torch_step(nets[name], images, dataset, rate, is_fused=is_fused)
     return nets, steps
-
-
-def stepcast_turn(session: Session, batches: list[Indices]) -> float:
-    """Take a turn with the executor."""
-    session.do_step(batches[0])
-    start_s = perf_counter()
-    for i, indices in enumerate(batches[1:]):
-        session.do_step(indices, is_timed=i % TIMED_EVERY == TIMED_EVERY - 1)
-    took_s = perf_counter() - start_s
-    session.spans.clear()
-    return took_s
 
 
 def _agreement(

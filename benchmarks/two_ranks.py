@@ -1,5 +1,7 @@
 """Data parallelism on one node against PyTorch's: ``python benchmarks/two_ranks.py``.
 
+``python benchmarks/trainer.py`` runs it after its own.
+
 Two processes of this computer, each on a core of its own where it can be bound and with one BLAS
 thread, each with a batch of its own, float32. They take turns in every round with
 
@@ -35,9 +37,9 @@ from pytorch import Indices, torch_network, torch_step, torch_turn
 from records import check_writable, provenance, write_records
 from rich.table import Table
 from rounds import interleave, ratio, spread
+from stepcast import stepcast_turn
 from threadpoolctl import threadpool_limits
 from torch.nn.parallel import DistributedDataParallel
-from trainer import stepcast_turn
 
 from exec.cli import console, make_app, run_app
 from exec.data.noise import noise_dataset
@@ -59,6 +61,7 @@ CASES = (
     ("784-512-512-26", 256),
     ("784-2048-2048-2048-26", 256),
 )
+TWO_RANK_NETS = tuple(dict.fromkeys(net for net, _ in CASES))
 RANKS, RATE, NUM_CHECKED, MOVE_TOLERANCE = 2, 0.1, 3, 1e-3
 NUM_SAMPLES = 10_240
 BLOCK_FLOPS, MIN_STEPS, MAX_STEPS = 1e10, 3, 200  # a contender's turn: some tenths of a second
@@ -81,26 +84,29 @@ def two_ranks(*, rounds: int = 11, nets: tuple[str, ...] = (), out: Path | None 
     """
     positive("rounds", rounds)
     check_writable(out)
-    chosen = [case for case in CASES if not nets or case[0] in nets]
-    command = [
-        launcher(),
-        *binding_of(RANKS),
-        "-n",
-        str(RANKS),
-        sys.executable,
-        __file__,
-        "measure",
-    ]
-    records = []
-    for net, batch in chosen:
-        with tempfile.TemporaryDirectory() as folder:
-            case = [net, str(batch), str(rounds), str(Path(folder) / "gloo")]
-            done = subprocess.run([*command, *case], stdout=subprocess.PIPE, check=True)
-        records.append(json.loads(done.stdout))
     head = provenance("torch", "mpi4py", "mpich", "threadpoolctl")
+    records = two_rank_records(rounds, nets)
     if out is not None:
         write_records(out, [head, *records])
-    _print(head, records)
+    screen = console(150)
+    screen.print(f"{head['cpu']}, {head['blas']}, torch {head['torch']}, mpich {head['mpich']}, load average {head['load_average']}")  # fmt: skip
+    screen.print(two_ranks_table(records), crop=False)
+
+
+def two_rank_records(rounds: int, nets: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Measure each network, or those of ``nets``, on ranks of their own."""
+    records = []
+    for net, batch in CASES:
+        if nets and net not in nets:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            command = [
+                launcher(), *binding_of(RANKS), "-n", str(RANKS), sys.executable, __file__, "measure",
+                net, str(batch), str(rounds), str(Path(folder) / "gloo"),
+            ]  # fmt: skip
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        records.append(json.loads(done.stdout))
+    return records
 
 
 @app.command(show=False)
@@ -184,8 +190,10 @@ def _case(wire: Transport, net: str, batch: int, rounds: int) -> dict[str, objec
     }  # fmt: skip
 
 
-def _print(head: dict[str, object], records: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def two_ranks_table(records: list[dict[str, Any]]) -> Table:
+    """Return the table of the rates and their ratios."""
+    title = "\nsamples/s of two ranks, a thread each, float32; ratios: median (least..most) of the rounds"  # fmt: skip
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="")  # fmt: skip
     for heading in ("net", "batch a rank", "Stepcast", "DDP", "apart", "products", "speed / DDP", "speed / apart", "time / products"):  # fmt: skip
         table.add_column(heading, justify="left" if heading == "net" else "right", no_wrap=True)
     for record in records:
@@ -196,10 +204,7 @@ def _print(head: dict[str, object], records: list[dict[str, Any]]) -> None:
             record["net"], str(record["batch_per_rank"]), *(f"{rates[name]:,.0f}" for name in names),
             *("{median:.2f} ({low:.2f}..{high:.2f})".format(**record[key]) for key in ratios),
         )  # fmt: skip
-    screen = console(150)
-    screen.print(f"samples/s of two ranks, a thread each, float32; ratios: median (least..most) of the rounds\n"
-                 f"{head['cpu']}, {head['blas']}, torch {head['torch']}, mpich {head['mpich']}, load average {head['load_average']}\n")  # fmt: skip
-    screen.print(table, crop=False)
+    return table
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from exec.plan.options import PlanOptions
 from paper.evidence import committed_evidence, evidence_numbers
 from paper.evidence_figure import evidence_figure
 from paper.figures import agreement_figure, schemes_figure, speedup_figure
+from paper.readme import write_readme
 from paper.results import (
     CHECK_FILE,
     COMPARED,
@@ -23,6 +24,8 @@ from paper.results import (
 )
 from paper.scaling import scaling_numbers
 from paper.scaling_figure import scaling_figure
+from paper.speed import speed_numbers
+from paper.speed_figure import growth_figure
 from paper.strategies import strategy_numbers
 from paper.strategies_figure import strategies_figure
 from sim.compare import SERVING, curves, schemes
@@ -33,14 +36,18 @@ _HERE = Path(__file__).parent
 
 
 @app.default
-def make_paper(*, out: Path = _HERE / "build") -> None:
+def make_paper(*, out: Path = _HERE / "build", readme: Path | None = None) -> None:
     """Make the figures (SVG and PNG) and the report (PDF) from committed measurements.
 
     Parameters
     ----------
     out
         The folder to put them into.
+    readme
+        Write the blocks of numbers in this README anew, too.
     """
+    if readme is not None and not readme.is_file():
+        raise UsageError(f"readme must be a file, got {readme}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,6 +70,11 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
     if not results["node"]["is_pending"]:
         for suffix in ("svg", "png"):
             scaling_figure(out / f"scaling.{suffix}", results["node"]["rows"])
+    results["speed"] = speed_numbers()
+    simulator = results["speed"]["tables"]["simulator"]["rows"]
+    if simulator:
+        for suffix in ("svg", "png"):
+            growth_figure(out / f"growth.{suffix}", simulator, results["speed"]["peers"]["rows"])
     setting = setting_of(*COMPARED[-1])
     times = curves(setting, list(schemes(PlanOptions(), SERVING)), MOST_NODES)
     serial_s = results["comparisons"][-1]["serial_epoch_s"]
@@ -76,6 +88,8 @@ def make_paper(*, out: Path = _HERE / "build") -> None:
     if warnings:
         raise UsageError(f"report.typ: {warnings[0].message}")
     (out / "report.pdf").write_bytes(pdf)
+    if readme is not None:
+        write_readme(readme, results)
     console().print(
         f"report.pdf, and evidence, speedup, agreement, schemes and strategies as .svg and .png, are in {out}"
     )

@@ -10,6 +10,8 @@ from sim.evidence import Evidence, counted, verdict_of
 from sim.evidence_files import evidence_of, is_records, why_not_judged
 
 _MACHINE = "machine-"
+_NAMED = {"cluster": "cluster", "deepbench": "DeepBench"}
+"""Sources of which the README says what all their files come to."""
 
 
 def committed_evidence(folder: Path = MEASUREMENTS) -> tuple[list[Evidence], dict[str, str]]:
@@ -48,6 +50,8 @@ def evidence_numbers(evidence: Sequence[Evidence]) -> Record:
         ],
         "all": asdict(verdict_of(together)), "own": asdict(verdict_of(own)),
         "others": asdict(verdict_of(others)),
+        **{name: asdict(verdict_of([case for each in evidence if each.source.startswith(start) for case in each.cases]))
+           for name, start in _NAMED.items()},
         "splits": list(dict.fromkeys(each.split for each in evidence)),
     }  # fmt: skip
 

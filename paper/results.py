@@ -177,7 +177,10 @@ def numbers() -> Record:
         "memory": read_records(MEMORY_FILE)[1],
         "plan_memory": read_records(PLAN_MEMORY_FILE)[1],
         "mnist": read_records(MNIST_FILE)[1],
-        "trainer": {"provenance": trainer_provenance, "rows": trainer},
+        "trainer": {
+            "provenance": trainer_provenance,
+            "rows": [row for row in trainer if row["kind"] == "trainer"],
+        },
         "letters": {
             "accuracy": letters["epochs"][-1]["test_accuracy"],
             "epochs": len(letters["epochs"]),

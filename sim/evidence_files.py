@@ -172,9 +172,11 @@ READERS: dict[str, Reader] = {
 
 _ALLOCATED = "what a plan allocates is counted by the code that allocates it, to the byte and without an interval, so it says nothing of forecasts"
 _KILLED = "nothing tells how long each part would have taken unkilled"
+_OWN_SPEED = "it sets the speed of programs against each other; no forecast is of it"
 _FITTED = "samples are what a Machine is fitted to"
 
 NOT_JUDGED = {
     "memory": _ALLOCATED, "plan memory": _ALLOCATED, "kill": _KILLED, "kernel": _FITTED, "message": _FITTED,
+    **dict.fromkeys(("two_ranks", "collective", "ring", "timeouts", "large_world", "events", "sweep", "startup"), _OWN_SPEED),
 }  # fmt: skip
 """Why records of other kinds are not judged."""
