@@ -48,7 +48,9 @@ def clean_environment(**extra: str) -> dict[str, str]:
     # Compiled once, and not anew in each of some hundred processes.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     # A warning in a child is an error too, as it is here.
-    return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"} | extra
+    own = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+    # Ranks of MPICH that wait let others go on: there are more of them than cores.
+    return kept | own | {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1"} | extra
 
 
 def run_process(
