@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from cyclopts import App
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 from tests.command_lines import Finished, run_line
 
@@ -98,6 +99,13 @@ def run_here(app: App, arguments: Sequence[object]) -> Finished:
         for name in os.environ.keys() - clean_environment().keys():
             patch.delenv(name)
         return run_line(app, [str(word) for word in arguments])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS work in one thread, as the programs do: more would wait for each other, awake."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")
