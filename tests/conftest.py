@@ -28,7 +28,15 @@ ROOT = Path(__file__).parents[1]
 LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "HYDI_", "MPI_")
 
 # Folders and files of long tests, the longest first; within each as they are collected.
-LONGEST = ("paper/", "exec/runtime/", "calibration/", "sim/", "benchmarks/", "exec/test_", "exec/plan/")
+LONGEST = (
+    "paper/",
+    "exec/runtime/",
+    "calibration/",
+    "sim/",
+    "benchmarks/",
+    "exec/test_",
+    "exec/plan/",
+)
 
 __all__ = ["Finished"]
 Launch = Callable[..., Finished]
