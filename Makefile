@@ -12,9 +12,9 @@ predict: $(VENV)/installed-mpi
 	    $(RUN) -m calibration --quick --if-missing || $(RUN) -m calibration --quick --if-missing
 	$(RUN) -m sim.predict --nodes 64
 
-# On at most four cores: each worker collects all tests anew.
+# On at most four cores: each worker collects all tests anew, in the order in which they are to start.
 test: $(VENV)/installed-test
-	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # What only a GPU can be asked. The gpu extra, some gigabytes, is installed where there is a driver for
 # it; where there is none every test is skipped, with the reason. RUN=python3 takes a Python that has

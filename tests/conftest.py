@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from cyclopts import App
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 from tests.command_lines import Finished, run_line
 
@@ -26,20 +27,47 @@ ROOT = Path(__file__).parents[1]
 # The launcher of a surrounding job must not leak into the processes that tests start.
 LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "HYDI_", "MPI_")
 
+# Folders and files of long tests, the longest first; within each as they are collected.
+LONGEST = (
+    "paper/",
+    "exec/runtime/",
+    "calibration/",
+    "sim/",
+    "benchmarks/",
+    "exec/test_",
+    "exec/plan/",
+)
+
 __all__ = ["Finished"]
 Launch = Callable[..., Finished]
 LaunchEach = Callable[..., list[list[Finished]]]
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tell pytest-xdist what one worker runs: a file, for its fixtures, and all that starts ranks.
 
     Ranks of MPI wait by asking again and again, so that two jobs at once only slow each other down.
+    What takes long starts first, so that no worker has nothing to do while another ends it.
     """
     for item in items:
-        is_alone = any(item.get_closest_marker(name) for name in ("mpi", "rig", "gpu"))
-        item.add_marker(pytest.mark.xdist_group("alone" if is_alone else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("alone" if is_alone(item) else str(item.path)))
+    if hasattr(config, "workerinput"):  # pytest-xdist's
+        items.sort(key=turn)
+
+
+def is_alone(item: pytest.Item) -> bool:
+    """Say whether ``item`` starts ranks."""
+    return any(item.get_closest_marker(name) for name in ("mpi", "rig", "gpu"))
+
+
+def turn(item: pytest.Item) -> int:
+    """Return when ``item`` is to start: all that starts ranks, then folders of long files, the rest."""
+    if is_alone(item):
+        return 0
+    path = item.path.relative_to(ROOT / "tests").as_posix()
+    found = (place for place, start in enumerate(LONGEST, start=1) if path.startswith(start))
+    return next(found, len(LONGEST) + 1)
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
@@ -48,7 +76,9 @@ def clean_environment(**extra: str) -> dict[str, str]:
     # Compiled once, and not anew in each of some hundred processes.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     # A warning in a child is an error too, as it is here.
-    return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"} | extra
+    own = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+    # Ranks of MPICH that wait let others go on: there are more of them than cores.
+    return kept | own | {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1"} | extra
 
 
 def run_process(
@@ -96,6 +126,13 @@ def run_here(app: App, arguments: Sequence[object]) -> Finished:
         for name in os.environ.keys() - clean_environment().keys():
             patch.delenv(name)
         return run_line(app, [str(word) for word in arguments])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS work in one thread, as the programs do: more would wait for each other, awake."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

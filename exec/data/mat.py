@@ -15,8 +15,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from exec.data.reading import MOST_DEFLATE_SHRINKS, opened
 from exec.errors import DataError
@@ -69,6 +67,10 @@ def read_headers(path: Path) -> dict[str, ArrayHeader]:
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file whose headers :func:`read_headers` has let pass."""
+    # Only those who read such a file wait for it.
+    from scipy.io import loadmat  # noqa: PLC0415
+    from scipy.io.matlab import MatReadError  # noqa: PLC0415
+
     with opened(path) as file:
         try:
             content = loadmat(file)

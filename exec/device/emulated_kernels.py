@@ -4,6 +4,7 @@ A compiled source is kept in the cache, by the hash of all it was made from.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
@@ -11,7 +12,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,7 @@ def load_kernels(source: Path, dtype: "np.dtype[Any]") -> ctypes.CDLL:
         DeviceError: there is no compiler, or it refuses the source.
     """
     command, version = find_compiler()
-    flags = (*FLAGS, f"-DREAL={REALS[dtype]}", f"-I{KERNELS}")
+    flags = (*FLAGS, f"-DREAL={REALS[dtype]}")
     headers = sorted({*source.parent.glob("*.cuh"), *KERNELS.glob("*.cuh")})
     made_from = hashlib.sha256(repr((command, version, flags)).encode())
     for file in (*headers, source):
@@ -98,7 +100,9 @@ def load_kernels(source: Path, dtype: "np.dtype[Any]") -> ctypes.CDLL:
         except OSError:
             library.unlink(missing_ok=True)  # damaged: it is made anew below
     try:
-        _compile(source, [*command, *flags], library)
+        with _turn(source):
+            if not library.exists():
+                _compile(source, [*command, *flags, f"-I{KERNELS}"], library)
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise DeviceError(
@@ -107,8 +111,17 @@ def load_kernels(source: Path, dtype: "np.dtype[Any]") -> ctypes.CDLL:
         ) from error
 
 
+@contextmanager
+def _turn(source: Path) -> Iterator[None]:
+    """Let one rank at a time compile ``source``, so that the others find what it made."""
+    with source.open("rb") as file:
+        with suppress(OSError):  # a file system without locks: many compile, and the last one stays
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _compile(source: Path, command: Sequence[str], library: Path) -> None:
-    """Compile ``source`` to ``library``; many ranks may do this at once, and the last one stays."""
+    """Compile ``source`` to ``library``, which appears whole or not at all."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as own:
         made = Path(own) / library.name

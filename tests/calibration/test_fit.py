@@ -3,6 +3,7 @@
 import math
 import statistics
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -30,15 +31,19 @@ from tests.calibration.synthetic import CACHES, SUMS, kernel_samples, true_time_
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 SIZES = [float(1 << power) for power in range(2, 24)]
 _LAST_KNEE = float(1 << 62)
-# Exact times of the rungs that follow, which no fit below has seen (and the sizes of the sums, again).
-HELD_OUT = kernel_samples(192)[len(kernel_samples()) - 3 * len(SUMS) :]
+
+
+@cache
+def held_out() -> list[KernelSample]:
+    """Return exact times of the rungs that follow, which no fit has seen (and of the sums, again)."""
+    return kernel_samples(192)[len(kernel_samples()) - 3 * len(SUMS) :]
 
 
 def errors(samples: list[KernelSample]) -> dict[Kernel, list[float]]:
     """Return the relative errors of the models fitted to ``samples``, on what they have not seen."""
     models, caches = fit_kernels(samples)
     found: dict[Kernel, list[float]] = {kernel: [] for kernel in Kernel}
-    for sample in HELD_OUT:
+    for sample in held_out():
         predicted_s = models[sample.kernel].time_s(
             sample.kernel, sample.shape, sample.working_set, caches
         )

@@ -1,6 +1,5 @@
 """The probe on this computer, as short as it goes: that it measures what the fit needs. No times."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from exec.program.ops import Kernel
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from tests.calibration.synthetic import PROVENANCE
-from tests.conftest import run_here, run_process
+from tests.conftest import Launch, run_here
 
 RUNGS, SECONDS = 16, 0.002
 
@@ -154,20 +153,9 @@ def test_calibration_refuses_before_it_measures(
 
 
 @pytest.mark.mpi
-def test_two_ranks_leave_a_profile_with_links(mpiexec: str, tmp_path: Path) -> None:
+def test_two_ranks_leave_a_profile_with_links(launch: Launch, tmp_path: Path) -> None:
     path = tmp_path / "here.json"
-    command = [
-        mpiexec,
-        "-n",
-        "2",
-        sys.executable,
-        "-m",
-        "calibration",
-        "--quick",
-        "--out",
-        str(path),
-    ]
-    finished = run_process(command, timeout_s=120)
+    finished = launch(2, "tests.calibration.short", "--quick", "--out", str(path), timeout_s=120)
     assert finished.returncode == 0, finished.stderr
     found = read_machine(path)
     assert found.compute is not None

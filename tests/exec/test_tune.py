@@ -15,7 +15,15 @@ from safetensors.numpy import load_file
 
 from exec.search.journal import read_journal
 from exec.tune import app
-from tests.conftest import ROOT, Finished, Launch, clean_environment, run_here, run_process
+from tests.conftest import (
+    ROOT,
+    Finished,
+    Launch,
+    LaunchEach,
+    clean_environment,
+    run_here,
+    run_process,
+)
 from tests.exec.test_train import assert_one_error
 
 SMALL = ("--num-train", "400", "--num-test", "100", "--epochs", "2")
@@ -270,18 +278,18 @@ def test_folder_of_another_search_is_refused(grid: tuple[Path, dict[str, Any]]) 
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--ranks-per-trial", "3"), "ranks-per-trial must be at most 2, since rank 0 of 3 only hands out, got 3"),
-        (("--out", "/dev/null/x"), "out must be a folder that can be made"),
-    ],
-)  # fmt: skip
 def test_bad_input_is_one_message_under_mpiexec_too(
-    launch: Launch, tmp_path: Path, arguments: tuple[str, ...], message: str
+    launch_each: LaunchEach, tmp_path: Path
 ) -> None:
-    out = () if "--out" in arguments else ("--out", str(tmp_path))
-    assert_one_error(launch(3, "exec.tune", "--num-train", "400", *arguments, *out), message)
+    lines = [("--ranks-per-trial", 3, "--out", tmp_path), ("--out", "/dev/null/x")]
+    messages = [
+        "ranks-per-trial must be at most 2, since rank 0 of 3 only hands out, got 3",
+        BAD["out"][1],
+    ]
+    ended = launch_each(3, "exec.tune", [("--num-train", 400, *line) for line in lines])
+    for (first, *others), message in zip(ended, messages, strict=True):
+        assert_one_error(first, message)
+        assert [(each.returncode, each.stdout, each.stderr) for each in others] == [(2, "", "")] * 2
 
 
 ENDLESS = (*SMALL[:4], "--layers", "1", "--units", "12", "--epochs", "1,1000000")

@@ -110,17 +110,22 @@ def test_a_smaller_burst_is_slower_where_it_is_simulated() -> None:
 
 
 def test_no_knob_is_dead_every_one_moves_some_plan() -> None:
-    plans = (
-        Case.of("64-64-8", 64, Mesh(8)),
-        Case.of("64-64-8", 64, Mesh(8), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=2),
-        Case.of("6-6-6-6-6", 64, Mesh(2, 4), num_microbatches=8),
-        # Between stages messages of one sample, 368 bytes: a tenth less of the eager limit is below.
-        Case.of("46-46-46-46-46", 16, Mesh(2, 4), num_microbatches=8),
-        Case.of("64-64-64-8", 64, Mesh(8), overlap=True, bucket_nbytes=1),
-        Case.of("64-64-8", 64, Mesh(4, 1, 2), algorithm=Algorithm.RING),
-        Case.of("6-7-8", 64, Mesh(8), strategy=Strategy.SERVER),
+    plain = Case.of("64-64-8", 64, Mesh(8))
+    two_levels = Case.of("64-64-8", 64, Mesh(8), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=2)
+    overlapped = Case.of("64-64-64-8", 64, Mesh(8), overlap=True, bucket_nbytes=1)
+    rings = Case.of("64-64-8", 64, Mesh(4, 1, 2), algorithm=Algorithm.RING)
+    # Between stages messages of one sample, 368 bytes: a tenth less of the eager limit is below.
+    stages = Case.of("46-46-46-46-46", 16, Mesh(2, 4), num_microbatches=8)
+    # Each moves what none of the others does, and together they move all.
+    moved = set.union(
+        acting(STATED["oversubscription"], two_levels, 2),  # slow links, lanes, noise, compute
+        acting(STATED["oversubscription"], rings, 1),  # the oversubscription itself
+        acting(STATED["uplink"], two_levels, 1),  # the uplinks' bandwidth
+        acting(STATED["torus"], overlapped, 1),  # hops, and what compute hides
+        acting(STATED["torus"], stages, 1),  # the network's eager limit
+        acting(STATED["star"], stages, 2),  # the node's eager limit
+        acting(STATED["star"], plain, 2),  # the node's all-reduce
     )
-    moved = set.union(*(acting(on, case, per) for on in STATED.values() for case in plans for per in (1, 2)))  # fmt: skip
     every = {knob.name for on in STATED.values() for knob in knobs(Inputs(on))}
     tested_apart = {
         "measured collectives",
@@ -129,7 +134,7 @@ def test_no_knob_is_dead_every_one_moves_some_plan() -> None:
         BURST,
     }
     assert every - moved == tested_apart
-    staged = sensitivity(GPU, plans[0].workload, Mesh(8), plans[0].options, 1)
+    staged = sensitivity(GPU, plain.workload, Mesh(8), plain.options, 1)
     assert next(each for each in staged if each.knob.startswith("copies")).ratio > 1.001
 
 

@@ -38,15 +38,18 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
-def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
-    for said in [end(each) for each in [start(tmp_path) for _ in range(4)]]:
-        assert said == (0, "")
-    (made,) = (tmp_path / "emulated").iterdir()
+def test_of_processes_that_come_at_once_one_compiles_and_the_others_use_it(tmp_path: Path) -> None:
+    cache, asked, counting = (tmp_path / name for name in ("cache", "asked", "c++"))
+    counting.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo >> {asked}\nexec c++ "$@"\n')
+    counting.chmod(0o700)
+    at_once = [start(cache, CXX=str(counting)) for _ in range(3)]
+    assert [end(each) for each in at_once] == [(0, "")] * 3
+    assert asked.read_text() == "\n"
+    (made,) = (cache / "emulated").iterdir()
     assert made.suffix == ".so"
-    # What is there is used: no compiler is asked to make it again.
-    before = made.stat().st_mtime_ns
-    assert end(start(tmp_path)) == (0, "")
-    assert made.stat().st_mtime_ns == before
+    # What is there is used by those who come later, too.
+    assert end(start(cache, CXX=str(counting))) == (0, "")
+    assert asked.read_text() == "\n"
 
 
 @pytest.mark.parametrize("named", ["no-such-compiler", "false"])

@@ -8,7 +8,7 @@ from exec.program.ops import Algorithm
 from exec.transport.threads import run_threads
 from tests.conftest import Launch
 from tests.exec.random_plans import Case, cases, seeded_cases
-from tests.exec.runtime.equivalence import compare, large_cases, two_level_cases
+from tests.exec.runtime.equivalence import compare, fixed_cases, two_level_cases
 
 
 @settings(derandomize=True, deadline=None, max_examples=80)
@@ -27,7 +27,7 @@ def test_two_levels_on_threads_train_as_one_rank(ranks: int) -> None:
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks, count", [(2, 40), (3, 40), (4, 40), (6, 0)])
 def test_any_mesh_on_mpi_trains_as_one_rank(launch: Launch, ranks: int, count: int) -> None:
-    fixed = len(large_cases(ranks)) + len(two_level_cases(ranks))
+    fixed = len(fixed_cases(ranks))
     ended = launch(ranks, "tests.exec.runtime.equivalence", str(count), timeout_s=120)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout == f"{count + fixed} cases agree on {ranks} ranks\n"

@@ -27,11 +27,8 @@ from tests.exec.transport.conformance import (
     CASES,
     NCCL_CASES,
     conform,
-    get_ready,
-    neighbours,
-    own,
-    total,
 )
+from tests.exec.transport.placed import get_ready, neighbours, own, total
 
 DeviceCase = Callable[[DeviceTransport], None]
 SIZE = 1000

@@ -9,7 +9,7 @@ from exec.device.opening import open_device
 from exec.errors import DeviceError
 from exec.transport.nccl import NcclTransport
 from exec.transport.threads import ThreadTransport, run_threads
-from tests.exec.transport.conformance import get_ready
+from tests.exec.transport.placed import get_ready
 
 
 def run_on_devices(

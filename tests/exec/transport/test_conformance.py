@@ -9,9 +9,10 @@ from exec.device.opening import count_devices, open_device
 from exec.transport.staged import StagedTransport
 from exec.transport.threads import ThreadTransport, run_threads
 from tests.conftest import Finished, Launch
-from tests.exec.transport.conformance import CASES, NCCL_CASES, Case
+from tests.exec.transport.conformance import CASES, NCCL_CASES
 from tests.exec.transport.device_conformance import DEVICE_CASES
 from tests.exec.transport.on_devices import run_on_devices
+from tests.exec.transport.placed import Case
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8])

@@ -15,9 +15,9 @@ from exec.transport.nccl import NcclTransport
 from tests.exec.program.test_check import two_ranks
 from tests.exec.random_plans import Case, all_cases, schemes
 from tests.exec.transport.conformance import NCCL_CANNOT
-from tests.exec.transport.conformance import Case as Conformance
 from tests.exec.transport.drive import drive
 from tests.exec.transport.on_devices import run_on_devices
+from tests.exec.transport.placed import Case as Conformance
 
 pytestmark = pytest.mark.usefixtures("emulated")
 SETTINGS = settings(max_examples=40)
