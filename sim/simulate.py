@@ -20,7 +20,7 @@ from exec.program.program import Program
 from sim.bound_ops import bind
 from sim.costs import Costs
 from sim.network import Load, Network
-from sim.ranks import Message, Rank
+from sim.ranks import Rank
 from sim.result import StepTimes
 from sim.world import World
 
@@ -37,7 +37,7 @@ def simulate(
     carries over time is added to ``loads``, if given.
     """
     bursts = costs.burst_nbytes if costs.has_bursts else None
-    network: Network[Message] = Network(costs.capacity, bursts, keeps_loads=loads is not None)
+    network = Network(costs.capacity, bursts, keeps_loads=loads is not None)
     clock = _Clock()
     world = World(program, costs, clock, network, keeps_spans=keeps_spans)
     clock.wake = world.wake
@@ -76,8 +76,10 @@ class _Clock:
 
     def set_alarm(self, time_s: float) -> None:
         """Wake the world at ``time_s``: it is told this number, which SimPy's sum may round."""
-        delay_s = max(0.0, time_s - self.env.now)
-        self.env.timeout(delay_s, time_s).callbacks.append(self._ring)
+        env = self.env
+        delay_s = time_s - env.now
+        timeout = simpy.Timeout(env, delay_s if delay_s > 0.0 else 0.0, time_s)
+        timeout.callbacks.append(self._ring)
 
     def _ring(self, timeout: Any) -> None:
         self.wake(timeout.value)

@@ -69,7 +69,7 @@ def alone_s(transfer: Transfer) -> float:
 @SETTINGS
 @given(transfers())
 def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows) -> None:
-    network: Network[int] = Network(CAPACITIES.__getitem__, keeps_loads=True)
+    network: Network = Network(CAPACITIES.__getitem__, keeps_loads=True)
     for place, (start_s, transfer) in enumerate(flows):
         network.send(start_s, transfer, place)
     num_ended = 0
@@ -92,7 +92,7 @@ def test_an_end_that_is_foreseen_is_the_same_to_the_bit(flows: Flows, is_sent_la
     # A network that keeps its loads foresees nothing. Transfers are sent at once, or when they begin.
     ends_s: list[dict[int, float]] = []
     for keeps_loads in (False, True):
-        network: Network[int] = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
+        network: Network = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
         ends_s.append({})
         for place, (start_s, transfer) in enumerate(flows):
             while is_sent_late and (at_s := network.next_s) <= start_s:
@@ -171,7 +171,7 @@ def test_links_without_limit_take_no_time() -> None:
 
 def ends_s(flows: Flows, bursts: dict[str, float]) -> list[float]:
     """Return when each of ``flows`` ends, on links of :data:`CAPACITIES` with such token buckets."""
-    network: Network[int] = Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0))
+    network: Network = Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0))
     found = [0.0] * len(flows)
     waiting = list(enumerate(flows))
     while waiting or network.next_s < math.inf:
