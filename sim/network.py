@@ -142,12 +142,12 @@ class Network:
 
         ``to_s`` must not be later than ``next_s`` unless nothing is due before it.
         """
-        self.now_s = now_s = max(self.now_s, to_s)
         events, ended = self._events, list[Flow]()
         changed: dict[Link, None] = {}
-        while events and events[0][0] <= now_s:
-            _, number, flow = heappop(events)
+        while events and events[0][0] <= to_s:
+            time_s, number, flow = heappop(events)
             if flow.event == number:
+                self.now_s = max(self.now_s, time_s)  # what was not foreseen after all comes late
                 if flow.is_foreseen:
                     ended += self.end_foreseen((flow,))
                 elif flow.is_sharing:
@@ -155,9 +155,10 @@ class Network:
                     ended.append(flow)
                 else:
                     self._arrive(flow, changed)
-            if changed and self.next_s > now_s:
+            if changed and self.next_s > self.now_s:
                 self._share(changed)
                 changed = {}
+        self.now_s = max(self.now_s, to_s)
         return ended
 
     def _link(self, name: str) -> Link:

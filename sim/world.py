@@ -7,7 +7,7 @@ arrives, another lane, or the clock. Lanes that go on at the same moment share o
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Protocol, cast
 
 from exec.program.mesh import Axis
@@ -41,10 +41,13 @@ from sim.spans import spans_of
 Verb = Callable[[Lane, Any, int], bool]
 Steps = Sequence[tuple[range, Sequence[tuple[Verb, object, Bound]]]]
 """The iterations of each loop, and for each op in it how it is done, on what, and its source."""
-_Moment = tuple[list[Flow], list[Lane]]
-"""What is due at a time: the messages whose ends are foreseen then, and the lanes that go on."""
+_Moment = tuple[list[Flow], list[tuple[float, Lane]]]
+"""What is due at a time: messages whose ends are foreseen then, and lanes that go on.
 
-_event = attrgetter("event")
+Lanes do so in the order in which they began what ends then, messages in that in which they began.
+"""
+
+_event, _began_s = attrgetter("event"), itemgetter(0)
 
 
 class Clock(Protocol):
@@ -124,7 +127,9 @@ class World:
             if arrived:
                 self._arrive(arrived)
             self._look_by(self.network.next_s)
-        for lane in lanes:
+        if len(lanes) > 1:
+            lanes.sort(key=_began_s)
+        for _, lane in lanes:
             lane.go_on()
 
     def _at(self, time_s: float) -> "_Moment":
@@ -171,7 +176,7 @@ class World:
 
     def _take_s(self, lane: Lane, seconds: float) -> bool:
         if seconds:
-            self._at(self.now_s + seconds)[1].append(lane)
+            self._at(self.now_s + seconds)[1].append((self.now_s, lane))
         return seconds > 0
 
     def _work(self, lane: Lane, op: Work, _: int) -> bool:
@@ -182,14 +187,17 @@ class World:
         return self._take_s(lane, seconds)
 
     def _works(self, lane: Lane, op: Works, _: int) -> bool:
-        rank, time_s = lane.rank, self.now_s
+        rank = lane.rank
+        began_s = time_s = self.now_s
         for seconds, is_paced in op.parts:
             if is_paced:
                 seconds *= rank.pace  # noqa: PLW2901  # so many times longer
                 rank.compute_s += seconds
-            time_s += seconds
+            if seconds:
+                began_s = time_s
+                time_s += seconds
         if time_s > self.now_s:
-            self._at(time_s)[1].append(lane)
+            self._at(time_s)[1].append((began_s, lane))
             return True
         return False
 
@@ -303,7 +311,7 @@ class World:
         if len(there) == mesh.size(op.axis):
             del self._meetings[key]
             took_s = self.costs.library_s(op, self.program.itemsize, number)
-            self._at(self.now_s + took_s)[1].extend(there)
+            self._at(self.now_s + took_s)[1].extend((self.now_s, each) for each in there)
         return True
 
     def _grant(self, lane: Lane, _op: Grant, _: int) -> bool:
