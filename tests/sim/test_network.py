@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.fair import max_min
+from sim.links import Flow
 from sim.network import Network, Transfer, completions_s
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
@@ -70,8 +71,8 @@ def alone_s(transfer: Transfer) -> float:
 @given(transfers())
 def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows) -> None:
     network: Network = Network(CAPACITIES.__getitem__, keeps_loads=True)
-    for place, (start_s, transfer) in enumerate(flows):
-        network.send(start_s, transfer, place)
+    for start_s, transfer in flows:
+        network.send(start_s, transfer)
     num_ended = 0
     while (at_s := network.next_s) < math.inf:
         num_ended += len(network.advance(at_s))
@@ -90,16 +91,18 @@ def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows)
 @given(transfers(), st.booleans())
 def test_an_end_that_is_foreseen_is_the_same_to_the_bit(flows: Flows, is_sent_late: bool) -> None:
     # A network that keeps its loads foresees nothing. Transfers are sent at once, or when they begin.
-    ends_s: list[dict[int, float]] = []
+    ends_s: list[list[float]] = []
     for keeps_loads in (False, True):
         network: Network = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
-        ends_s.append({})
-        for place, (start_s, transfer) in enumerate(flows):
+        found: dict[Flow, float] = {}
+        sent = []
+        for start_s, transfer in flows:
             while is_sent_late and (at_s := network.next_s) <= start_s:
-                ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
-            network.send(start_s, transfer, place)
+                found |= dict.fromkeys(network.advance(at_s), at_s)
+            sent.append(network.send(start_s, transfer))
         while (at_s := network.next_s) < math.inf:
-            ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
+            found |= dict.fromkeys(network.advance(at_s), at_s)
+        ends_s.append([found[flow] for flow in sent])
     assert ends_s[0] == ends_s[1]
     assert len(ends_s[0]) == len(flows)
 
@@ -172,18 +175,15 @@ def test_links_without_limit_take_no_time() -> None:
 def ends_s(flows: Flows, bursts: dict[str, float]) -> list[float]:
     """Return when each of ``flows`` ends, on links of :data:`CAPACITIES` with such token buckets."""
     network: Network = Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0))
-    found = [0.0] * len(flows)
-    waiting = list(enumerate(flows))
-    while waiting or network.next_s < math.inf:
-        next_s = waiting[0][1][0] if waiting else math.inf
-        if next_s <= network.next_s:
-            place, (start_s, transfer) = waiting.pop(0)
-            network.send(start_s, transfer, place)
-        else:
-            at_s = network.next_s
-            for place in network.advance(at_s):
-                found[place] = at_s
-    return found
+    found: dict[Flow, float] = {}
+    sent = []
+    for start_s, transfer in flows:
+        while (at_s := network.next_s) < start_s:
+            found |= dict.fromkeys(network.advance(at_s), at_s)
+        sent.append(network.send(start_s, transfer))
+    while (at_s := network.next_s) < math.inf:
+        found |= dict.fromkeys(network.advance(at_s), at_s)
+    return [found[flow] for flow in sent]
 
 
 def test_a_burst_passes_at_once_and_is_saved_up_again_in_a_rest() -> None:
