@@ -1,7 +1,14 @@
 """What a network is made of: links, the paths of transfers over them, and the flows under way."""
 
 from collections import deque
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sim.fair import max_min
+
+if TYPE_CHECKING:
+    from sim.hub import Hub
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +25,7 @@ class Link:
     tokens: float = 0.0  # what it held at ``filled_s``
     filled_s: float = 0.0
     waiting: deque["Flow"] = field(default_factory=deque)
+    hub: "Hub | None" = None  # of its flows
 
     def fill(self, now_s: float) -> None:
         """Fill the bucket up to ``now_s``, while the flows' rates are still those since then."""
@@ -65,3 +73,43 @@ class Flow:
     left: float
     rate: float
     since_s: float
+
+    def go_on(self, now_s: float) -> None:
+        """Send at the rate until ``now_s``."""
+        if self.rate:
+            self.left = max(0.0, self.left - self.rate * (now_s - self.since_s))
+        self.since_s = now_s
+
+
+def spend(flow: Flow, now_s: float) -> float:
+    """Return how many bytes of ``flow`` pass at once, and take so many tokens of its links."""
+    for link in flow.path.links:
+        link.fill(now_s)
+    found = min([flow.left, *(link.tokens for link in flow.path.links)])
+    for link in flow.path.links:
+        link.tokens -= found
+    return found
+
+
+def fair_rates(links: Collection[Link], flows: Collection[Flow]) -> list[float]:
+    """Return the max-min fair rates of ``flows``, which alone are on ``links``."""
+    place = {link: i for i, link in enumerate(links)}
+    routes = [[place[link] for link in flow.path.links] for flow in flows]
+    limits = [flow.path.limit for flow in flows]
+    return max_min(routes, [link.bytes_per_s for link in links], limits)
+
+
+def together(some: Iterable[Link]) -> tuple[dict[Link, None], dict[Flow, None]]:
+    """Return ``some`` links and all that share flows with them, directly or through others, and the flows."""
+    links = dict.fromkeys(some)
+    flows: dict[Flow, None] = {}
+    reached = list(links)
+    while reached:
+        for flow in reached.pop().flows:
+            if flow not in flows:
+                flows[flow] = None
+                for link in flow.path.links:
+                    if link not in links:
+                        links[link] = None
+                        reached.append(link)
+    return links, flows

@@ -4,8 +4,8 @@ A transfer waits out its latency, then is a flow over all links of its route at 
 is as high as it can be without taking from one that has no more: what *progressive filling* gives,
 which raises all rates together, and lets a flow rest once one of its links is full or its own
 limit is reached. Whenever a flow starts or ends, the rates of those that share links with it,
-directly or through others, are found anew; all others go on undisturbed. No step in time is
-assumed: the next event is always the next start or end, and each ends exactly one flow.
+directly or through others, are found anew, but at a hub (:mod:`sim.hub`), where a clock of bytes
+tells as much; all others go on undisturbed. No step in time is assumed: the next event is always the next start or end, and each ends exactly one flow.
 
 Transfers with the same ``channel`` go one after another in the order in which their latencies
 end, as the messages of one connection do; those of different channels share.
@@ -28,8 +28,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from sim.fair import max_min
-from sim.links import Flow, Link, Path
+from sim.hub import Hub, hub_of
+from sim.links import Flow, Link, Path, fair_rates, spend, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class Network:
         self._channels: dict[Hashable, Link] = {}
         self._events: list[tuple[float, int, Flow]] = []  # starts and ends, a heap
         self._count = 0
+        self._changed: dict[Link, None] = {}  # whose flows are to have new rates
+        self._moved: dict[Hub, None] = {}  # where others came or went
 
     @property
     def next_s(self) -> float:
@@ -143,7 +145,6 @@ class Network:
         ``to_s`` must not be later than ``next_s`` unless nothing is due before it.
         """
         events, ended = self._events, list[Flow]()
-        changed: dict[Link, None] = {}
         while events and events[0][0] <= to_s:
             time_s, number, flow = heappop(events)
             if flow.event == number:
@@ -151,13 +152,12 @@ class Network:
                 if flow.is_foreseen:
                     ended += self.end_foreseen((flow,))
                 elif flow.is_sharing:
-                    self._end(flow, changed)
+                    self._end(flow)
                     ended.append(flow)
                 else:
-                    self._arrive(flow, changed)
-            if changed and self.next_s > self.now_s:
-                self._share(changed)
-                changed = {}
+                    self._arrive(flow)
+            if (self._changed or self._moved) and self.next_s > self.now_s:
+                self._share()
         self.now_s = max(self.now_s, to_s)
         return ended
 
@@ -190,7 +190,7 @@ class Network:
         for link in flow.path.links:
             link.flows[flow] = None
 
-    def _arrive(self, flow: Flow, changed: dict[Link, None]) -> None:
+    def _arrive(self, flow: Flow) -> None:
         """Let ``flow``, whose latency is over, start or wait for its channel."""
         channel = flow.path.channel
         if channel is not None and channel.is_taken:
@@ -198,13 +198,13 @@ class Network:
             return
         if channel is not None:
             channel.is_taken = True
-        self._start(flow, changed)
+        self._start(flow)
 
-    def _start(self, flow: Flow, changed: dict[Link, None]) -> None:
+    def _start(self, flow: Flow) -> None:
         flow.is_sharing, flow.since_s = True, self.now_s
         flow.left, flow.rate = flow.path.nbytes, 0.0
         if self.burst_nbytes is not None:
-            flow.left -= self._spend(flow)
+            flow.left -= spend(flow, self.now_s)
         is_alone = True
         for link in flow.path.links:
             link.flows[flow] = None
@@ -216,64 +216,68 @@ class Network:
             self._note(flow.path.links)
         else:
             flow.event = 0  # until it has a rate
-            changed.update(dict.fromkeys(flow.path.links))
+            hub = next((link.hub for link in flow.path.links if link.hub is not None), None)
+            if hub is not None and hub.takes(flow):
+                hub.join(flow, self.now_s)
+                self._moved[hub] = None
+            else:
+                self._changed.update(dict.fromkeys(flow.path.links))
 
-    def _spend(self, flow: Flow) -> float:
-        """Return how many bytes of ``flow`` pass at once, and take so many tokens of its links."""
-        for link in flow.path.links:
-            link.fill(self.now_s)
-        found = min([flow.left, *(link.tokens for link in flow.path.links)])
-        for link in flow.path.links:
-            link.tokens -= found
-        return found
-
-    def _end(self, flow: Flow, changed: dict[Link, None]) -> None:
+    def _end(self, flow: Flow) -> None:
         if self.burst_nbytes is not None:
             for link in flow.path.links:
                 link.fill(self.now_s)
         for link in flow.path.links:
             del link.flows[flow]
-            if link.flows:
-                changed[link] = None
+            if link.hub is not None:
+                if link.hub.leave(flow, self.now_s):
+                    self._moved[link.hub] = None
+                else:
+                    link.hub = None
+            elif link.flows:
+                self._changed[link] = None
         for link in flow.path.held:
             link.num_others -= 1
         self._note(flow.path.links)
         channel = flow.path.channel
         if channel is not None:
             if channel.waiting:
-                self._start(channel.waiting.popleft(), changed)
+                self._start(channel.waiting.popleft())
             else:
                 channel.is_taken = False
 
-    def _share(self, changed: Iterable[Link]) -> None:
-        """Find the rates anew of all flows that share links with those of ``changed``."""
-        links = dict.fromkeys(changed)
-        flows: dict[Flow, None] = {}
-        reached = list(links)
-        while reached:
-            for flow in reached.pop().flows:
-                if flow not in flows:
-                    flows[flow] = None
-                    for link in flow.path.links:
-                        if link not in links:
-                            links[link] = None
-                            reached.append(link)
-        capacities = [link.bytes_per_s for link in links]
-        place = {link: i for i, link in enumerate(links)}
-        routes = [[place[link] for link in flow.path.links] for flow in flows]
-        rates = max_min(routes, capacities, [flow.path.limit for flow in flows])
-        for flow, rate in zip(flows, rates, strict=True):
-            if rate != flow.rate:
-                self._set(flow, rate)
-        self._note(links)
+    def _share(self) -> None:
+        """Find the rates anew of all flows that share links with those that have changed."""
+        changed, moved = self._changed, self._moved
+        self._changed, self._moved = {}, {}
+        for hub in moved:
+            if hub.link.hub is hub and not hub.is_even:
+                changed[hub.link] = None
+        if changed:
+            links, flows = together(changed)
+            for link in links:
+                if link.hub is not None:
+                    link.hub.dissolve(self.now_s)
+                    link.hub = None
+            hub = hub_of(links, flows, self.now_s) if self._foresees else None
+            if hub is not None:
+                hub.link.hub = hub
+                moved[hub] = None
+            else:
+                for flow, rate in zip(flows, fair_rates(links, flows), strict=True):
+                    if rate != flow.rate:
+                        self._set(flow, rate)
+                self._note(links)
+        for hub in moved:
+            if hub.link.hub is hub:
+                self._schedule(*hub.first(self.now_s))
 
     def _set(self, flow: Flow, rate: float) -> None:
         if self.burst_nbytes is not None:
             for link in flow.path.links:
                 link.fill(self.now_s)
-        if flow.rate:
-            flow.left = max(0.0, flow.left - flow.rate * (self.now_s - flow.since_s))
-        flow.rate, flow.since_s = rate, self.now_s
+        flow.go_on(self.now_s)
+        flow.rate = rate
         self._schedule(flow, self.now_s + (flow.left / rate if flow.left else 0.0))
 
     def _note(self, links: Iterable[Link]) -> None:

@@ -70,7 +70,7 @@ def alone_s(transfer: Transfer) -> float:
 @SETTINGS
 @given(transfers())
 def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows) -> None:
-    network: Network = Network(CAPACITIES.__getitem__, keeps_loads=True)
+    network = Network(CAPACITIES.__getitem__, keeps_loads=True)
     for start_s, transfer in flows:
         network.send(start_s, transfer)
     num_ended = 0
@@ -93,7 +93,7 @@ def test_an_end_that_is_foreseen_is_the_same_to_the_bit(flows: Flows, is_sent_la
     # A network that keeps its loads foresees nothing. Transfers are sent at once, or when they begin.
     ends_s: list[list[float]] = []
     for keeps_loads in (False, True):
-        network: Network = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
+        network = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
         found: dict[Flow, float] = {}
         sent = []
         for start_s, transfer in flows:
@@ -174,7 +174,11 @@ def test_links_without_limit_take_no_time() -> None:
 
 def ends_s(flows: Flows, bursts: dict[str, float]) -> list[float]:
     """Return when each of ``flows`` ends, on links of :data:`CAPACITIES` with such token buckets."""
-    network: Network = Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0))
+    return timed(Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0)), flows)
+
+
+def timed(network: Network, flows: Flows) -> list[float]:
+    """Return when each of ``flows`` ends, each sent when it begins."""
     found: dict[Flow, float] = {}
     sent = []
     for start_s, transfer in flows:
@@ -223,3 +227,46 @@ def test_buckets_that_hold_nothing_change_nothing(flows: Flows) -> None:
     assert ends_s(flows, {}) == pytest.approx(
         completions_s(flows, CAPACITIES.__getitem__), rel=SAME
     )
+
+
+@st.composite
+def flows_to_a_hub(draw: st.DrawFn) -> Flows:
+    """Draw transfers to the link ``hub``, most from ports of their own, and some that go elsewhere."""
+    found = []
+    for place in range(draw(st.integers(8, 24))):
+        port = f"port{draw(st.sampled_from([place, place, place, place, 0]))}"
+        end = draw(st.sampled_from(["hub"] * 12 + ["elsewhere"]))
+        nbytes = draw(st.sampled_from([0.0, 1.0, 1.0, 2.5, 10.0]))
+        limit = draw(st.sampled_from([math.inf, math.inf, math.inf, 0.15]))
+        start_s = draw(st.sampled_from([0.0, 0.0, 1.0]) | st.floats(0.0, 30.0))
+        channel = draw(st.sampled_from([None, None, None, port]))
+        found.append((start_s, Transfer((port, end), nbytes, 0.5, limit, channel)))
+    return sorted(found, key=lambda each: each[0])
+
+
+@pytest.mark.parametrize("hub_bytes_per_s", [1.0, 3.0])
+@SETTINGS
+@given(flows_to_a_hub())
+def test_at_a_hub_flows_end_when_rates_found_anew_say(hub_bytes_per_s: float, flows: Flows) -> None:
+    # A network that keeps its loads knows no hubs.
+    plain, loaded = (
+        timed(Network(lambda link: hub_bytes_per_s if link == "hub" else 1.0, keeps_loads=keeps_loads), flows)
+        for keeps_loads in (False, True)
+    )  # fmt: skip
+    assert plain == pytest.approx(loaded, rel=1e-12)
+
+
+def test_a_flow_that_was_foreseen_keeps_its_start_whoever_is_looked_at_first() -> None:
+    # Two flows are alone until others come, first to the one that started last. Nobody looked before.
+    first, second = Transfer(("b",), 30.0), Transfer(("d",), 20.0, 1.0)
+    network = Network(CAPACITIES.__getitem__)
+    flows = [Flow() for _ in range(4)]
+    for flow, each in zip(flows, (first, second), strict=False):
+        assert network.send_along(0.0, network.path(each), flow)
+    for flow, each in zip(flows[2:], (second, first), strict=True):
+        assert not network.send_along(2.0, network.path(each), flow)
+    found: dict[Flow, float] = dict.fromkeys(network.advance(2.0), 2.0)
+    while (at_s := network.next_s) < math.inf:
+        found |= dict.fromkeys(network.advance(at_s), at_s)
+    # From 2 s on 24 and 30 bytes share b, from 3 s on 16 and 20 share d.
+    assert [found[flow] for flow in flows] == pytest.approx([18.0, 19.0, 21.0, 20.0], rel=1e-15)
