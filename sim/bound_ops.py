@@ -113,7 +113,9 @@ class End:
     slot: int
 
 
-Verb = Work | Works | Sum | Post | Take | Taken | Await | End | Collective | Grant | Acquire | Release
+Verb = (
+    Work | Works | Sum | Post | Take | Taken | Await | End | Collective | Grant | Acquire | Release
+)
 
 
 @dataclass(frozen=True, slots=True)

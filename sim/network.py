@@ -108,7 +108,7 @@ class Network:
 
         Then it is no event of the network's: its driver calls :meth:`end_foreseen` at its ``end_s``.
         """
-        start_s = (now_s if now_s > self.now_s else self.now_s) + path.latency_s
+        start_s = (max(self.now_s, now_s)) + path.latency_s
         flow.path, flow.since_s, flow.is_sharing = path, start_s, False
         if self._foresees:
             for link in path.held:
@@ -259,10 +259,10 @@ class Network:
                 if link.hub is not None:
                     link.hub.dissolve(self.now_s)
                     link.hub = None
-            hub = hub_of(links, flows, self.now_s) if self._foresees else None
-            if hub is not None:
-                hub.link.hub = hub
-                moved[hub] = None
+            new = hub_of(links, flows, self.now_s) if self._foresees else None
+            if new is not None:
+                new.link.hub = new
+                moved[new] = None
             else:
                 for flow, rate in zip(flows, fair_rates(links, flows), strict=True):
                     if rate != flow.rate:

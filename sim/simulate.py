@@ -78,7 +78,7 @@ class _Clock:
         """Wake the world at ``time_s``: it is told this number, which SimPy's sum may round."""
         env = self.env
         delay_s = time_s - env.now
-        timeout = simpy.Timeout(env, delay_s if delay_s > 0.0 else 0.0, time_s)
+        timeout = simpy.Timeout(env, max(0.0, delay_s), time_s)
         timeout.callbacks.append(self._ring)
 
     def _ring(self, timeout: Any) -> None:

@@ -113,8 +113,7 @@ class World:
 
     def wake(self, time_s: float) -> None:
         """Let happen what is due at ``time_s``: messages arrive, and lanes go on."""
-        if time_s > self.now_s:
-            self.now_s = time_s
+        self.now_s = max(self.now_s, time_s)
         messages, lanes = self._alarms.pop(time_s)
         arrived = self.network.end_foreseen(messages) if messages else []
         if time_s < self._look_s:
