@@ -56,8 +56,7 @@ class Network:
     """The flows of a network whose links have the bandwidths that ``bytes_per_s`` tells by name.
 
     ``burst_nbytes`` are those of the links' token buckets, full at first. Whoever drives it calls
-    :meth:`advance` at ``next_s``, and :meth:`send` whenever it likes. With ``keeps_loads`` it
-    remembers in ``loads`` what its links carried.
+    :meth:`advance` at ``next_s``, and :meth:`send` at will. ``loads`` are kept if asked for.
 
     The end of a transfer that finds its links free is *foreseen*: it is the only event, until
     another transfer comes to one of its links. Then its start is an event too, unless it is over.

@@ -95,3 +95,31 @@ class Rank:
         self.board: list[Message | None] = [None] * self.bound.num_slots
         self.pace = self.slowness * self.paces[self.turn % len(self.paces)]
         self.num_busy = len(self.lanes)
+
+    def gives(self, tag: int, message: Message) -> bool:
+        """Hand ``message`` to the receive that is posted for it, or keep it; say which."""
+        if (
+            self.wanting is not None
+            and self.wanted_tag == tag
+            and self.wanted_source in (NONE, message.source)
+        ):
+            message.receiver, self.wanting, self.taken = self.wanting, None, message
+            return True
+        queue = self.mail.get(tag)
+        if queue is None:
+            queue = self.mail[tag] = deque()
+        queue.append(message)
+        return False
+
+    def found(self, tag: int, source: int) -> Message | None:
+        """Take out the first message of ``tag`` from ``source``, or from any, if one was sent."""
+        queue = self.mail.get(tag)
+        if not queue:
+            return None
+        if source < 0 or queue[0].source == source:
+            return queue.popleft()
+        for place, message in enumerate(queue):
+            if message.source == source:
+                del queue[place]
+                return message
+        return None

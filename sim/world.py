@@ -5,10 +5,9 @@ arrives, another lane, or the clock. Lanes that go on at the same moment share o
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter, itemgetter
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from exec.program.mesh import Axis
 from exec.program.ops import (
@@ -32,6 +31,7 @@ from sim.bound_ops import (
     Work,
     Works,
 )
+from sim.clock import Clock
 from sim.costs import Costs
 from sim.links import Flow, Path
 from sim.network import Network
@@ -48,19 +48,6 @@ Lanes do so in the order in which they began what ends then, messages in that in
 """
 
 _event, _began_s = attrgetter("event"), itemgetter(0)
-
-
-class Clock(Protocol):
-    """Who knows what happens next, and who has a lock."""
-
-    def set_alarm(self, time_s: float) -> None:
-        """Call :meth:`World.wake` with ``time_s`` then."""
-
-    def acquire(self, rank: int, name: str, go_on: Callable[[], None]) -> None:
-        """Call ``go_on`` when ``rank`` has the lock ``name``."""
-
-    def release(self, rank: int, name: str) -> None:
-        """Let go of the lock ``name``, which ``rank`` has."""
 
 
 class World:
@@ -116,15 +103,13 @@ class World:
         self.now_s = max(self.now_s, time_s)
         messages, lanes = self._alarms.pop(time_s)
         arrived = self.network.end_foreseen(messages) if messages else []
-        if time_s < self._look_s:
-            if arrived:
-                self._arrive(arrived)
-        else:
+        is_looked_at = time_s >= self._look_s
+        if is_looked_at:
             self._look_s = math.inf
-            if more := self.network.advance(time_s):
-                arrived = sorted(arrived + more, key=_event) if arrived else more
-            if arrived:
-                self._arrive(arrived)
+            arrived = sorted(arrived + self.network.advance(time_s), key=_event)
+        if arrived:
+            self._arrive(arrived)
+        if is_looked_at:
             self._look_by(self.network.next_s)
         if len(lanes) > 1:
             lanes.sort(key=_began_s)
@@ -223,21 +208,9 @@ class World:
             if awaited is not None and awaited.source < 0:
                 message.waiting = awaited.waiting
             rank.board[slot] = message
-        dest = connection.dest
-        if (
-            dest.wanting is not None
-            and dest.wanted_tag == op.tag
-            and dest.wanted_source in (NONE, rank.number)
-        ):
-            message.receiver, dest.wanting, dest.taken = dest.wanting, None, message
-        else:
-            queue = dest.mail.get(op.tag)
-            if queue is None:
-                queue = dest.mail[op.tag] = deque()
-            queue.append(message)
-            if is_held:
-                message.held = path
-                return False
+        if not connection.dest.gives(op.tag, message) and is_held:
+            message.held = path
+            return False
         self._send(path, message)
         return False
 
@@ -259,8 +232,7 @@ class World:
     def _take(self, lane: Lane, op: Take, k: int) -> bool:
         rank = lane.rank
         source = op.source(rank.number, k)
-        queue = rank.mail.get(op.tag)
-        message = _first_from(queue, source) if queue else None
+        message = rank.found(op.tag, source)
         if message is None:
             rank.wanting, rank.wanted_tag, rank.wanted_source = lane, op.tag, source
             return True
@@ -325,14 +297,3 @@ class World:
     def _release(self, lane: Lane, op: Release, _: int) -> bool:
         self.clock.release(lane.rank.number, op.name)
         return False
-
-
-def _first_from(queue: deque[Message], source: int) -> Message | None:
-    """Take out of ``queue`` the first message from ``source``, or from any, if there is one."""
-    if source < 0 or queue[0].source == source:
-        return queue.popleft()
-    for i, message in enumerate(queue):
-        if message.source == source:
-            del queue[i]
-            return message
-    return None

@@ -245,7 +245,7 @@ def flows_to_a_hub(draw: st.DrawFn) -> Flows:
 
 
 @pytest.mark.parametrize("hub_bytes_per_s", [1.0, 3.0])
-@SETTINGS
+@settings(SETTINGS, max_examples=60)
 @given(flows_to_a_hub())
 def test_at_a_hub_flows_end_when_rates_found_anew_say(hub_bytes_per_s: float, flows: Flows) -> None:
     # A network that keeps its loads knows no hubs.
