@@ -51,6 +51,8 @@ def cases(large: bool) -> list[Case]:
     racks = FabricModel(kind=FabricKind.TREE, racks=2, oversubscription=4.0)
     rings = [Case(f"ring of {ranks}", ring_program(ranks), flat, "ring") for ranks in (64, 256, 1024)[: 2 + large]]  # fmt: skip
     step = partial(plan_step, Workload(mlp(512, 512, 512, 26), 4096))
+    ring = PlanOptions(algorithm=Algorithm.RING)
+    steps = [Case(f"data-parallel step of {ranks}, sums take time", step(Mesh(ranks), ring), sums) for ranks in (64, 128, 256)]  # fmt: skip
     wide = Workload(mlp(256, 256, 256, 256, 256, 256, 64), 1024)
     hybrid = plan_step(wide, Mesh(4, 4, 4), PlanOptions(4, algorithm=Algorithm.RING))
     net, server = mlp(128, 100, 26), Strategy.SERVER
@@ -58,14 +60,14 @@ def cases(large: bool) -> list[Case]:
     on_racks = sums.model_copy(update={"fabric": racks})
     return [
         *rings,
-        Case("data-parallel step of 256, sums take time", step(Mesh(256), PlanOptions(algorithm=Algorithm.RING)), sums),
+        *steps,
         Case(f"64 workers, 1 server, {ROUNDS} rounds", served(64), flat, "server"),
         Case("server, 64 workers, one step", _served(net, server), sums),
         Case(f"server, 64 workers, {TIMES} steps", _often(_served(net, server)), sums),
         Case(f"server, 64 workers, {TIMES} steps, noise", _often(_served(net, server)), sums, is_noisy=True),
         Case("async_server, 64 workers, 2,560 tickets", _served(net, Strategy.ASYNC_SERVER), sums),
         Case("async_server, as before, noise", _served(net, Strategy.ASYNC_SERVER), sums, is_noisy=True),
-        Case("async_server, as before, 4 servers", _served(mlp(784, 512, 26), Strategy.ASYNC_SERVER, 4), sums, is_noisy=True),
+        Case("async_server, 4 servers, 784-512-26, noise", _served(mlp(784, 512, 26), Strategy.ASYNC_SERVER, 4), sums, is_noisy=True),
         Case("hybrid 4x4x4, 4 microbatches", hybrid, sums),
         Case(f"hybrid 4x4x4, {TIMES} steps", _often(hybrid), sums),
         Case(f"hybrid 4x4x4, {TIMES} steps, noise", _often(hybrid), sums, is_noisy=True),

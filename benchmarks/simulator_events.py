@@ -7,7 +7,8 @@ to let the ranks wait once for each message and do nothing else: the limit of an
 
 Times are CPU seconds of this process, from the program with its collectives to the answer (of
 SimGrid: wall seconds of a process of its own, from the first host on). Contenders take turns in
-every round; a ratio is taken inside a round.
+every round; a ratio is taken inside a round. Memory is what the process grows by. Steps over more ranks
+and more steps of the same show how both grow with the number of messages.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from time import process_time
 from typing import Any
 
 from event_cases import SERVED_NBYTES, Case, cases, num_messages
+from peak import peak_growth_nbytes
 from records import check_writable, provenance, write_records
 from rich.table import Table
 from ring import ALPHA_S, BYTES_PER_S, NBYTES
@@ -103,6 +105,7 @@ def _records(case: Case, rounds: int, simgrid: SimGrid | None, most: int) -> lis
             "messages_per_s": asdict(spread([messages / each for each in seconds[name]])),
             "answer_s": turns[-1][1],
             "time_over_simulate": asdict(ratio(seconds[name], seconds[OURS])),
+            "peak_nbytes": peak_growth_nbytes(ours) if name == OURS else None,
         }
         for name, turns in returned.items()
     ]
@@ -110,12 +113,13 @@ def _records(case: Case, rounds: int, simgrid: SimGrid | None, most: int) -> lis
 
 def _print(head: dict[str, object], records: list[dict[str, Any]], rounds: int) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "what", "messages", "CPU seconds", "thousand messages/s", "answer, s", "time / simulate"):  # fmt: skip
+    for heading in ("case", "what", "messages", "CPU seconds", "thousand messages/s", "answer, s", "time / simulate", "MB"):  # fmt: skip
         table.add_column(heading, justify="left" if heading in ("case", "what") else "right", no_wrap=True)  # fmt: skip
     for record in records:
         thousands = {key: 1e-3 * value for key, value in record["messages_per_s"].items()}
         table.add_row(record["case"], record["what"], f"{record['messages']:,}", str(Spread(**record["seconds"])),
-                      str(Spread(**thousands)), f"{record['answer_s']:.6f}", str(Spread(**record["time_over_simulate"])))  # fmt: skip
+                      str(Spread(**thousands)), f"{record['answer_s']:.6f}", str(Spread(**record["time_over_simulate"])),
+                      "" if record["peak_nbytes"] is None else f"{record['peak_nbytes'] / 1e6:.1f}")  # fmt: skip
     out = console(160)
     out.print(f"median (least..most) of {rounds} rounds\n{head['cpu']}, Python {head['python']}, SimPy {head['simpy']}, "
               f"SimGrid {head['simgrid']}, load average {head['load_average']}\n")  # fmt: skip
