@@ -33,7 +33,7 @@ from sim.costs import Costs
 from sim.simulate import simulate
 
 OURS, BY_HAND, SIMGRID = "sim.simulate", "SimPy by hand", "SimGrid (Python)"
-CLOCK = "SimPy's clock, a timeout a message"
+CLOCK = "SimPy's clock alone"
 MOST_SIMGRID = 65  # ranks; 256 take it some 10 s a turn
 
 app = make_app(
@@ -120,7 +120,7 @@ def _print(head: dict[str, object], records: list[dict[str, Any]], rounds: int) 
         table.add_row(record["case"], record["what"], f"{record['messages']:,}", str(Spread(**record["seconds"])),
                       str(Spread(**thousands)), f"{record['answer_s']:.6f}", str(Spread(**record["time_over_simulate"])),
                       "" if record["peak_nbytes"] is None else f"{record['peak_nbytes'] / 1e6:.1f}")  # fmt: skip
-    out = console(160)
+    out = console(220)
     out.print(f"median (least..most) of {rounds} rounds\n{head['cpu']}, Python {head['python']}, SimPy {head['simpy']}, "
               f"SimGrid {head['simgrid']}, load average {head['load_average']}\n")  # fmt: skip
     out.print(table, crop=False)

@@ -14,7 +14,19 @@ from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.step import plan_step
 from exec.program.mesh import Axis, Mesh
-from exec.program.ops import Algorithm, Compute, Kernel, Lane, Op, Receive, Send, Shape, Wait
+from exec.program.ops import (
+    Acquire,
+    Algorithm,
+    Compute,
+    Kernel,
+    Lane,
+    Op,
+    Receive,
+    Release,
+    Send,
+    Shape,
+    Wait,
+)
 from exec.program.peers import AnyRank, At, Part, Peer
 from exec.program.program import Program, Role
 from exec.workload import Workload
@@ -272,3 +284,11 @@ def test_works_that_follow_each_other_have_spans_of_their_own() -> None:
     assert spans == [pytest.approx(each) for each in ((0.0, 2e-3), (2e-3, 3e-3), (3e-3, 7e-3))]
     paced = simulate(what, Costs(ROUND, what.mesh, 1), one_lane=False, keeps_spans=True, paces=np.array([[2.0]]))  # fmt: skip
     assert paced.compute_s == paced.step_time_s == paced.spans[-1].end_s == pytest.approx(14e-3)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_lock_is_held_by_one_rank_at_a_time(ranks: int) -> None:
+    held = (Acquire("lock"), work(1000), Release("lock"))
+    what = program(ranks, {range(ranks): held})
+    times = simulate(what, Costs(ROUND, what.mesh, 1), one_lane=True)
+    assert times.step_time_s == pytest.approx(ranks * 2e-3, rel=SAME)
