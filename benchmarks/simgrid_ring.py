@@ -1,4 +1,6 @@
-"""One ring all-reduce in SimGrid: ``python3 simgrid_ring.py RANKS NBYTES ALPHA_S BYTES_PER_S``.
+"""A ring all-reduce, or round trips to a server, in SimGrid.
+
+``python3 simgrid_ring.py RANKS NBYTES ALPHA_S BYTES_PER_S ring|server``.
 
 ``simulator.py`` finds a Python that has SimGrid's bindings, and runs this file with it; it prints
 one JSON object. The bindings of SimGrid 3.32 are meant (Debian's python3-simgrid); 4 renamed them.
@@ -12,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -24,10 +27,49 @@ EXACT = (
     "network/bandwidth-factor:1",
 )
 
+ROUNDS = 10
+"""How many round trips there are to a server."""
+
 
 def ring(ranks: int, nbytes: int, alpha_s: float, bytes_per_s: float) -> tuple[float, float]:
     """Return the seconds it took to simulate, and the seconds simulated."""
-    from simgrid import Actor, Engine, LinkInRoute, Mailbox, NetZone  # type: ignore[import-not-found]  # noqa: PLC0415  # where it is installed
+    from simgrid import Mailbox  # type: ignore[import-not-found]  # noqa: PLC0415  # where it is installed
+
+    def body(rank: int) -> None:
+        right, own = Mailbox.by_name(str((rank + 1) % ranks)), Mailbox.by_name(str(rank))
+        for _ in range(2 * (ranks - 1)):
+            sent = right.put_async(0, nbytes // ranks)
+            own.get()
+            sent.wait()
+
+    return _run(ranks, alpha_s, bytes_per_s, body)
+
+
+def server(ranks: int, nbytes: int, alpha_s: float, bytes_per_s: float) -> tuple[float, float]:
+    """Return what :func:`ring` does of :data:`ROUNDS` round trips of all others to rank 0, all at once."""
+    from simgrid import Mailbox  # noqa: PLC0415  # where it is installed
+
+    def body(rank: int) -> None:
+        own = Mailbox.by_name(str(rank))
+        others = [Mailbox.by_name(str(other)) for other in range(1, ranks)]
+        for _ in range(ROUNDS):
+            if rank == 0:
+                got = [own.get_async() for _ in others]  # and where each puts what it gets
+                for comm, _place in got:
+                    comm.wait()
+                for sent in [other.put_async(0, nbytes) for other in others]:
+                    sent.wait()
+            else:
+                Mailbox.by_name("0").put(0, nbytes)
+                own.get()
+
+    return _run(ranks, alpha_s, bytes_per_s, body)
+
+
+def _run(
+    ranks: int, alpha_s: float, bytes_per_s: float, body: Callable[[int], None]
+) -> tuple[float, float]:
+    from simgrid import Actor, Engine, LinkInRoute, NetZone  # noqa: PLC0415  # where it is installed
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -45,14 +87,6 @@ def ring(ranks: int, nbytes: int, alpha_s: float, bytes_per_s: float) -> tuple[f
         zone.add_route(host.netpoint, None, None, None, up, True)  # both ways
         hosts.append(host)
     zone.seal()
-
-    def body(rank: int) -> None:
-        right, own = Mailbox.by_name(str((rank + 1) % ranks)), Mailbox.by_name(str(rank))
-        for _ in range(2 * (ranks - 1)):
-            sent = right.put_async(0, nbytes // ranks)
-            own.get()
-            sent.wait()
-
     for rank, host in enumerate(hosts):
         Actor.create(str(rank), host, body, rank)
     engine.run()
@@ -67,10 +101,10 @@ class SimGrid:
     version: str
 
     def run(
-        self, ranks: int, nbytes: int, alpha_s: float, bytes_per_s: float
+        self, ranks: int, nbytes: int, alpha_s: float, bytes_per_s: float, pattern: str = "ring"
     ) -> tuple[float, float]:
-        """Return what :func:`ring` does, from a process of its own: an engine runs only once."""
-        command = [self.python, __file__, *map(str, (ranks, nbytes, alpha_s, bytes_per_s))]
+        """Return what ``pattern`` does, from a process of its own: an engine runs only once."""
+        command = [self.python, __file__, *map(str, (ranks, nbytes, alpha_s, bytes_per_s)), pattern]
         done = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -92,5 +126,6 @@ def find_simgrid() -> SimGrid | None:
 
 
 if __name__ == "__main__":
-    took_s, simulated_s = ring(*map(int, sys.argv[1:3]), *map(float, sys.argv[3:5]))
+    run = {"ring": ring, "server": server}[sys.argv[5]]
+    took_s, simulated_s = run(*map(int, sys.argv[1:3]), *map(float, sys.argv[3:5]))
     print(json.dumps({"took_s": took_s, "answer_s": simulated_s}))

@@ -85,7 +85,7 @@ def simulator(
         records += floored(large_world_records(rounds), rounds)
         records += folded_world_records(rounds)
     if "events" in parts:
-        records += event_records(rounds)
+        records += event_records(rounds, rings=False)
     if "sweep" in parts:
         records += sweep_records(rounds)
     if out is not None:
@@ -157,7 +157,8 @@ def _cells(record: Record, timeouts_per_s: float) -> tuple[str, ...]:
                     f"{record['peak_nbytes'] / 2**20:.0f}", "", limit)  # fmt: skip
         case "events":
             limit = f"{timeouts_per_s / record['messages_per_s']['median']:.2g} timeouts a message"
-            return record["case"], "", _spread(record["seconds"]), _thousands(record), "", "", limit
+            return (f"{record['case']}, {record['what']}", "", _spread(record["seconds"]), _thousands(record),
+                    "" if record["peak_nbytes"] is None else f"{record['peak_nbytes'] / 2**20:.0f}", "", limit)  # fmt: skip
         case _:
             rate = "" if record["points"] is None else f"{1e-3 * record['points'] / record['cpu_s']['median']:.3g}"  # fmt: skip
             return f"sweep: {record['what']}", "", _spread(record["cpu_s"]), rate

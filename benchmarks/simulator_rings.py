@@ -54,7 +54,7 @@ def ring_records(rounds: int, simgrid: SimGrid | None, *, is_large: bool) -> lis
 
 def floor_record(rounds: int) -> Record:
     """Measure what SimPy itself does in a second: timeouts, each after the other."""
-    taken = [_cpu(lambda: simpy_ring.timeouts(NUM_TIMEOUTS))[0] for _ in range(rounds)]
+    taken = [_cpu(lambda: simpy_ring.clock(1, NUM_TIMEOUTS))[0] for _ in range(rounds)]
     return {
         "kind": "timeouts", "what": "floor: bare SimPy timeouts", "ranks": 1, "messages": NUM_TIMEOUTS,
         "seconds": asdict(spread(taken)),

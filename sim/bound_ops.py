@@ -6,7 +6,8 @@ and its end is nobody's business. Ends that are somebody's are ops of their own.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from exec.program.ops import (
     Accumulate,
@@ -42,6 +43,17 @@ class Work:
 
     seconds: float
     is_paced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """Do the works ``bounds`` one after another; ``parts`` are their seconds, and if they are paced.
+
+    Nobody can see where one ends and the next begins, so they are a single wait.
+    """
+
+    parts: tuple[tuple[float, bool], ...]
+    bounds: tuple["Bound", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,9 @@ class End:
     slot: int
 
 
-Verb = Work | Sum | Post | Take | Taken | Await | End | Collective | Grant | Acquire | Release
+Verb = (
+    Work | Works | Sum | Post | Take | Taken | Await | End | Collective | Grant | Acquire | Release
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +169,23 @@ def _joined(loops: Iterable[Loop], lanes: tuple[Lane, ...]) -> Iterator[Loop]:
             once += body
         elif body:
             if once:
-                yield Loop(1, tuple(once))
+                yield Loop(1, tuple(_runs(once)))
             once = []
-            yield Loop(loop.count, tuple(body))
+            yield Loop(loop.count, tuple(_runs(body)))
     if once:
-        yield Loop(1, tuple(once))
+        yield Loop(1, tuple(_runs(once)))
+
+
+def _runs(body: Iterable[Bound]) -> Iterator[Bound]:
+    """Yield ``body``, works that follow each other as one."""
+    for is_work, group in groupby(body, lambda each: isinstance(each.verb, Work)):
+        run = tuple(group)
+        if is_work and len(run) > 1:
+            works = [each.verb for each in run if isinstance(each.verb, Work)]
+            parts = tuple((work.seconds, work.is_paced) for work in works)
+            yield replace(run[0], verb=Works(parts, run))
+        else:
+            yield from run
 
 
 class _Binder:

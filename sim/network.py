@@ -4,8 +4,8 @@ A transfer waits out its latency, then is a flow over all links of its route at 
 is as high as it can be without taking from one that has no more: what *progressive filling* gives,
 which raises all rates together, and lets a flow rest once one of its links is full or its own
 limit is reached. Whenever a flow starts or ends, the rates of those that share links with it,
-directly or through others, are found anew; all others go on undisturbed. No step in time is
-assumed: the next event is always the next start or end, and each ends exactly one flow.
+directly or through others, are found anew, but at a hub (:mod:`sim.hub`), where a clock of bytes
+tells as much; all others go on undisturbed. No step in time is assumed: the next event is always the next start or end, and each ends exactly one flow.
 
 Transfers with the same ``channel`` go one after another in the order in which their latencies
 end, as the messages of one connection do; those of different channels share.
@@ -24,15 +24,12 @@ simulation of distributed applications and platforms", J. Parallel Distrib. Comp
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Generic, TypeVar
 
-from sim.fair import max_min
-
-Token = TypeVar("Token")
+from sim.hub import Hub, hub_of
+from sim.links import Flow, Link, Path, fair_rates, spend, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,52 +43,6 @@ class Transfer:
     channel: Hashable = None
 
 
-@dataclass(slots=True, eq=False)
-class _Link(Generic[Token]):
-    """A link; or a channel, whose bandwidth is infinite: one flow has it, others wait."""
-
-    name: str
-    bytes_per_s: float
-    flows: dict["_Flow[Token]", None] = field(default_factory=dict)  # a set in order of arrival
-    foreseen: "_Flow[Token] | None" = None  # alone: its end is known
-    num_others: int = 0  # under way unforeseen: in their latency, waiting, or sharing
-    is_taken: bool = False
-    burst_nbytes: float = 0.0  # what its bucket can hold
-    tokens: float = 0.0  # what it held at ``filled_s``
-    filled_s: float = 0.0
-    waiting: deque["_Flow[Token]"] = field(default_factory=deque)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Path(Generic[Token]):
-    """A transfer with its links looked up; alone on them it has ``rate`` and takes ``alone_s``."""
-
-    transfer: Transfer
-    links: tuple[_Link[Token], ...]
-    channel: _Link[Token] | None
-    held: tuple[_Link[Token], ...]  # the links, and the channel
-    rate: float
-    alone_s: float
-
-
-class _Flow(Generic[Token]):
-    """A transfer under way: ``left`` bytes at ``since_s``, and its ``rate`` from then on.
-
-    While it is foreseen ``since_s`` is when it starts, or has started.
-    """
-
-    __slots__ = ("event", "is_foreseen", "is_sharing", "left", "path", "rate", "since_s", "token")
-
-    left: float
-    rate: float
-
-    def __init__(self, path: Path[Token], token: Token, since_s: float, is_foreseen: bool) -> None:
-        self.path, self.token, self.since_s = path, token, since_s
-        self.is_foreseen = is_foreseen
-        self.is_sharing = False  # its latency is over, and its channel free
-        self.event = 0  # the number of its latest event; earlier ones are void
-
-
 @dataclass(frozen=True, slots=True)
 class Load:
     """From ``time_s`` on, all flows of ``link`` together have the rate ``bytes_per_s``."""
@@ -101,12 +52,11 @@ class Load:
     bytes_per_s: float
 
 
-class Network(Generic[Token]):
+class Network:
     """The flows of a network whose links have the bandwidths that ``bytes_per_s`` tells by name.
 
-    ``burst_nbytes`` are those of the
-    links' token buckets, full at first. Whoever drives it calls :meth:`advance` at ``next_s``, and :meth:`send` whenever it likes. With
-    ``keeps_loads`` it remembers in ``loads`` what its links carried.
+    ``burst_nbytes`` are those of the links' token buckets, full at first. Whoever drives it calls
+    :meth:`advance` at ``next_s``, and :meth:`send` at will. ``loads`` are kept if asked for.
 
     The end of a transfer that finds its links free is *foreseen*: it is the only event, until
     another transfer comes to one of its links. Then its start is an event too, unless it is over.
@@ -119,10 +69,13 @@ class Network(Generic[Token]):
         self.bytes_per_s, self.burst_nbytes = bytes_per_s, burst_nbytes
         self.now_s = 0.0
         self.loads: list[Load] | None = [] if keeps_loads else None
-        self._links: dict[str, _Link[Token]] = {}
-        self._channels: dict[Hashable, _Link[Token]] = {}
-        self._events: list[tuple[float, int, _Flow[Token]]] = []  # starts and ends, a heap
+        self._foresees = not keeps_loads and burst_nbytes is None
+        self._links: dict[str, Link] = {}
+        self._channels: dict[Hashable, Link] = {}
+        self._events: list[tuple[float, int, Flow]] = []  # starts and ends, a heap
         self._count = 0
+        self._changed: dict[Link, None] = {}  # whose flows are to have new rates
+        self._moved: dict[Hub, None] = {}  # where others came or went
 
     @property
     def next_s(self) -> float:
@@ -132,83 +85,95 @@ class Network(Generic[Token]):
             heappop(events)
         return events[0][0] if events else math.inf
 
-    def path(self, transfer: Transfer) -> Path[Token]:
+    def path(self, transfer: Transfer) -> Path:
         """Return the path of ``transfer``, for any number of sends."""
         links = tuple(map(self._link, transfer.route))
-        rate = min([transfer.bytes_per_s, *(link.bytes_per_s for link in links)])
-        alone_s = transfer.nbytes / rate if transfer.nbytes else 0.0
-        if transfer.channel is None:
-            return Path(transfer, links, None, links, rate, alone_s)
-        channel = self._channels.get(transfer.channel)
-        if channel is None:
-            channel = self._channels[transfer.channel] = _Link("", math.inf)
-        return Path(transfer, links, channel, (*links, channel), rate, alone_s)
+        channel = None
+        if transfer.channel is not None:
+            channel = self._channels.get(transfer.channel)
+            if channel is None:
+                channel = self._channels[transfer.channel] = Link("", math.inf)
+        return Path(transfer.nbytes, transfer.latency_s, transfer.bytes_per_s, links, channel)
 
-    def send(self, now_s: float, transfer: Transfer, token: Token) -> None:
-        """Begin ``transfer`` at ``now_s``; :meth:`advance` returns ``token`` when it ends."""
-        self.send_along(now_s, self.path(transfer), token)
+    def send(self, now_s: float, transfer: Transfer) -> Flow:
+        """Begin ``transfer`` at ``now_s``; :meth:`advance` returns the flow, too, when it ends."""
+        flow = Flow()
+        if self.send_along(now_s, self.path(transfer), flow):
+            heappush(self._events, (flow.end_s, flow.event, flow))
+        return flow
 
-    def send_along(self, now_s: float, path: Path[Token], token: Token) -> float:
-        """Begin the transfer of ``path`` at ``now_s``; return a time that is not after ``next_s``."""
-        start_s = max(self.now_s, now_s) + path.transfer.latency_s
-        is_alone = self.loads is None and self.burst_nbytes is None
-        for link in path.held:
-            if link.foreseen is not None or link.num_others:
-                is_alone = False
-        flow = _Flow(path, token, start_s, is_alone)
-        if is_alone:
+    def send_along(self, now_s: float, path: Path, flow: Flow) -> bool:
+        """Begin ``flow``, the transfer of ``path``, at ``now_s``; say whether its end is foreseen.
+
+        Then it is no event of the network's: its driver calls :meth:`end_foreseen` at its ``end_s``.
+        """
+        start_s = (max(self.now_s, now_s)) + path.latency_s
+        flow.path, flow.since_s, flow.is_sharing = path, start_s, False
+        if self._foresees:
             for link in path.held:
-                link.foreseen = flow
-            self._count = flow.event = self._count + 1
-            end_s = start_s + path.alone_s
-            heappush(self._events, (end_s, flow.event, flow))
-            return end_s
+                if link.foreseen is not None or link.num_others:
+                    break
+            else:
+                for link in path.held:
+                    link.foreseen = flow
+                flow.is_foreseen = True
+                flow.end_s = start_s + path.alone_s
+                flow.event = self._count = self._count + 1
+                return True
+        flow.is_foreseen = False
         for link in path.held:
             if link.foreseen is not None:
                 self._reconsider(link.foreseen)
             link.num_others += 1
         self._schedule(flow, start_s)
-        return self.next_s
+        return False
 
-    def advance(self, to_s: float) -> list[Token]:
-        """Let all happen that is due up to ``to_s``; return the tokens of what ended, in order.
+    def end_foreseen(self, flows: Iterable[Flow]) -> list[Flow]:
+        """End those of ``flows``, whose ends were foreseen and are now, of which this still holds."""
+        ended = []
+        for flow in flows:
+            if flow.is_foreseen:
+                for link in flow.path.held:
+                    link.foreseen = None
+                ended.append(flow)
+        return ended
+
+    def advance(self, to_s: float) -> list[Flow]:
+        """Let all happen that is due up to ``to_s``; return what ended, in order.
 
         ``to_s`` must not be later than ``next_s`` unless nothing is due before it.
         """
-        self.now_s = now_s = max(self.now_s, to_s)
-        events, ended = self._events, list[Token]()
-        changed: dict[_Link[Token], None] = {}
-        while events and events[0][0] <= now_s:
-            _, number, flow = heappop(events)
+        events, ended = self._events, list[Flow]()
+        while events and events[0][0] <= to_s:
+            time_s, number, flow = heappop(events)
             if flow.event == number:
+                self.now_s = max(self.now_s, time_s)  # what was not foreseen after all comes late
                 if flow.is_foreseen:
-                    for link in flow.path.held:
-                        link.foreseen = None
-                    ended.append(flow.token)
+                    ended += self.end_foreseen((flow,))
                 elif flow.is_sharing:
-                    self._end(flow, changed)
-                    ended.append(flow.token)
+                    self._end(flow)
+                    ended.append(flow)
                 else:
-                    self._arrive(flow, changed)
-            if changed and self.next_s > now_s:
-                self._share(changed)
-                changed = {}
+                    self._arrive(flow)
+            if (self._changed or self._moved) and self.next_s > self.now_s:
+                self._share()
+        self.now_s = max(self.now_s, to_s)
         return ended
 
-    def _link(self, name: str) -> _Link[Token]:
+    def _link(self, name: str) -> Link:
         link = self._links.get(name)
         if link is None:
             burst = 0.0 if self.burst_nbytes is None else self.burst_nbytes(name)
-            link = _Link(name, self.bytes_per_s(name), burst_nbytes=burst, tokens=burst)
+            link = Link(name, self.bytes_per_s(name), burst_nbytes=burst, tokens=burst)
             self._links[name] = link
         return link
 
-    def _schedule(self, flow: _Flow[Token], time_s: float) -> None:
+    def _schedule(self, flow: Flow, time_s: float) -> None:
         self._count += 1
         flow.event = self._count
         heappush(self._events, (time_s, self._count, flow))
 
-    def _reconsider(self, flow: _Flow[Token]) -> None:
+    def _reconsider(self, flow: Flow) -> None:
         """Foresee the end of ``flow`` no longer: another transfer has come to its links."""
         flow.is_foreseen = False
         for link in flow.path.held:
@@ -217,29 +182,28 @@ class Network(Generic[Token]):
         if flow.since_s > self.now_s:
             self._schedule(flow, flow.since_s)
             return
-        flow.is_sharing, flow.left = True, flow.path.transfer.nbytes
-        flow.rate = flow.path.rate
+        self._schedule(flow, flow.end_s)
+        flow.is_sharing, flow.left, flow.rate = True, flow.path.nbytes, flow.path.rate
         if flow.path.channel is not None:
             flow.path.channel.is_taken = True
         for link in flow.path.links:
             link.flows[flow] = None
 
-    def _arrive(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
+    def _arrive(self, flow: Flow) -> None:
         """Let ``flow``, whose latency is over, start or wait for its channel."""
         channel = flow.path.channel
-        if channel is None:
-            self._start(flow, changed)
-        elif channel.is_taken:
+        if channel is not None and channel.is_taken:
             channel.waiting.append(flow)
-        else:
+            return
+        if channel is not None:
             channel.is_taken = True
-            self._start(flow, changed)
+        self._start(flow)
 
-    def _start(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
+    def _start(self, flow: Flow) -> None:
         flow.is_sharing, flow.since_s = True, self.now_s
-        flow.left, flow.rate = flow.path.transfer.nbytes, 0.0
+        flow.left, flow.rate = flow.path.nbytes, 0.0
         if self.burst_nbytes is not None:
-            flow.left -= self._spend(flow)
+            flow.left -= spend(flow, self.now_s)
         is_alone = True
         for link in flow.path.links:
             link.flows[flow] = None
@@ -251,72 +215,71 @@ class Network(Generic[Token]):
             self._note(flow.path.links)
         else:
             flow.event = 0  # until it has a rate
-            changed.update(dict.fromkeys(flow.path.links))
+            hub = next((link.hub for link in flow.path.links if link.hub is not None), None)
+            if hub is not None and hub.takes(flow):
+                hub.join(flow, self.now_s)
+                self._moved[hub] = None
+            else:
+                self._changed.update(dict.fromkeys(flow.path.links))
 
-    def _spend(self, flow: _Flow[Token]) -> float:
-        """Return how many bytes of ``flow`` pass at once, and take so many tokens of its links."""
-        self._fill(flow.path.links)
-        found = min([flow.left, *(link.tokens for link in flow.path.links)])
-        for link in flow.path.links:
-            link.tokens -= found
-        return found
-
-    def _fill(self, links: Iterable[_Link[Token]]) -> None:
-        """Fill the buckets of ``links`` up to now, while the rates are still those since then."""
-        for link in links:
-            room = link.bytes_per_s - sum(flow.rate for flow in link.flows)
-            gained = max(0.0, room) * (self.now_s - link.filled_s)
-            link.tokens = min(link.burst_nbytes, link.tokens + gained)
-            link.filled_s = self.now_s
-
-    def _end(self, flow: _Flow[Token], changed: dict[_Link[Token], None]) -> None:
+    def _end(self, flow: Flow) -> None:
         if self.burst_nbytes is not None:
-            self._fill(flow.path.links)
+            for link in flow.path.links:
+                link.fill(self.now_s)
         for link in flow.path.links:
             del link.flows[flow]
-            if link.flows:
-                changed[link] = None
+            if link.hub is not None:
+                if link.hub.leave(flow, self.now_s):
+                    self._moved[link.hub] = None
+                else:
+                    link.hub = None
+            elif link.flows:
+                self._changed[link] = None
         for link in flow.path.held:
             link.num_others -= 1
         self._note(flow.path.links)
         channel = flow.path.channel
         if channel is not None:
             if channel.waiting:
-                self._start(channel.waiting.popleft(), changed)
+                self._start(channel.waiting.popleft())
             else:
                 channel.is_taken = False
 
-    def _share(self, changed: Iterable[_Link[Token]]) -> None:
-        """Find the rates anew of all flows that share links with those of ``changed``."""
-        links = dict.fromkeys(changed)
-        flows: dict[_Flow[Token], None] = {}
-        reached = list(links)
-        while reached:
-            for flow in reached.pop().flows:
-                if flow not in flows:
-                    flows[flow] = None
-                    for link in flow.path.links:
-                        if link not in links:
-                            links[link] = None
-                            reached.append(link)
-        capacities = [link.bytes_per_s for link in links]
-        place = {link: i for i, link in enumerate(links)}
-        routes = [[place[link] for link in flow.path.links] for flow in flows]
-        rates = max_min(routes, capacities, [flow.path.transfer.bytes_per_s for flow in flows])
-        for flow, rate in zip(flows, rates, strict=True):
-            if rate != flow.rate:
-                self._set(flow, rate)
-        self._note(links)
+    def _share(self) -> None:
+        """Find the rates anew of all flows that share links with those that have changed."""
+        changed, moved = self._changed, self._moved
+        self._changed, self._moved = {}, {}
+        for hub in moved:
+            if hub.link.hub is hub and not hub.is_even:
+                changed[hub.link] = None
+        if changed:
+            links, flows = together(changed)
+            for link in links:
+                if link.hub is not None:
+                    link.hub.dissolve(self.now_s)
+                    link.hub = None
+            new = hub_of(links, flows, self.now_s) if self._foresees else None
+            if new is not None:
+                new.link.hub = new
+                moved[new] = None
+            else:
+                for flow, rate in zip(flows, fair_rates(links, flows), strict=True):
+                    if rate != flow.rate:
+                        self._set(flow, rate)
+                self._note(links)
+        for hub in moved:
+            if hub.link.hub is hub:
+                self._schedule(*hub.first(self.now_s))
 
-    def _set(self, flow: _Flow[Token], rate: float) -> None:
+    def _set(self, flow: Flow, rate: float) -> None:
         if self.burst_nbytes is not None:
-            self._fill(flow.path.links)
-        if flow.rate:
-            flow.left = max(0.0, flow.left - flow.rate * (self.now_s - flow.since_s))
-        flow.rate, flow.since_s = rate, self.now_s
+            for link in flow.path.links:
+                link.fill(self.now_s)
+        flow.go_on(self.now_s)
+        flow.rate = rate
         self._schedule(flow, self.now_s + (flow.left / rate if flow.left else 0.0))
 
-    def _note(self, links: Iterable[_Link[Token]]) -> None:
+    def _note(self, links: Iterable[Link]) -> None:
         if self.loads is not None:
             for link in links:
                 rate = sum(flow.rate for flow in link.flows)
@@ -327,11 +290,10 @@ def completions_s(
     transfers: Sequence[tuple[float, Transfer]], bytes_per_s: Callable[[str], float]
 ) -> list[float]:
     """Return when each of ``(start_s, transfer)`` ends, on links of the bandwidths ``bytes_per_s``."""
-    network: Network[int] = Network(bytes_per_s)
+    network = Network(bytes_per_s)
+    places = {network.send(start_s, each): i for i, (start_s, each) in enumerate(transfers)}
     ends_s = [0.0] * len(transfers)
-    for place, (start_s, transfer) in enumerate(transfers):
-        network.send(start_s, transfer, place)
     while (at_s := network.next_s) < math.inf:
-        for place in network.advance(at_s):
-            ends_s[place] = at_s
+        for flow in network.advance(at_s):
+            ends_s[places[flow]] = at_s
     return ends_s

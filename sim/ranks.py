@@ -10,7 +10,7 @@ from functools import partial
 
 from exec.program.program import Program
 from sim.bound_ops import NONE, BoundRole
-from sim.network import Path
+from sim.links import Flow, Path
 
 
 class Lane:
@@ -28,20 +28,20 @@ class Lane:
         self.go_on = partial(next, steps, None)
 
 
-@dataclass(slots=True, eq=False)
-class Message:
+class Message(Flow):
     """A message under way; or, without a ``source``, what has ended or has not begun.
 
     ``receiver`` is the lane whose receive has taken it, ``waiting`` are those that wait until what
     was sent may be overwritten. A message is ``held`` until its receive is posted.
     """
 
-    source: int
-    ticket: int
-    has_arrived: bool = False
-    receiver: Lane | None = None
-    held: "Path[Message] | None" = None
-    waiting: list[Lane] | None = None
+    __slots__ = ("has_arrived", "held", "receiver", "source", "ticket", "waiting")
+
+    def __init__(self, source: int, ticket: int, has_arrived: bool = False) -> None:
+        self.source, self.ticket, self.has_arrived = source, ticket, has_arrived
+        self.receiver: Lane | None = None
+        self.held: Path | None = None
+        self.waiting: list[Lane] | None = None
 
 
 ENDED = Message(NONE, NONE, has_arrived=True)
@@ -52,7 +52,7 @@ class Connection:
     """The way from one rank to ``dest``: by bytes, the path of a message and if it must be held."""
 
     dest: "Rank"
-    paths: dict[int, tuple[Path[Message], bool]] = field(default_factory=dict)
+    paths: dict[int, tuple[Path, bool]] = field(default_factory=dict)
 
 
 class Rank:
@@ -96,7 +96,30 @@ class Rank:
         self.pace = self.slowness * self.paces[self.turn % len(self.paces)]
         self.num_busy = len(self.lanes)
 
-    def wants(self, tag: int, source: int) -> bool:
-        """Say whether a receive is posted for a message of ``tag`` from ``source``."""
-        is_wanted = self.wanting is not None and self.wanted_tag == tag
-        return is_wanted and self.wanted_source in (NONE, source)
+    def gives(self, tag: int, message: Message) -> bool:
+        """Hand ``message`` to the receive that is posted for it, or keep it; say which."""
+        if (
+            self.wanting is not None
+            and self.wanted_tag == tag
+            and self.wanted_source in (NONE, message.source)
+        ):
+            message.receiver, self.wanting, self.taken = self.wanting, None, message
+            return True
+        queue = self.mail.get(tag)
+        if queue is None:
+            queue = self.mail[tag] = deque()
+        queue.append(message)
+        return False
+
+    def found(self, tag: int, source: int) -> Message | None:
+        """Take out the first message of ``tag`` from ``source``, or from any, if one was sent."""
+        queue = self.mail.get(tag)
+        if not queue:
+            return None
+        if source < 0 or queue[0].source == source:
+            return queue.popleft()
+        for place, message in enumerate(queue):
+            if message.source == source:
+                del queue[place]
+                return message
+        return None

@@ -10,17 +10,13 @@ SimPy is the clock, the order of events and the locks; what takes no time is a c
 bound to their costs once (:mod:`sim.bound_ops`); what ops do is :mod:`sim.world`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import simpy
-
 from exec.noise import Array
 from exec.program.program import Program
 from sim.bound_ops import bind
+from sim.clock import SimPyClock
 from sim.costs import Costs
 from sim.network import Load, Network
-from sim.ranks import Message, Rank
+from sim.ranks import Rank
 from sim.result import StepTimes
 from sim.world import World
 
@@ -37,8 +33,8 @@ def simulate(
     carries over time is added to ``loads``, if given.
     """
     bursts = costs.burst_nbytes if costs.has_bursts else None
-    network: Network[Message] = Network(costs.capacity, bursts, keeps_loads=loads is not None)
-    clock = _Clock()
+    network = Network(costs.capacity, bursts, keeps_loads=loads is not None)
+    clock = SimPyClock()
     world = World(program, costs, clock, network, keeps_spans=keeps_spans)
     clock.wake = world.wake
     roles = {id(role): bind(program, role, costs, one_lane=one_lane) for role in program.roles}
@@ -63,32 +59,3 @@ def simulate(
 
 
 _EVEN = [1.0]
-
-
-class _Clock:
-    """SimPy's events, in the words of :class:`sim.world.Clock`."""
-
-    def __init__(self) -> None:
-        self.env = simpy.Environment()
-        self.wake: Callable[[float], object] = float  # the world's
-        self.locks: dict[str, simpy.Resource] = {}
-        self.holding: dict[tuple[int, str], Any] = {}
-
-    def set_alarm(self, time_s: float) -> None:
-        """Wake the world at ``time_s``: it is told this number, which SimPy's sum may round."""
-        delay_s = max(0.0, time_s - self.env.now)
-        self.env.timeout(delay_s, time_s).callbacks.append(self._ring)
-
-    def _ring(self, timeout: Any) -> None:
-        self.wake(timeout.value)
-
-    def acquire(self, rank: int, name: str, go_on: Callable[[], None]) -> None:
-        """Call ``go_on`` when ``rank`` has the lock ``name``."""
-        if name not in self.locks:
-            self.locks[name] = simpy.Resource(self.env)
-        request = self.holding[rank, name] = self.locks[name].request()
-        request.callbacks.append(lambda _: go_on())
-
-    def release(self, rank: int, name: str) -> None:
-        """Let go of the lock ``name``."""
-        self.locks[name].release(self.holding.pop((rank, name)))

@@ -1,13 +1,23 @@
 """Spans: what the timeline says of a bound op that has taken time."""
 
+from collections.abc import Iterator
+
 from exec.program.ops import Acquire, Collective, Compute, Op, Receive, Save, Wait
 from exec.program.timeline import Span
-from sim.bound_ops import Bound
+from sim.bound_ops import Bound, Works
+from sim.ranks import Rank
 
 
-def span_of(rank: int, bound: Bound, start_s: float, end_s: float) -> Span:
-    """Return the span of ``bound`` on its lane of ``rank``."""
-    return Span(rank, bound.lane, _name(bound.op), start_s, end_s)
+def spans_of(rank: Rank, bound: Bound, start_s: float, end_s: float) -> Iterator[Span]:
+    """Yield the spans of ``bound``, one for each work that takes time, on their lanes of ``rank``."""
+    if not isinstance(bound.verb, Works):
+        yield Span(rank.number, bound.lane, _name(bound.op), start_s, end_s)
+        return
+    for (seconds, is_paced), each in zip(bound.verb.parts, bound.verb.bounds, strict=True):
+        until_s = start_s + seconds * (rank.pace if is_paced else 1.0)
+        if until_s > start_s:
+            yield Span(rank.number, each.lane, _name(each.op), start_s, until_s)
+        start_s = until_s
 
 
 def _name(op: Op) -> str:

@@ -5,9 +5,9 @@ arrives, another lane, or the clock. Lanes that go on at the same moment share o
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from operator import attrgetter, itemgetter
+from typing import Any, cast
 
 from exec.program.mesh import Axis
 from exec.program.ops import (
@@ -29,35 +29,32 @@ from sim.bound_ops import (
     Take,
     Taken,
     Work,
+    Works,
 )
+from sim.clock import Clock
 from sim.costs import Costs
-from sim.network import Network, Path
+from sim.links import Flow, Path
+from sim.network import Network
 from sim.ranks import ENDED, Connection, Lane, Message, Rank
-from sim.spans import span_of
+from sim.spans import spans_of
 
 Verb = Callable[[Lane, Any, int], bool]
 Steps = Sequence[tuple[range, Sequence[tuple[Verb, object, Bound]]]]
 """The iterations of each loop, and for each op in it how it is done, on what, and its source."""
+_Moment = tuple[list[Flow], list[tuple[float, Lane]]]
+"""What is due at a time: messages whose ends are foreseen then, and lanes that go on.
 
+Lanes do so in the order in which they began what ends then, messages in that in which they began.
+"""
 
-class Clock(Protocol):
-    """Who knows what happens next, and who has a lock."""
-
-    def set_alarm(self, time_s: float) -> None:
-        """Call :meth:`World.wake` with ``time_s`` then."""
-
-    def acquire(self, rank: int, name: str, go_on: Callable[[], None]) -> None:
-        """Call ``go_on`` when ``rank`` has the lock ``name``."""
-
-    def release(self, rank: int, name: str) -> None:
-        """Let go of the lock ``name``, which ``rank`` has."""
+_event, _began_s = attrgetter("event"), itemgetter(0)
 
 
 class World:
     """All ranks of ``program``, and what they share."""
 
     def __init__(
-        self, program: Program, costs: Costs, clock: Clock, network: Network[Message], *, keeps_spans: bool
+        self, program: Program, costs: Costs, clock: Clock, network: Network, *, keeps_spans: bool
     ) -> None:  # fmt: skip
         self.program, self.costs, self.clock, self.network = program, costs, clock, network
         self.keeps_spans = keeps_spans
@@ -66,11 +63,11 @@ class World:
         self.last_s = 0.0  # when something ended last
         self.spans: list[Span] = []
         self.arrivals: list[int] = []  # of the rank that grants tickets
-        self._alarms: dict[float, list[Lane]] = {}  # by time: the lanes that go on then
+        self._alarms: dict[float, _Moment] = {}  # by time
         self._look_s = math.inf  # when the network is looked at next
         self._meetings: dict[tuple[Axis, int, str], list[Lane]] = {}  # those who are there
         self._verbs: dict[type, Verb] = {
-            Work: self._work, Sum: self._sum, Post: self._post, Take: self._take, Taken: self._keep,
+            Work: self._work, Works: self._works, Sum: self._sum, Post: self._post, Take: self._take, Taken: self._keep,
             Await: self._await, End: self._end, Collective: self._meet, Grant: self._grant,
             Acquire: self._acquire, Release: self._release,
         }  # fmt: skip
@@ -94,7 +91,7 @@ class World:
                             start_s = self.now_s
                             yield
                             if self.keeps_spans and self.now_s > start_s:
-                                self.spans.append(span_of(rank.number, bound, start_s, self.now_s))
+                                self.spans += spans_of(rank, bound, start_s, self.now_s)
             rank.num_busy -= 1
             if rank.num_busy:
                 yield
@@ -104,22 +101,28 @@ class World:
     def wake(self, time_s: float) -> None:
         """Let happen what is due at ``time_s``: messages arrive, and lanes go on."""
         self.now_s = max(self.now_s, time_s)
-        lanes = self._alarms.pop(time_s)
-        if time_s >= self._look_s:
+        messages, lanes = self._alarms.pop(time_s)
+        arrived = self.network.end_foreseen(messages) if messages else []
+        is_looked_at = time_s >= self._look_s
+        if is_looked_at:
             self._look_s = math.inf
-            if arrived := self.network.advance(time_s):
-                self._arrive(arrived)
+            arrived = sorted(arrived + self.network.advance(time_s), key=_event)
+        if arrived:
+            self._arrive(arrived)
+        if is_looked_at:
             self._look_by(self.network.next_s)
-        for lane in lanes:
+        if len(lanes) > 1:
+            lanes.sort(key=_began_s)
+        for _, lane in lanes:
             lane.go_on()
 
-    def _at(self, time_s: float) -> list[Lane]:
-        """Return the lanes that go on at ``time_s``, to add one."""
-        lanes = self._alarms.get(time_s)
-        if lanes is None:
-            lanes = self._alarms[time_s] = []
+    def _at(self, time_s: float) -> "_Moment":
+        """Return what happens at ``time_s``, to add to it."""
+        moment = self._alarms.get(time_s)
+        if moment is None:
+            moment = self._alarms[time_s] = ([], [])
             self.clock.set_alarm(time_s)
-        return lanes
+        return moment
 
     def _look_by(self, time_s: float) -> None:
         """See to it that what the network does at ``time_s`` is not missed."""
@@ -127,7 +130,14 @@ class World:
             self._look_s = time_s
             self._at(time_s)
 
-    def _arrive(self, messages: list[Message]) -> None:
+    def _send(self, path: Path, message: Message) -> None:
+        if self.network.send_along(self.now_s, path, message):
+            self._at(message.end_s)[0].append(message)
+        else:
+            self._look_by(self.network.next_s)
+
+    def _arrive(self, flows: list[Flow]) -> None:
+        messages = cast("list[Message]", flows)
         self.last_s = self.now_s
         for message in messages:
             message.has_arrived = True
@@ -150,7 +160,7 @@ class World:
 
     def _take_s(self, lane: Lane, seconds: float) -> bool:
         if seconds:
-            self._at(self.now_s + seconds).append(lane)
+            self._at(self.now_s + seconds)[1].append((self.now_s, lane))
         return seconds > 0
 
     def _work(self, lane: Lane, op: Work, _: int) -> bool:
@@ -159,6 +169,21 @@ class World:
         seconds = op.seconds * lane.rank.pace
         lane.rank.compute_s += seconds
         return self._take_s(lane, seconds)
+
+    def _works(self, lane: Lane, op: Works, _: int) -> bool:
+        rank = lane.rank
+        began_s = time_s = self.now_s
+        for seconds, is_paced in op.parts:
+            if is_paced:
+                seconds *= rank.pace  # noqa: PLW2901  # so many times longer
+                rank.compute_s += seconds
+            if seconds:
+                began_s = time_s
+                time_s += seconds
+        if time_s > self.now_s:
+            self._at(time_s)[1].append((began_s, lane))
+            return True
+        return False
 
     def _sum(self, lane: Lane, op: Sum, k: int) -> bool:
         size = op.size_of(lane.rank.number, k)
@@ -183,18 +208,10 @@ class World:
             if awaited is not None and awaited.source < 0:
                 message.waiting = awaited.waiting
             rank.board[slot] = message
-        dest = connection.dest
-        if dest.wants(op.tag, rank.number):
-            message.receiver, dest.wanting, dest.taken = dest.wanting, None, message
-        else:
-            queue = dest.mail.get(op.tag)
-            if queue is None:
-                queue = dest.mail[op.tag] = deque()
-            queue.append(message)
-            if is_held:
-                message.held = path
-                return False
-        self._look_by(self.network.send_along(self.now_s, path, message))
+        if not connection.dest.gives(op.tag, message) and is_held:
+            message.held = path
+            return False
+        self._send(path, message)
         return False
 
     def _connection(self, rank: Rank, op: Post, k: int) -> Connection:
@@ -207,7 +224,7 @@ class World:
             rank.places[op.place] = connection
         return connection
 
-    def _path(self, source: Rank, dest: Rank, nbytes: int) -> tuple[Path[Message], bool]:
+    def _path(self, source: Rank, dest: Rank, nbytes: int) -> tuple[Path, bool]:
         transfer = self.costs.transfer(nbytes, source.number, dest.number)
         is_held = self.costs.waits_for_receive(nbytes, source.number, dest.number)
         return self.network.path(transfer), is_held
@@ -215,18 +232,16 @@ class World:
     def _take(self, lane: Lane, op: Take, k: int) -> bool:
         rank = lane.rank
         source = op.source(rank.number, k)
-        queue = rank.mail.get(op.tag, ())
-        for i, message in enumerate(queue):
-            if source < 0 or message.source == source:
-                del rank.mail[op.tag][i]
-                rank.taken = message
-                if message.has_arrived:
-                    return False
-                message.receiver = lane
-                if message.held is not None:
-                    self._look_by(self.network.send_along(self.now_s, message.held, message))
-                return True
-        rank.wanting, rank.wanted_tag, rank.wanted_source = lane, op.tag, source
+        message = rank.found(op.tag, source)
+        if message is None:
+            rank.wanting, rank.wanted_tag, rank.wanted_source = lane, op.tag, source
+            return True
+        rank.taken = message
+        if message.has_arrived:
+            return False
+        message.receiver = lane
+        if message.held is not None:
+            self._send(message.held, message)
         return True
 
     def _keep(self, lane: Lane, op: Taken, _: int) -> bool:
@@ -267,7 +282,7 @@ class World:
         if len(there) == mesh.size(op.axis):
             del self._meetings[key]
             took_s = self.costs.library_s(op, self.program.itemsize, number)
-            self._at(self.now_s + took_s).extend(there)
+            self._at(self.now_s + took_s)[1].extend((self.now_s, each) for each in there)
         return True
 
     def _grant(self, lane: Lane, _op: Grant, _: int) -> bool:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.fair import max_min
+from sim.links import Flow
 from sim.network import Network, Transfer, completions_s
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
@@ -69,9 +70,9 @@ def alone_s(transfer: Transfer) -> float:
 @SETTINGS
 @given(transfers())
 def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows) -> None:
-    network: Network[int] = Network(CAPACITIES.__getitem__, keeps_loads=True)
-    for place, (start_s, transfer) in enumerate(flows):
-        network.send(start_s, transfer, place)
+    network = Network(CAPACITIES.__getitem__, keeps_loads=True)
+    for start_s, transfer in flows:
+        network.send(start_s, transfer)
     num_ended = 0
     while (at_s := network.next_s) < math.inf:
         num_ended += len(network.advance(at_s))
@@ -90,16 +91,18 @@ def test_links_carry_all_bytes_and_never_more_than_their_bandwidth(flows: Flows)
 @given(transfers(), st.booleans())
 def test_an_end_that_is_foreseen_is_the_same_to_the_bit(flows: Flows, is_sent_late: bool) -> None:
     # A network that keeps its loads foresees nothing. Transfers are sent at once, or when they begin.
-    ends_s: list[dict[int, float]] = []
+    ends_s: list[list[float]] = []
     for keeps_loads in (False, True):
-        network: Network[int] = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
-        ends_s.append({})
-        for place, (start_s, transfer) in enumerate(flows):
+        network = Network(CAPACITIES.__getitem__, keeps_loads=keeps_loads)
+        found: dict[Flow, float] = {}
+        sent = []
+        for start_s, transfer in flows:
             while is_sent_late and (at_s := network.next_s) <= start_s:
-                ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
-            network.send(start_s, transfer, place)
+                found |= dict.fromkeys(network.advance(at_s), at_s)
+            sent.append(network.send(start_s, transfer))
         while (at_s := network.next_s) < math.inf:
-            ends_s[-1] |= dict.fromkeys(network.advance(at_s), at_s)
+            found |= dict.fromkeys(network.advance(at_s), at_s)
+        ends_s.append([found[flow] for flow in sent])
     assert ends_s[0] == ends_s[1]
     assert len(ends_s[0]) == len(flows)
 
@@ -171,19 +174,20 @@ def test_links_without_limit_take_no_time() -> None:
 
 def ends_s(flows: Flows, bursts: dict[str, float]) -> list[float]:
     """Return when each of ``flows`` ends, on links of :data:`CAPACITIES` with such token buckets."""
-    network: Network[int] = Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0))
-    found = [0.0] * len(flows)
-    waiting = list(enumerate(flows))
-    while waiting or network.next_s < math.inf:
-        next_s = waiting[0][1][0] if waiting else math.inf
-        if next_s <= network.next_s:
-            place, (start_s, transfer) = waiting.pop(0)
-            network.send(start_s, transfer, place)
-        else:
-            at_s = network.next_s
-            for place in network.advance(at_s):
-                found[place] = at_s
-    return found
+    return timed(Network(CAPACITIES.__getitem__, lambda link: bursts.get(link, 0.0)), flows)
+
+
+def timed(network: Network, flows: Flows) -> list[float]:
+    """Return when each of ``flows`` ends, each sent when it begins."""
+    found: dict[Flow, float] = {}
+    sent = []
+    for start_s, transfer in flows:
+        while (at_s := network.next_s) < start_s:
+            found |= dict.fromkeys(network.advance(at_s), at_s)
+        sent.append(network.send(start_s, transfer))
+    while (at_s := network.next_s) < math.inf:
+        found |= dict.fromkeys(network.advance(at_s), at_s)
+    return [found[flow] for flow in sent]
 
 
 def test_a_burst_passes_at_once_and_is_saved_up_again_in_a_rest() -> None:
@@ -223,3 +227,46 @@ def test_buckets_that_hold_nothing_change_nothing(flows: Flows) -> None:
     assert ends_s(flows, {}) == pytest.approx(
         completions_s(flows, CAPACITIES.__getitem__), rel=SAME
     )
+
+
+@st.composite
+def flows_to_a_hub(draw: st.DrawFn) -> Flows:
+    """Draw transfers to the link ``hub``, most from ports of their own, and some that go elsewhere."""
+    found = []
+    for place in range(draw(st.integers(8, 24))):
+        port = f"port{draw(st.sampled_from([place, place, place, place, 0]))}"
+        end = draw(st.sampled_from(["hub"] * 12 + ["elsewhere"]))
+        nbytes = draw(st.sampled_from([0.0, 1.0, 1.0, 2.5, 10.0]))
+        limit = draw(st.sampled_from([math.inf, math.inf, math.inf, 0.15]))
+        start_s = draw(st.sampled_from([0.0, 0.0, 1.0]) | st.floats(0.0, 30.0))
+        channel = draw(st.sampled_from([None, None, None, port]))
+        found.append((start_s, Transfer((port, end), nbytes, 0.5, limit, channel)))
+    return sorted(found, key=lambda each: each[0])
+
+
+@pytest.mark.parametrize("hub_bytes_per_s", [1.0, 3.0])
+@settings(SETTINGS, max_examples=60)
+@given(flows_to_a_hub())
+def test_at_a_hub_flows_end_when_rates_found_anew_say(hub_bytes_per_s: float, flows: Flows) -> None:
+    # A network that keeps its loads knows no hubs.
+    plain, loaded = (
+        timed(Network(lambda link: hub_bytes_per_s if link == "hub" else 1.0, keeps_loads=keeps_loads), flows)
+        for keeps_loads in (False, True)
+    )  # fmt: skip
+    assert plain == pytest.approx(loaded, rel=1e-12)
+
+
+def test_a_flow_that_was_foreseen_keeps_its_start_whoever_is_looked_at_first() -> None:
+    # Two flows are alone until others come, first to the one that started last. Nobody looked before.
+    first, second = Transfer(("b",), 30.0), Transfer(("d",), 20.0, 1.0)
+    network = Network(CAPACITIES.__getitem__)
+    flows = [Flow() for _ in range(4)]
+    for flow, each in zip(flows, (first, second), strict=False):
+        assert network.send_along(0.0, network.path(each), flow)
+    for flow, each in zip(flows[2:], (second, first), strict=True):
+        assert not network.send_along(2.0, network.path(each), flow)
+    found: dict[Flow, float] = dict.fromkeys(network.advance(2.0), 2.0)
+    while (at_s := network.next_s) < math.inf:
+        found |= dict.fromkeys(network.advance(at_s), at_s)
+    # From 2 s on 24 and 30 bytes share b, from 3 s on 16 and 20 share d.
+    assert [found[flow] for flow in flows] == pytest.approx([18.0, 19.0, 21.0, 20.0], rel=1e-15)

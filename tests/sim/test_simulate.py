@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,19 @@ from exec.plan.collectives import expand
 from exec.plan.options import PlanOptions
 from exec.plan.step import plan_step
 from exec.program.mesh import Axis, Mesh
-from exec.program.ops import Algorithm, Lane, Op, Receive, Send, Wait
+from exec.program.ops import (
+    Acquire,
+    Algorithm,
+    Compute,
+    Kernel,
+    Lane,
+    Op,
+    Receive,
+    Release,
+    Send,
+    Shape,
+    Wait,
+)
 from exec.program.peers import AnyRank, At, Part, Peer
 from exec.program.program import Program, Role
 from exec.workload import Workload
@@ -242,3 +255,40 @@ def test_a_simulated_program_must_be_expanded() -> None:
     options = PlanOptions(algorithm=Algorithm.RING)
     with pytest.raises(ValueError, match="expanded"):
         run(plan_step(Workload(mlp(4, 4), 8), Mesh(4), options))
+
+
+def work(elements: int) -> Compute:
+    """Return an op that takes 1 ms, and 1 us an element."""
+    return Compute(Kernel.LINEAR, 0, 0, Shape(1, 1, elements), 0, 0)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_ranks_that_go_on_at_one_moment_do_so_in_the_order_in_which_they_began(first: int) -> None:
+    # Both send after 4 ms: one has worked for 4 ms, the other twice for 2 ms, so that it began later.
+    second = 3 - first
+    ops = {first: (work(3000),), second: (work(1000), work(1000))}
+    sizes = {1: Part("grad", 0, 1000), 2: Part("grad", 0, 10)}
+    ranks: dict[range, tuple[Op, ...]] = {
+        range(i, i + 1): (*ops[i], Send("out", sizes[i], At(Axis.DP, 0), 1), Wait(Lane.COMM, "out"))
+        for i in (1, 2)
+    }  # fmt: skip
+    what = program(3, {range(1): (receive(AnyRank(), "in"), receive(AnyRank(), "rest")), **ranks})
+    times = simulate(what, Costs(ROUND, what.mesh, 1), one_lane=True, keeps_spans=True)
+    ends = {(span.rank, span.name): span.end_s for span in times.spans}
+    assert ends[0, "recv in"] == ends[first, "wait out"]
+
+
+def test_works_that_follow_each_other_have_spans_of_their_own() -> None:
+    what = program(1, {range(1): (work(1000), work(0), work(3000))})
+    spans = [(span.start_s, span.end_s) for span in run(what).spans]
+    assert spans == [pytest.approx(each) for each in ((0.0, 2e-3), (2e-3, 3e-3), (3e-3, 7e-3))]
+    paced = simulate(what, Costs(ROUND, what.mesh, 1), one_lane=False, keeps_spans=True, paces=np.array([[2.0]]))  # fmt: skip
+    assert paced.compute_s == paced.step_time_s == paced.spans[-1].end_s == pytest.approx(14e-3)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_lock_is_held_by_one_rank_at_a_time(ranks: int) -> None:
+    held = (Acquire("lock"), work(1000), Release("lock"))
+    what = program(ranks, {range(ranks): held})
+    times = simulate(what, Costs(ROUND, what.mesh, 1), one_lane=True)
+    assert times.step_time_s == pytest.approx(ranks * 2e-3, rel=SAME)
