@@ -287,3 +287,13 @@ def test_a_busy_hub_that_others_cross_ends_its_flows_in_time(seed: int, limit: f
     flows.sort(key=lambda each: each[0])
     plain, loaded = (timed(Network(lambda _: 1.0, keeps_loads=keeps_loads), flows) for keeps_loads in (False, True))  # fmt: skip
     assert plain == pytest.approx(loaded, rel=1e-12)
+
+
+@pytest.mark.parametrize("late", [Transfer(("port99", "hub"), 3.0, 0.0, 0.02), Transfer(("port0", "hub"), 3.0)])  # fmt: skip
+def test_who_comes_to_a_hub_and_is_held_up_elsewhere_takes_no_equal_share(late: Transfer) -> None:
+    flows = [(0.0, Transfer((f"port{i}", "hub"), 10.0 + i)) for i in range(10)] + [(5.0, late)]
+    plain, loaded = (
+        timed(Network(lambda link: 1.0 if link == "hub" else 0.11, keeps_loads=keeps_loads), flows)
+        for keeps_loads in (False, True)
+    )
+    assert plain == pytest.approx(loaded, rel=1e-12)
