@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -270,3 +271,29 @@ def test_a_flow_that_was_foreseen_keeps_its_start_whoever_is_looked_at_first() -
         found |= dict.fromkeys(network.advance(at_s), at_s)
     # From 2 s on 24 and 30 bytes share b, from 3 s on 16 and 20 share d.
     assert [found[flow] for flow in flows] == pytest.approx([18.0, 19.0, 21.0, 20.0], rel=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("limit", [0.05, 0.3, math.inf])
+def test_a_busy_hub_that_others_cross_ends_its_flows_in_time(seed: int, limit: float) -> None:
+    # Flows of unlike sizes come and go all the time; some share a port, or are slow for themselves.
+    pick = random.Random(seed)
+    flows = []
+    for place in range(60):
+        port = f"port{place if pick.random() < 0.9 else 0}"
+        own = limit if pick.random() < 0.2 else math.inf
+        route = (port, "hub" if pick.random() < 0.9 else "elsewhere")
+        flows.append((pick.uniform(0.0, 40.0), Transfer(route, pick.uniform(1.0, 9.0), 0.5, own)))
+    flows.sort(key=lambda each: each[0])
+    plain, loaded = (timed(Network(lambda _: 1.0, keeps_loads=keeps_loads), flows) for keeps_loads in (False, True))  # fmt: skip
+    assert plain == pytest.approx(loaded, rel=1e-12)
+
+
+@pytest.mark.parametrize("late", [Transfer(("port99", "hub"), 3.0, 0.0, 0.02), Transfer(("port0", "hub"), 3.0)])  # fmt: skip
+def test_who_comes_to_a_hub_and_is_held_up_elsewhere_takes_no_equal_share(late: Transfer) -> None:
+    flows = [(0.0, Transfer((f"port{i}", "hub"), 10.0 + i)) for i in range(10)] + [(5.0, late)]
+    plain, loaded = (
+        timed(Network(lambda link: 1.0 if link == "hub" else 0.11, keeps_loads=keeps_loads), flows)
+        for keeps_loads in (False, True)
+    )
+    assert plain == pytest.approx(loaded, rel=1e-12)
