@@ -410,7 +410,7 @@ class Costs:
             return barrier_s
         parts_s: dict[Tier, tuple[float, float]] = {}
         staging_s = 0.0
-        for tier, count, sharers in self.tiers(op.axis, rank):
+        for tier, count, sharers in self._tiers_of(op, rank):
             link = self.link(tier)
             self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
             latency_s, transfer_s = library_parts_s(nbytes, count, link.allreduce, sharers)
@@ -422,7 +422,7 @@ class Costs:
 
     def _barrier_s(self, op: Collective, rank: int | None) -> float | None:
         """Return the time of a barrier inside a node that was measured: log2 p rounds of that of two."""
-        tiers = self.tiers(op.axis, rank)
+        tiers = self._tiers_of(op, rank)
         if op.kind is not CollectiveKind.BARRIER or [tier for tier, _, _ in tiers] != [Tier.NODE]:
             return None
         two_s = self.link(Tier.NODE).barrier_s
@@ -436,7 +436,7 @@ class Costs:
         operation = _OPERATIONS[op.kind]
         if operation not in self.machine.collectives:
             return None
-        tiers = self.tiers(op.axis, rank)
+        tiers = self._tiers_of(op, rank)
         nodes = next((count for tier, count, _ in tiers if tier is Tier.NETWORK), 1)
         ranks = math.prod(count for _, count, _ in tiers)
         if ranks == 1:
@@ -488,6 +488,12 @@ class Costs:
             lanes = self.lanes(Tier.NETWORK)
             found.append((Tier.NETWORK, nodes, max(sharers, lanes / min(lanes, on_node))))
         return found
+
+    def _tiers_of(self, op: Collective, rank: int | None) -> list[tuple[Tier, int, float]]:
+        """Return :meth:`tiers` of those that do ``op``: a part of the axis that is on one node, or all."""
+        if op.block:
+            return [(Tier.NODE, op.block, 1.0)] if op.block > 1 else []
+        return self.tiers(op.axis, rank)
 
     def _staging_s(self, link: Link, nbytes: float) -> float:
         """Return what copies to the host and back add, if a GPU's message goes over ``link``."""

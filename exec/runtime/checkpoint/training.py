@@ -117,7 +117,10 @@ class Checkpoints:
             return
         workload, record, rank = self.plan.workload, self.store.plan, self.transport.rank
         buffers, part = session.buffers, _saved_part(self._ops(session))
-        holds_all = part is None and not session.program.is_shared
+        program, dp_rank = session.program, self.plan.mesh.coordinates(rank)[0]
+        # Those of another node's window than the first hold what nobody saves there.
+        is_saved = program.is_shared and dp_rank < (program.sharers or program.mesh.dp)
+        holds_all = part is None and not is_saved
         held = _held(buffers, part, holds_all=holds_all)
         # Where ranks share memory, all must have set its first weights before one sets these.
         self.transport.gather_objects(None)
