@@ -33,11 +33,7 @@ def plan_checkpoint(program: Program, strategy: Strategy) -> Program:
     Its ranks hold what those of ``program`` hold. All meet at the end, along one axis after the
     other, so none goes on before all is on the disk.
     """
-    roles = [
-        cut
-        for role in program.roles
-        for cut in _saving_apart(program, role, strategy)
-    ]
+    roles = [cut for role in program.roles for cut in _saving_apart(program, role, strategy)]
     is_handed_out = strategy in MASTERS and has_average(program)
     return replace(
         program,

@@ -112,14 +112,12 @@ def _places(atoms: list[Ints], size: int) -> tuple[Ints, Ints]:
     return numbers, places
 
 
-def last_of_blocks(
-    values: list[Floats], places: list[Ints], axis: int, block: int
-) -> list[Floats]:
+def last_of_blocks(values: list[Floats], places: list[Ints], axis: int, block: int) -> list[Floats]:
     """Return the greatest of ``values`` over ``axis``, or over each rank's block of so many coordinates.
 
     The values are those of pieces that fill the axis together, each at its ``places``.
     """
-    if not block or all(each.shape[axis] == 1 for each in values) and len(values) == 1:
+    if not block or (all(each.shape[axis] == 1 for each in values) and len(values) == 1):
         last = values[0].max(axis=axis, keepdims=True)
         for each in values[1:]:
             last = np.maximum(last, each.max(axis=axis, keepdims=True))

@@ -229,7 +229,11 @@ class Replay:
     def _group(self, rank: int, op: Collective) -> tuple[int, ...]:
         """Return the ranks that do ``op`` together."""
         group = self.case.mesh.group(rank, op.axis, op.block)
-        return group if op.scope is not Scope.BETWEEN else group[group.index(rank) % op.node_size :: op.node_size]
+        return (
+            group
+            if op.scope is not Scope.BETWEEN
+            else group[group.index(rank) % op.node_size :: op.node_size]
+        )
 
     # What lies where.
 
@@ -539,8 +543,13 @@ class Replay:
 
     def _slice(self, state: _RankState, op: Collective) -> range:
         """Return what of its part a rank handles between nodes: as many chunks as there are nodes."""
-        ranks, place = self.case.mesh.dp, self.case.mesh.coordinate(state.rank, Axis.DP) % op.node_size
-        borders = [split_start(op.part.size, ranks, i * ranks // op.node_size) for i in (place, place + 1)]
+        ranks, place = (
+            self.case.mesh.dp,
+            self.case.mesh.coordinate(state.rank, Axis.DP) % op.node_size,
+        )
+        borders = [
+            split_start(op.part.size, ranks, i * ranks // op.node_size) for i in (place, place + 1)
+        ]
         return range(*borders)
 
     def _home_of(self, state: _RankState, base: str) -> int:
