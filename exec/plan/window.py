@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from exec.device.kind import DeviceKind
 from exec.errors import UsageError
-from exec.plan.nodes import check_nodes, node_size
+from exec.plan.nodes import check_nodes, node_size, without_effect
 from exec.plan.options import PlanOptions
 from exec.plan.passes import passed
 from exec.plan.strategy import SYNCHRONOUS
@@ -104,6 +104,16 @@ def check_placement(mesh: Mesh, options: PlanOptions, ranks_per_node: int) -> No
     if options.algorithm is Algorithm.HIERARCHICAL:
         check_nodes(mesh, ranks_per_node)
     check_window(mesh, options, ranks_per_node)
+
+
+def nodes_note(mesh: Mesh, options: PlanOptions, ranks_per_node: int, *, is_given: bool) -> str:
+    """Return why the nodes make no difference to a step, or nothing if they do.
+
+    ``ranks_per_node`` may have been given.
+    """
+    if options.algorithm is Algorithm.HIERARCHICAL and 1 < window_size(mesh, options) == mesh.dp:
+        return "note: algorithm hierarchical is shared_window here: one node has all replicas"
+    return without_effect(mesh, options.algorithm, ranks_per_node, is_given=is_given)
 
 
 def slice_of(buffer: str, size: int, ranks: int, sharers: int = 0) -> Part:

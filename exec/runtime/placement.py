@@ -7,8 +7,14 @@ from dataclasses import replace
 from itertools import groupby
 
 from exec.errors import UsageError
-from exec.plan.nodes import check_nodes, without_effect
-from exec.plan.window import check_window, chosen_algorithm, uses_window, window_size
+from exec.plan.nodes import check_nodes
+from exec.plan.window import (
+    check_window,
+    chosen_algorithm,
+    nodes_note,
+    uses_window,
+    window_size,
+)
 from exec.program.mesh import Axis
 from exec.program.ops import Algorithm
 from exec.runtime.job import together
@@ -59,7 +65,7 @@ def placement_note(plan: TrainingPlan, *, is_given: bool) -> str:
     ``ranks_per_node`` may have been given.
     """
     mesh, options = plan.mesh, plan.options
-    found = without_effect(mesh, options.algorithm, options.ranks_per_node, is_given=is_given)
+    found = nodes_note(mesh, options, options.ranks_per_node, is_given=is_given)
     if found or options.shares_memory:
         return found
     return (

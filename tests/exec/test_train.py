@@ -161,7 +161,8 @@ def test_text_tells_what_runs_each_epoch_and_the_step_time() -> None:
 
 
 @pytest.mark.parametrize("options, expected", [
-    (("--algorithm", "hierarchical"), "is the ring here: with 4 ranks on a node"),
+    (("--algorithm", "hierarchical"), "algorithm hierarchical is shared_window here: one node has all replicas"),
+    (("--algorithm", "hierarchical", "--overlap"), "is the ring here: with 4 ranks on a node"),
     (("--algorithm", "hierarchical", "--ranks-per-node", 2), ""),
     (("--algorithm", "ring", "--ranks-per-node", 2), "ranks-per-node changes nothing for algorithm ring"),
     (("--algorithm", "ring"), ""),
