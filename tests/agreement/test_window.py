@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.machine import Machine, Tier
@@ -18,6 +18,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Compute
 from exec.program.program import Program
 from exec.workload import Workload
+from sim.arrays.irregular import IrregularError
 from sim.arrays.simulate import simulate_arrays
 from sim.costs import Costs
 from sim.engines import simulated
@@ -96,6 +97,7 @@ def test_windows_on_several_nodes_take_their_sums_and_a_ring_of_slices(
         assert times == pytest.approx(expected_s, rel=1e-9), engine
 
 
+@settings(max_examples=40)
 @given(
     on=machines(), nodes=st.integers(1, 3), node_size=st.integers(1, 4), rest=st.integers(0, 5),
     costs=st.tuples(*[st.floats(0.0, 1e-3)] * 3),
@@ -106,7 +108,12 @@ def test_windows_of_uneven_replicas_are_read_alike_by_arrays_and_events(
     mesh = Mesh(nodes * node_size)
     program = plan_step(Workload(mlp(23, 24, 24), mesh.dp + rest, 8), mesh, windows_of(node_size))
     on_nodes = Costs(with_windows(on, *costs), mesh, node_size)
-    told = simulate_arrays(program, on_nodes, one_lane=False).first.step_time_s
+    try:
+        told = simulate_arrays(program, on_nodes, one_lane=False).first.step_time_s
+    except IrregularError:  # ranks that share a link do not send as much at once, so events tell
+        assert nodes > 1
+        assert rest or program.roles[0].holds[0].size % mesh.dp
+        return
     assert told == pytest.approx(read(program, on_nodes, Engine.EVENTS), rel=1e-12)
 
 
