@@ -27,11 +27,11 @@ from calibration.gpu_messages import (
 )
 from calibration.gpu_probe import GPU_PASSES, NUM_SIZES, device_provenance, probe_gpu
 from calibration.importing import fit_tables, import_measurements
-from calibration.machine import Machine, Tier, read_machine, write_machine
-from calibration.probe import PASSES, idle, pairs_of, probe_kernels, probe_messages, probe_neighbour
+from calibration.machine import Machine, read_machine, write_machine
+from calibration.probe import PASSES, idle, probe_kernels, probe_messages, probe_neighbour
 from calibration.samples import Sample, read_samples, write_samples
 from calibration.showing import show_machine
-from calibration.window_probe import NUM_WINDOWS, probe_windows
+from calibration.window_probe import NUM_WINDOWS, counts_of, probe_node
 from exec.cli import console, make_app, run_app
 from exec.device.kind import DeviceKind
 from exec.errors import MachineError, UsageError
@@ -50,7 +50,7 @@ Flag = Annotated[bool, Parameter(negative=())]
 
 _FULL, _QUICK = (192, 0.25, 9), (56, 0.12, 3)  # rungs, seconds on each, passes over the disk
 _GPU_FULL, _GPU_QUICK, _EMULATED = (96, 0.5, 9), (40, 0.3, 3), (24, 0.02, 1)
-_MESSAGES = {1: 0, 2: 22 + NUM_WINDOWS, 3: 33 + NUM_WINDOWS}  # sizes measured in a pass, by ranks
+_MESSAGES = {1: 0, 2: 22, 3: 33}  # sizes measured in a pass, by ranks
 _NEIGHBOUR_SHARE = 8  # one rung in so many is measured again with a busy neighbour
 
 
@@ -170,6 +170,8 @@ def _measure(
     found: list[Sample] = []
     num_busy = num_rungs // _NEIGHBOUR_SHARE
     total = PASSES * (num_rungs + num_busy + _MESSAGES[min(wire.size, 3)])
+    hosts = wire.gather_objects(socket.gethostname())
+    total += PASSES * NUM_WINDOWS * len(counts_of(hosts.count(hosts[0])))
     total += 3 + 1 + num_writes * len(SIZES)
     with _progress(total, shown=wire.rank == 0) as progress:
         if wire.rank == 0:
@@ -180,11 +182,11 @@ def _measure(
         if wire.size > 1:
             idle(wire)
             found += probe_messages(wire, seconds_each / 2, progress)
-            if pair := pairs_of(wire.gather_objects(socket.gethostname())).get(Tier.NODE):
-                colors = wire.split(int(wire.rank in pair))
-                windows = probe_windows(colors, seconds_each / 4, progress) if wire.rank in pair else []  # fmt: skip
-                found += wire.gather_objects(windows)[0]
-                idle(wire)
+            is_beside = hosts[wire.rank] == hosts[0]
+            node = wire.split(int(is_beside))
+            windows = probe_node(node, seconds_each / 4, progress) if is_beside else []
+            found += wire.gather_objects(windows)[0]
+            idle(wire)
     return found
 
 

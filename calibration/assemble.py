@@ -1,6 +1,7 @@
 """Assemble a Machine from samples: every section fitted, with its range, spread and source."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -182,8 +183,15 @@ def _link(messages: Sequence[MessageSample], source: str, *, from_device: bool) 
     exchanges = [m for m in messages if m.kind == "exchange"]
     sums = [m for m in messages if m.kind == "allreduce"]
     ranks = [m.ranks for m in sums]
-    windows = [m for m in messages if m.kind == "window"]
-    barriers = [m.time_s for m in messages if m.kind == "barrier"]
+    windows: dict[int, list[MessageSample]] = defaultdict(list)
+    barriers: dict[int, list[float]] = defaultdict(list)
+    for each in messages:
+        if each.kind == "window":
+            windows[each.ranks].append(each)
+        elif each.kind == "barrier":
+            barriers[each.ranks].append(each.time_s)
+    curves = {count: fit_curve([m.nbytes for m in own], [m.time_s for m in own], source) for count, own in windows.items()}  # fmt: skip
+    barriers_s = {count: statistics.median(times_s) for count, times_s in barriers.items()}
     rested = [(m.nbytes, m.time_s) for m in messages if m.kind == "rested"]
     message = fit_curve([m.nbytes for m in exchanges], [m.time_s for m in exchanges], source)
     return Link(
@@ -192,8 +200,8 @@ def _link(messages: Sequence[MessageSample], source: str, *, from_device: bool) 
         allreduce_ranks=Range(low=min(ranks), high=max(ranks)),
         from_device=from_device,
         burst_nbytes=fit_burst(message, rested),
-        window=fit_curve([m.nbytes for m in windows], [m.time_s for m in windows], source)
-        if windows
-        else None,
-        barrier_s=statistics.median(barriers) if barriers else None,
+        window=curves.pop(2, None),
+        barrier_s=barriers_s.pop(2, None),
+        windows=curves,
+        barriers_s=barriers_s,
     )

@@ -27,6 +27,7 @@ from exec.program.ops import Kernel, Shape
 
 _ONE = Range(low=1, high=1)
 NodeNumber = Annotated[int, Field(ge=0, strict=False)]  # a key, which JSON spells as text
+RankCount = Annotated[int, Field(ge=3, strict=False)]
 Slowness = Annotated[float, Field(ge=1)]
 
 
@@ -208,6 +209,11 @@ class Curve(Section):
         last = self.segments[-1]
         return last.alpha_s, last.beta_s_per_byte
 
+    def time_s(self, nbytes: float) -> float:
+        """Return what ``nbytes`` take, in seconds."""
+        alpha_s, beta_s_per_byte = self.at(nbytes)
+        return alpha_s + beta_s_per_byte * nbytes
+
     @property
     def wire_s_per_byte(self) -> float:
         """What a byte of large messages takes, which are those that fill a link."""
@@ -229,7 +235,8 @@ class Link(Section):
     "Is big data performance reproducible in modern cloud networks?", NSDI 2020.
 
     Inside a node ``window`` is what a rank takes to add up as much of another one's window of shared
-    memory while that one does the same, and ``barrier_s`` a barrier of two.
+    memory while that one does the same, and ``barrier_s`` a barrier of two. ``windows`` and
+    ``barriers_s`` are the same among more ranks, by their number, as far as they were measured.
     """
 
     message: Curve
@@ -241,6 +248,8 @@ class Link(Section):
     burst_nbytes: NonNegative = 0.0
     window: Curve | None = None
     barrier_s: NonNegative | None = None
+    windows: dict[RankCount, Curve] = Field(default_factory=dict)
+    barriers_s: dict[RankCount, NonNegative] = Field(default_factory=dict)
 
 
 class CopyDirection(StrEnum):

@@ -19,7 +19,7 @@ from exec.network.parse import parse_net
 from exec.nn.backend import DTYPES
 from exec.noise import parse_noise
 from exec.plan.epoch import check_plan, idle_options
-from exec.plan.nodes import check_nodes, without_effect
+from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every, parse_slow
 from exec.plan.schedule import Schedule
 from exec.plan.stages import parse_stages
@@ -40,7 +40,7 @@ from exec.runtime.monitor import Monitor
 from exec.runtime.opening import backend_of
 from exec.runtime.outputs import Files, save_model, write_files
 from exec.runtime.pace import Pacing, read_pace
-from exec.runtime.placement import placed
+from exec.runtime.placement import placed, placement_note
 from exec.runtime.record import device_line, headline, summary, training_record
 from exec.runtime.replay import check_arrivals, read_arrivals
 from exec.runtime.report import (
@@ -318,9 +318,7 @@ def train(
         # A training that diverges overflows; _run says so once, where NumPy would warn at every op.
         with threadpool_limits(blas_threads), np.errstate(over="ignore", invalid="ignore"):
             on_nodes = placed(plan, ranks_per_node, wire, chooses=algorithm is None)
-            on_node = on_nodes.options.ranks_per_node
-            note = without_effect(mesh, on_nodes.options.algorithm, on_node,
-                                  is_given=ranks_per_node is not None)  # fmt: skip
+            note = placement_note(on_nodes, is_given=ranks_per_node is not None)
             _run(wire, on_nodes, source, strategy, epochs, files, note, transport, is_json=json)
 
     run_job(name, ranks, body)

@@ -49,6 +49,11 @@ SHARED_CASES = (
     Case("128-200-100-26", 128, _PIPE, microbatches=2), Case("784-512-512-26", 256, _PIPE, microbatches=4),
     Case("128-300-26", 64, _TENSOR), Case("784-512-512-26", 256, _TENSOR),
 )  # fmt: skip
+WINDOW_CASES = tuple(
+    Case(net, batch, _DATA, algorithm=Algorithm.SHARED_WINDOW)
+    for net, batch in (("128-100-26", 256), ("784-512-512-26", 256))
+)
+"""What the trainer does on one node of CPUs unless told."""
 CONV_SHARED_CASES = (
     Case("cnn", 64, _DATA), Case("cnn", 64, _PIPE, microbatches=4), Case("cnn", 32, _TENSOR),
     Case("cnn", 64, Strategy.KRIZHEVSKY), Case("resnet18-small", 32, _DATA),
@@ -90,7 +95,10 @@ def cases_of(
     conv: _Cases
     match device:
         case DeviceKind.CPU:
-            dense, conv = (SERIAL_CASES, SHARED_CASES), (CONV_SERIAL_CASES, CONV_SHARED_CASES)
+            dense, conv = (
+                (SERIAL_CASES, SHARED_CASES + WINDOW_CASES),
+                (CONV_SERIAL_CASES, CONV_SHARED_CASES),
+            )
         case DeviceKind.GPU:
             dense, conv = (
                 (GPU_SERIAL_CASES, SHARED_CASES),

@@ -82,8 +82,9 @@ def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: 
 
 
 def hierarchical_s(
-    elements: int, ranks: int, node_size: int, inside: Message, between: Message, add: Sum
-) -> float:
+    elements: int, ranks: int, node_size: int, inside: Message, between: Message, add: Sum,
+    *, is_between: bool = False,
+) -> float:  # fmt: skip
     """Return the time of a hierarchical all-reduce over nodes of ``node_size`` ranks of the group.
 
     For g ranks on each of N = p / g nodes, inside which a message of b bytes costs
@@ -93,11 +94,12 @@ def hierarchical_s(
         t = (g - 1) (2 (alpha_i + beta_i n / g) + gamma n / g)
             + (N - 1) (2 (alpha + R beta n / p) + gamma n / p)
 
-    Exact for equal ranks and equal parts, for any p and g: all R messages begin and end together.
+    Exact for equal ranks and equal parts, for any p and g: all R messages begin and end together. If it
+    ``is_between`` nodes only the second term is left: windows do what the first is for.
     """
     nodes = ranks // node_size
     part, share = _largest(elements, ranks), split_start(elements, ranks, nodes)
-    inside_s = (node_size - 1) * (2.0 * inside(share) + add(share))
+    inside_s = 0.0 if is_between else (node_size - 1) * (2.0 * inside(share) + add(share))
     return inside_s + (nodes - 1) * (2.0 * between(part) + add(part)) if nodes > 1 else inside_s
 
 

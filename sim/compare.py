@@ -23,6 +23,7 @@ from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
 from exec.plan.options import PlanOptions, parse_slow
 from exec.plan.strategy import SERVERS, SHARED, UNSOLVED, Strategy
+from exec.plan.window import check_placement
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
@@ -31,6 +32,7 @@ from exec.workload import Workload, positive
 from sim.choices import choices, node_counts
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast
+from sim.placement import placed, reduced
 from sim.wiring import ordinary, wired
 
 app = make_app(
@@ -42,6 +44,8 @@ AVERAGED_EVERY = (1, 4, 16, 64, 0)
 SERVING = (1, 4)
 SEARCHED = (Strategy.PIPELINE, Strategy.TENSOR, Strategy.HYBRID, Strategy.KRIZHEVSKY)
 """Strategies of which the best mesh and number of microbatches is taken."""
+_OF_NODES = (Algorithm.HIERARCHICAL, Algorithm.SHARED_WINDOW)
+"""Algorithms that take several ranks on a node."""
 _MAX_SIMULATED_RANKS = 130
 _SLOWEST = 64.0
 
@@ -90,9 +94,11 @@ class Setting:
         if options.strategy not in SEARCHED:
             try:
                 check_plan(self.workload, Mesh(ranks), options)
+                check_placement(Mesh(ranks), placed(options, self.machine), self.ranks_per_node)
             except UsageError:
                 return None
             return Mesh(ranks), options
+        options = reduced(options, self.machine, Mesh(ranks), self.ranks_per_node)
         fitting = choices(ranks, self.workload, [options.strategy], None, None, options)
         meshes = fitting.get(options.strategy, [])
         return fastest(self.machine, self.workload, options, meshes, self.ranks_per_node,
@@ -109,9 +115,7 @@ def schemes(base: PlanOptions, servers: Sequence[int]) -> Iterator[Scheme]:
     """Yield the schemes to compare, with as many servers each as ``servers`` says."""
     data = replace(base, strategy=Strategy.DATA)
     for algorithm in Algorithm:
-        if algorithm is Algorithm.SHARED_WINDOW:  # of one node, and so no scheme for many
-            continue
-        if algorithm is not Algorithm.HIERARCHICAL or base.ranks_per_node > 1:
+        if algorithm not in _OF_NODES or base.ranks_per_node > 1:
             yield Scheme(f"all-reduce, {algorithm}", replace(data, algorithm=algorithm))
     for strategy in SEARCHED:
         yield Scheme(str(strategy), replace(base, strategy=strategy))

@@ -13,6 +13,7 @@ from calibration.features import missed
 from calibration.importers.measured import Operation
 from calibration.machine import Compute as ComputeSection
 from calibration.machine import CopyDirection, Curve, Link, Machine, Tier
+from calibration.window_model import node_barrier_s, window_sum
 from exec.errors import MachineError
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
@@ -169,20 +170,23 @@ class Costs:
     def window_s(self, num_elements: int, itemsize: int, held_nbytes: int) -> float:
         """Return the time to add ``num_elements`` numbers of another rank's window of shared memory.
 
-        Assumes that all ranks of the node do the same, as those that it was measured on did. On a
-        Machine that knows nothing of windows it is that of a sum in the rank's own memory.
+        Assumes that all ranks of the node do the same at once, as those that it was measured on did. On
+        a Machine that knows nothing of windows it is that of a sum in the rank's own memory.
         """
         if self.is_comm_free:
             return 0.0
         link = self.machine.links.get(Tier.NODE)
-        if link is None or link.window is None:
+        nbytes, ranks = num_elements * itemsize, self.fabric.most_on_a_node
+        found = None if link is None else window_sum(link, nbytes, ranks)
+        if found is None:
             self.extrapolated.add("shared windows: not measured, taken as a rank's own memory")
             return self.accumulate_s(num_elements, held_nbytes)
-        nbytes = num_elements * itemsize
-        self._note(link.window, nbytes, f"sum of a shared window: {nbytes} bytes")
-        alpha_s, beta_s_per_byte = link.window.at(nbytes)
-        self.collective_sigma = max(self.collective_sigma, link.window.rel_sigma)
-        return alpha_s + beta_s_per_byte * nbytes
+        if not found.is_within:
+            self.extrapolated.add(f"sum of a shared window: {nbytes} bytes")
+        if ranks > found.most_ranks:
+            self.extrapolated.add(f"shared windows among {ranks} ranks, measured among {found.most_ranks}")  # fmt: skip
+        self.collective_sigma = max(self.collective_sigma, found.rel_sigma)
+        return found.time_s
 
     def save_s(self, nbytes: int, num_savers: int) -> float:
         """Return the time to save ``nbytes`` while as many ranks of the node do the same.
@@ -410,7 +414,7 @@ class Costs:
             return barrier_s
         parts_s: dict[Tier, tuple[float, float]] = {}
         staging_s = 0.0
-        for tier, count, sharers in self.tiers(op.axis, rank):
+        for tier, count, sharers in self._tiers_of(op, rank):
             link = self.link(tier)
             self._note(link.allreduce, nbytes, f"{op.kind} ({tier}): {nbytes} bytes")
             latency_s, transfer_s = library_parts_s(nbytes, count, link.allreduce, sharers)
@@ -421,12 +425,11 @@ class Costs:
         return _SHARES[op.kind] * self.together_s(parts_s) + staging_s
 
     def _barrier_s(self, op: Collective, rank: int | None) -> float | None:
-        """Return the time of a barrier inside a node that was measured: log2 p rounds of that of two."""
-        tiers = self.tiers(op.axis, rank)
+        """Return the time of a barrier inside a node, if that was measured."""
+        tiers = self._tiers_of(op, rank)
         if op.kind is not CollectiveKind.BARRIER or [tier for tier, _, _ in tiers] != [Tier.NODE]:
             return None
-        two_s = self.link(Tier.NODE).barrier_s
-        return None if two_s is None else math.ceil(math.log2(tiers[0][1])) * two_s
+        return node_barrier_s(self.link(Tier.NODE), tiers[0][1])
 
     def _measured(self, op: Collective, nbytes: int, rank: int | None) -> float | None:
         """Return the time of a collective as it was measured for itself, or None if it was not.
@@ -436,7 +439,7 @@ class Costs:
         operation = _OPERATIONS[op.kind]
         if operation not in self.machine.collectives:
             return None
-        tiers = self.tiers(op.axis, rank)
+        tiers = self._tiers_of(op, rank)
         nodes = next((count for tier, count, _ in tiers if tier is Tier.NETWORK), 1)
         ranks = math.prod(count for _, count, _ in tiers)
         if ranks == 1:
@@ -488,6 +491,12 @@ class Costs:
             lanes = self.lanes(Tier.NETWORK)
             found.append((Tier.NETWORK, nodes, max(sharers, lanes / min(lanes, on_node))))
         return found
+
+    def _tiers_of(self, op: Collective, rank: int | None) -> list[tuple[Tier, int, float]]:
+        """Return :meth:`tiers` of those that do ``op``: a part of the axis that is on one node, or all."""
+        if op.block:
+            return [(Tier.NODE, op.block, 1.0)] if op.block > 1 else []
+        return self.tiers(op.axis, rank)
 
     def _staging_s(self, link: Link, nbytes: float) -> float:
         """Return what copies to the host and back add, if a GPU's message goes over ``link``."""

@@ -6,6 +6,7 @@ Machine of the padded compute. A forecast is told the rig as a user would tell i
 slow link, the slow rank, the noise.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,12 @@ def options_of(strategy: Strategy, given: dict[str, Any]) -> PlanOptions:
 def judge_case(record: Record, machine: Machine, engine: Engine = Engine.SIMULATE) -> Judged:
     """Return the case of a ``record`` of a campaign."""
     strategy = Strategy(record["strategy"])
+    # Campaigns from before there were windows on several nodes do not say that there were none.
+    in_window = record.get("window_ranks", 1) > 1
+    options = replace(options_of(strategy, record["options"]), shares_memory=in_window)
     answer = forecast(
         machine, Workload(parse_net(record["net"]), record["batch"]), Mesh(**record["mesh"]),
-        options_of(strategy, record["options"]), ranks_per_node=record["ranks_per_node"],
+        options, ranks_per_node=record["ranks_per_node"],
         engine=engine, epoch_samples=record["epoch_samples"],
         slow=tuple((int(rank), factor) for rank, factor in record["slow"].items()),
         draws=Draws(_REPLICAS) if record["noise"] is not None else None,

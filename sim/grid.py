@@ -19,6 +19,7 @@ from exec.noise import Noise
 from exec.plan.nodes import node_size
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import SYNCHRONOUS
+from exec.plan.window import window_size
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Collective, Kernel, Shape
 from exec.program.program import Program, Role
@@ -276,7 +277,7 @@ def _is_regular(point: Point) -> bool:
     is_held = any(link.eager_limit_nbytes is not None for link in machine.links.values())
     return (
         options.strategy in SYNCHRONOUS
-        and options.algorithm is not Algorithm.SHARED_WINDOW
+        and window_size(point.mesh, placed(options, machine)) == 1
         and machine.fabric is None
         and not machine.node_slowness
         and machine.compute is not None

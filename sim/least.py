@@ -27,6 +27,7 @@ from exec.plan.layout import held_elements, layout_of
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import num_slots
 from exec.plan.strategy import SYNCHRONOUS
+from exec.plan.window import window_size
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Kernel, Shape
 from exec.program.peers import Part, split_size
@@ -115,7 +116,8 @@ class Least:
                 for each in layout.shards
             ]  # fmt: skip
             forward_s, backward_s = (sum(times_s) for times_s in zip(*each_s, strict=True))
-            update = Shape(0, int(workload.has_momentum), layout.num_parameters)
+            own = -(-layout.num_parameters // window_size(mesh, options))
+            update = Shape(0, int(workload.has_momentum), own)
             tail_s = self.costs.kernel_s(Kernel.UPDATE, update, held)
             if reduces:
                 tail_s += self._reduced_s(mesh, layout.num_parameters * workload.itemsize)

@@ -9,6 +9,7 @@ the messages right.
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +24,10 @@ from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
+from exec.plan.segment import programs_of
 from exec.plan.stages import parse_stages
 from exec.plan.strategy import Strategy, mesh_of
-from exec.plan.window import check_placement
+from exec.plan.window import check_placement, chosen_algorithm
 from exec.program.mesh import Mesh
 from exec.program.ops import Accumulate, Algorithm, Compute, Kernel, Scale, Shape
 from exec.program.program import Program
@@ -56,7 +58,7 @@ def main(
     microbatches: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
     stages: str | None = None,
-    algorithm: Algorithm = Algorithm.LIBRARY,
+    algorithm: Algorithm | None = None,
     ranks_per_node: int | None = None,
     overlap: Flag = False,
     bucket_kib: int = 4096,
@@ -99,7 +101,7 @@ def main(
     stages
         The first layers of all pipeline stages but the first.
     algorithm
-        The collectives' algorithm.
+        The collectives' algorithm; unless given the file has the ops of whatever exec.train may choose.
     ranks_per_node
         Ranks on each node, for algorithm hierarchical, which needs it.
     overlap
@@ -130,7 +132,7 @@ def main(
     itemsize = 8 if slower.compute.dtype == "float64" else 4
     workload = Workload(network, batch, itemsize, momentum)
     mesh = mesh_of(strategy, ranks, dp, pp, tp)
-    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm, strategy,
+    options = PlanOptions(microbatches, schedule, bucket_kib << 10, overlap, algorithm or Algorithm.LIBRARY, strategy,
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node or 1,
                           stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     check_plan(workload, mesh, options)
@@ -138,6 +140,10 @@ def main(
         raise UsageError("ranks-per-node must be given for algorithm hierarchical")
     check_placement(mesh, options, ranks_per_node or mesh.world_size)
     pace = pace_of(slower, multiple, workload, mesh, options, num_train)
+    if algorithm is None:
+        alone = replace(options, algorithm=chosen_algorithm(mesh, options, mesh.world_size))
+        for kernel, times_s in pace_of(slower, multiple, workload, mesh, alone, num_train)["times_s"].items():  # fmt: skip
+            pace["times_s"].setdefault(kernel, {}).update(times_s)
     out.write_text(json.dumps(pace, indent=1) + "\n", encoding="utf-8")
     if machine_out is not None:
         write_machine(slower, machine_out)
@@ -185,10 +191,11 @@ def pace_of(
     """
     costs = Costs(machine, mesh, 1)
     times_s: dict[str, dict[str, float]] = defaultdict(dict)
-    segments = plan_epoch(workload, mesh, options, num_samples)
-    for program in {id(each.program): expand(each.program) for each in segments}.values():
-        for kernel, shape in _shapes(program):
-            times_s[kernel][str(shape)] = costs.kernel_s(kernel, shape, held_nbytes=0)
+    # Where ranks share memory, and where not: the trainer finds out when it runs.
+    for each in {options: None, replace(options, shares_memory=False): None}:
+        for program in programs_of(plan_epoch(workload, mesh, each, num_samples)):
+            for kernel, shape in _shapes(expand(program)):
+                times_s[kernel][str(shape)] = costs.kernel_s(kernel, shape, held_nbytes=0)
     return {"format": "stepcast-pace-1", "multiple": multiple, "source": machine.name, "times_s": times_s}  # fmt: skip
 
 

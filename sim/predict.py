@@ -32,6 +32,7 @@ from sim.engines import MAX_EVENT_RANKS
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
 from sim.noisy import with_noise
+from sim.placement import reduced
 from sim.profiled import profiled_machine
 from sim.replicas import Draws
 from sim.sensitivity import sensitivity as effects_of
@@ -66,7 +67,7 @@ def predict(
     microbatches: int | None = None,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
     stages: str | None = None,
-    algorithm: Algorithm = Algorithm.LIBRARY,
+    algorithm: Algorithm | None = None,
     overlap: Flag = False,
     sync_batchnorm: Flag = False,
     bucket_kib: int = 4096,
@@ -133,7 +134,8 @@ def predict(
         The first layers of all pipeline stages but the first, as layer2.0.conv1,fc, for a fixed pp;
         balanced by what this machine takes for each layer unless given.
     algorithm
-        The collectives' algorithm.
+        The collectives' algorithm; unless given what exec.train takes: shared_window for replicas that
+        are all on one node, else library.
     overlap
         All-reduce each gradient bucket while the backward pass goes on.
     sync_batchnorm
@@ -215,7 +217,7 @@ def predict(
         raise UsageError(f"seed needs --replicas: nothing else is drawn, got {seed}")
     draws = None if replicas is None else Draws(replicas, seed)
     itemsize = 8 if found.compute is not None and found.compute.dtype == "float64" else 4
-    options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm, strategy or Strategy.HYBRID,
+    options = PlanOptions(1, schedule, bucket_kib << 10, overlap, algorithm or Algorithm.LIBRARY, strategy or Strategy.HYBRID,
                           parse_every(average_every), servers, ranks_per_node=ranks_per_node,
                           stages=parse_stages(stages, network), sync_batchnorm=sync_batchnorm)  # fmt: skip
     if shares_nodes and strategy not in SERVERS:
@@ -265,8 +267,9 @@ def predict(
             check_placement(fixed, options, ranks_per_node)
         fitting = choices(ranks, workload, strategies, fixed, microbatches, options)
         site = Site(ranks_per_node, epoch_samples, tuple(each for each in slowness if each[0] < ranks), shares_nodes, checkpoint_every, draws)  # fmt: skip
+        chooses = algorithm is None
         answers = [
-            _answer(found, workload, _by(options, each), meshes, site, engine)
+            _answer(found, workload, _by(options, each), meshes, site, engine, chooses=chooses)
             for each, meshes in sorted(fitting.items(), key=lambda item: item[0] not in SYNCHRONOUS)
         ]
         for name in has_effect:
@@ -389,17 +392,23 @@ class Site:
 
 def _answer(
     machine: Machine, workload: Workload, options: PlanOptions, meshes: Sequence[Choice],
-    site: Site, engine: Engine | None,
+    site: Site, engine: Engine | None, *, chooses: bool,
 ) -> Forecast | None:  # fmt: skip
     """Return the forecast of the best of ``meshes``: chosen by solving, answered by ``engine``.
 
-    None if none of them fits into a node's memory.
+    If it ``chooses``, the all-reduce is what the trainer would take. None if no mesh fits into a
+    node's memory.
     """
+    if chooses and meshes:
+        alike = Mesh(meshes[0].mesh.world_size)  # all meshes of so many ranks fill as many nodes
+        options = reduced(options, machine, alike, site.ranks_per_node)
     found = fastest(machine, workload, options, meshes, site.ranks_per_node, site.epoch_samples,
                     slow=site.slow, shares_nodes=site.shares_nodes)  # fmt: skip
     if found is None:
         return None
     mesh, chosen = found
+    if chooses:
+        chosen = reduced(chosen, machine, mesh, site.ranks_per_node)
     if engine is None:
         is_open = chosen.strategy in UNSOLVED
         engine = Engine.SIMULATE if is_open and mesh.world_size <= _MAX_BY_DEFAULT else Engine.SOLVE

@@ -38,11 +38,12 @@ from exec.program.ops import (
     Repeat,
     Save,
     Scale,
+    Scope,
     Send,
     Wait,
     lane_of,
 )
-from exec.program.peers import AnyRank, At, Part, Peer, Rank, Sender, resolve_peer
+from exec.program.peers import AnyRank, At, Part, Peer, Rank, Sender, resolve_peer, split_start
 from exec.program.program import Program, Role
 from sim.collectives import allgather_s, allreduce_s, hierarchical_s
 from sim.costs import Costs
@@ -125,7 +126,7 @@ def _walks(program: Program, costs: Costs) -> Iterator[_Walk]:
     Where some rank talks to many one after the other, each of them has its turn, and stands for
     itself; of very many the last stands for all.
     """
-    has_turns = any(isinstance(op, Repeat) for each in program.roles for op in each.ops)
+    has_turns = any(_sends(op) for each in program.roles for op in each.ops)
     for role in program.roles:
         if has_turns and 1 < role.num_ranks <= _MAX_APART:
             for rank in program.ranks_of(role):
@@ -137,6 +138,11 @@ def _walks(program: Program, costs: Costs) -> Iterator[_Walk]:
         is_last = has_turns and role.num_ranks > 1
         rank = max(program.ranks_of(role)) if is_last else next(iter(program.ranks_of(role)))
         yield _Walk(role, rank, costs.slowness_of(rank))
+
+
+def _sends(op: Op) -> bool:
+    """Say whether ``op`` repeats messages; sums of windows are every rank's alike."""
+    return isinstance(op, Repeat) and any(isinstance(each, Send | Receive) for each in op.body)
 
 
 _MAX_APART = 512
@@ -152,7 +158,7 @@ class _Solver:
     has_moved: bool = False
     _arrived_s: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     _known: dict[int, _Walk] = field(default_factory=dict)  # by rank
-    _groups: dict[tuple[int, Axis], list[int]] = field(default_factory=dict)
+    _groups: dict[tuple[int, Axis, Scope], list[int]] = field(default_factory=dict)
 
     def walk(self, walk: _Walk, ops: tuple[Op, ...]) -> Iterator[None]:
         """Do ``ops``; yield wherever something is not known yet."""
@@ -194,7 +200,7 @@ class _Solver:
                 case Collective(id):
                     arrived_s = self._arrived_s[id]
                     arrived_s[walk.rank] = now_s
-                    group = self._group(walk, op.axis)
+                    group = self._group(walk, op)
                     self.has_moved = True
                     while any(rank not in arrived_s for rank in group):
                         yield
@@ -346,17 +352,34 @@ class _Solver:
             )
         return self._known[rank]
 
-    def _group(self, walk: _Walk, axis: Axis) -> list[int]:
-        """Return the ranks that stand for the roles in the group of ``walk`` along ``axis``."""
-        if (walk.rank, axis) not in self._groups:
-            coordinates = dict(zip(Axis, self.program.mesh.coordinates(walk.rank), strict=True))
+    def _group(self, walk: _Walk, op: Collective) -> list[int]:
+        """Return the ranks that stand for the roles in the group of ``walk`` that does ``op``.
+
+        A rank that stands for several stands for them on all nodes.
+        """
+        axis, mesh = op.axis, self.program.mesh
+        if (walk.rank, axis, op.scope) not in self._groups:
+            coordinates = dict(zip(Axis, mesh.coordinates(walk.rank), strict=True))
             others = [other for other in Axis if other is not axis]
-            self._groups[walk.rank, axis] = [
+            self._groups[walk.rank, axis, op.scope] = [
                 each.rank
                 for each in self.walks
                 if all(coordinates[other] in each.role.span(other) for other in others)
-            ]
-        return self._groups[walk.rank, axis]
+                and (walk.role.num_ranks > 1 or each.role.num_ranks > 1
+                     or _meets(op, coordinates[axis], mesh.coordinate(each.rank, axis)))
+            ]  # fmt: skip
+        return self._groups[walk.rank, axis, op.scope]
+
+
+def _meets(op: Collective, own: int, other: int) -> bool:
+    """Say whether the ranks at two coordinates along the axis of ``op`` do it together."""
+    match op.scope:
+        case Scope.ALL:
+            return True
+        case Scope.INSIDE:
+            return own // op.node_size == other // op.node_size
+        case Scope.BETWEEN:
+            return own % op.node_size == other % op.node_size
 
 
 def collective_s(costs: Costs, op: Collective, itemsize: int, rank: int, held: int) -> float:
@@ -385,7 +408,8 @@ def collective_s(costs: Costs, op: Collective, itemsize: int, rank: int, held: i
     if op.kind is CollectiveKind.ALLGATHER:
         return allgather_s(elements, op.part.unit, ranks, hop)
     if op.algorithm is Algorithm.HIERARCHICAL:
-        return hierarchical_s(elements, ranks, op.node_size, inside, between, add)
+        is_between = op.scope is Scope.BETWEEN
+        return hierarchical_s(elements, ranks, op.node_size, inside, between, add, is_between=is_between)  # fmt: skip
     return allreduce_s(op.algorithm, elements, ranks, hop, add)
 
 
@@ -405,4 +429,4 @@ def chunk_size(part: Part) -> int:
     if part.chunks is None:
         return part.size
     units = part.size // part.unit
-    return -(-units * part.chunks.width // part.chunks.num_chunks) * part.unit
+    return split_start(units, part.chunks.num_chunks, part.chunks.width) * part.unit

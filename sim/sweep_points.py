@@ -20,6 +20,7 @@ from exec.program.ops import Algorithm
 from exec.sweeps.cells import Cell, Scalar
 from exec.workload import Workload
 from sim.grid import Point
+from sim.placement import reduced
 
 
 def _whole(text: str) -> int:
@@ -153,6 +154,8 @@ class Points:
         check_plan(workload, mesh, options)
         if options.algorithm is Algorithm.HIERARCHICAL:
             check_nodes(mesh, full["ranks_per_node"])
+        if "algorithm" not in cell:
+            options = reduced(options, machine, mesh, full["ranks_per_node"])
         return Point(machine, workload, mesh, options, full["ranks_per_node"])
 
     def network(self, spelled: str) -> Network:

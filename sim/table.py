@@ -9,7 +9,9 @@ from rich.table import Table
 from calibration.machine import Machine, Tier
 from calibration.spelled import spelled, spelled_nodes
 from exec.plan.schedule import Schedule
-from exec.plan.strategy import ROUNDS, SERVERS
+from exec.plan.strategy import LOCKSTEP, ROUNDS, SERVERS
+from exec.plan.window import window_size
+from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from sim.forecast import Forecast
 from sim.replicas import quantiles
@@ -125,6 +127,8 @@ def print_forecasts(
     out.print(table)
     out.print()
     out.print(_advice(fastest, serial))
+    if how := _reduced(rows):
+        out.print(how)
     if cut := [row for row in rows if row.stages]:
         out.print(_cuts(max(cut, key=lambda row: row.samples_per_s)))
     if any(row.upper_s is not None for row in rows):
@@ -166,6 +170,19 @@ def print_memory(out: Console, rows: list[Forecast]) -> None:
             *map(_memory, parts), *(_memory(by_schedule[each]) if each in by_schedule else "" for each in Schedule),
         )  # fmt: skip
     out.print(table)
+
+
+def _reduced(rows: list[Forecast]) -> str:
+    """Say how replicas all-reduce, and on how many nodes, unless it is by the library everywhere."""
+    nodes: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.mesh.dp > 1 and row.options.strategy in LOCKSTEP:
+            in_window = row.options.algorithm is Algorithm.HIERARCHICAL and window_size(row.mesh, row.options) > 1  # fmt: skip
+            name = f"{row.options.algorithm}{', in shared windows' * in_window}"
+            nodes.setdefault(name, {})[str(row.nodes)] = None
+    if not set(nodes) - {Algorithm.LIBRARY}:
+        return ""
+    return "all-reduce of replicas, by nodes: " + "; ".join(f"{name} ({', '.join(each)})" for name, each in nodes.items())  # fmt: skip
 
 
 def _cuts(row: Forecast) -> str:

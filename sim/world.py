@@ -276,10 +276,12 @@ class World:
 
     def _meet(self, lane: Lane, op: Collective, _: int) -> bool:
         mesh, number = self.program.mesh, lane.rank.number
-        key = (op.axis, mesh.moved(number, op.axis, 0), op.id)
+        size = op.block or mesh.size(op.axis)
+        first = mesh.coordinate(number, op.axis) // size * size
+        key = (op.axis, mesh.moved(number, op.axis, first), op.id)
         there = self._meetings.setdefault(key, [])
         there.append(lane)
-        if len(there) == mesh.size(op.axis):
+        if len(there) == size:
             del self._meetings[key]
             took_s = self.costs.library_s(op, self.program.itemsize, number)
             self._at(self.now_s + took_s)[1].extend((self.now_s, each) for each in there)

@@ -2,8 +2,8 @@
 
 Which ranks those are is the strategy's:
 
-- a mesh of equal replicas: the first replica; the others hold the same bits. Where they share a
-  window, every rank its slice;
+- a mesh of equal replicas: the first replica; the others hold the same bits. Where they share
+  windows, every rank of the first one its slice;
 - averaging: every replica, because they differ between two averages;
 - master and workers: the workers, for the same reason. Just after a round what counts is the
   average, on the master; it is handed out first, as the next round would do anyway;
@@ -20,7 +20,7 @@ from exec.plan.strategy import LOCKSTEP, MASTERS, SERVERS, SYNCHRONOUS, Strategy
 from exec.plan.window import slice_of
 from exec.program.mesh import Axis
 from exec.program.ops import Collective, CollectiveKind, Lane, Op, Save, Wait
-from exec.program.peers import Part
+from exec.program.peers import Part, split_start
 from exec.program.program import Program, Role
 
 _NOTHING = Part("none", 0, 0)
@@ -33,11 +33,7 @@ def plan_checkpoint(program: Program, strategy: Strategy) -> Program:
     Its ranks hold what those of ``program`` hold. All meet at the end, along one axis after the
     other, so none goes on before all is on the disk.
     """
-    roles = [
-        cut
-        for role in program.roles
-        for cut in ([role] if _has_slices(program, strategy) else _first_apart(role, strategy))
-    ]
+    roles = [cut for role in program.roles for cut in _saving_apart(program, role, strategy)]
     is_handed_out = strategy in MASTERS and has_average(program)
     return replace(
         program,
@@ -51,13 +47,16 @@ def plan_checkpoint(program: Program, strategy: Strategy) -> Program:
     )
 
 
-def _first_apart(role: Role, strategy: Strategy) -> Iterator[Role]:
-    """Yield ``role``, or where only the first replica saves, that one and the others."""
-    if strategy not in _SAVED_ONCE or 0 not in role.dp or len(role.dp) == 1:
-        yield role
-        return
-    yield role.narrowed(Axis.DP, role.dp[:1])
-    yield role.narrowed(Axis.DP, role.dp[1:])
+def _saving_apart(program: Program, role: Role, strategy: Strategy) -> Iterator[Role]:
+    """Yield ``role``, or where only the first replicas save, those and the others."""
+    saving = len(role.dp)
+    if _has_slices(program, strategy):
+        saving = len(range(role.dp.start, program.sharers or program.mesh.dp))
+    elif strategy in _SAVED_ONCE:
+        saving = len(range(role.dp.start, 1))
+    for span in (role.dp[:saving], role.dp[saving:]):
+        if span:
+            yield role.narrowed(Axis.DP, span)
 
 
 def _ops(program: Program, role: Role, strategy: Strategy, is_handed_out: bool) -> Iterator[Op]:
@@ -69,7 +68,9 @@ def _ops(program: Program, role: Role, strategy: Strategy, is_handed_out: bool) 
     part = _saved(program, role, strategy)
     if part is not None:
         has_velocity = role.held("velocity") is not None
-        size = part.size if part.chunks is None else -(-part.size // part.chunks.num_chunks)
+        size = part.size
+        if part.chunks is not None:
+            size = split_start(size, part.chunks.num_chunks, part.chunks.width)
         save = Save(part, (1 + has_velocity) * size * program.itemsize)
         yield save
         yield Wait(Lane.COMM, save.id)
@@ -92,6 +93,7 @@ def _saved(program: Program, role: Role, strategy: Strategy) -> Part | None:
         return None
     whole = replace(gradient, buffer="param")
     if _has_slices(program, strategy):
-        return slice_of("param", whole.stop, program.mesh.dp)
+        is_first = not program.sharers or role.dp.start < program.sharers
+        return slice_of("param", whole.stop, program.mesh.dp, program.sharers) if is_first else None
     is_own = program.is_shared and role.held("velocity") is not None
     return None if strategy in _SAVED_ONCE and role.dp.start > 0 and not is_own else whole

@@ -23,7 +23,8 @@ class PlanOptions:
     when no gradient is under way. ``stages`` are the first nodes of all pipeline stages but the
     first; without any, stages are balanced by flops. With ``sync_batchnorm`` replicas share the
     statistics of each batch, else each normalises by its own. ``device`` says where a rank's arrays
-    are, and so how they are laid out.
+    are, and so how they are laid out. Where the ranks of a node share memory algorithm hierarchical
+    uses it, unless ``shares_memory`` says that they do not.
     """
 
     num_microbatches: int = 1
@@ -39,6 +40,7 @@ class PlanOptions:
     stages: tuple[int, ...] = ()
     sync_batchnorm: bool = False
     device: DeviceKind = DeviceKind.CPU
+    shares_memory: bool = True
 
     @property
     def is_exchanged(self) -> bool:

@@ -9,7 +9,7 @@ a Flash", arXiv:1811.05233 (2018), whose rows are the nodes.
 from dataclasses import dataclass
 
 from exec.plan.group import Group
-from exec.program.ops import Op, Repeat
+from exec.program.ops import Op, Repeat, Scope
 from exec.program.peers import Part, Shift
 
 
@@ -61,9 +61,13 @@ def hierarchical(group: Group, rank: int) -> list[Op]:
 
     Of g ranks on a node each handles one g-th of the buffer, in a ring with its like on the other
     nodes. As much leaves a node as if one of its ranks spoke for all; but that rank would take the
-    whole buffer in every step of a tree in the node, and do all sums while the others wait.
+    whole buffer in every step of a tree in the node, and do all sums while the others wait. Of scope
+    *between* only the middle part is left: a window has done the first, and spares the last.
     """
     p, g = group.size, group.op.node_size
+    if group.op.scope is Scope.BETWEEN:
+        between = Ring(group, p // g, distance=g, node_size=g)
+        return [*between.reduce(0), *between.gather(1)]
     if g in (1, p):
         return ring(group, rank)
     inside = Ring(group, g, block=g, width=p // g, node_size=g)

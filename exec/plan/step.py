@@ -2,7 +2,7 @@
 
 Every synchronous strategy is a mesh: ``serial`` is 1x1x1, ``data`` px1x1, ``pipeline`` 1xpx1,
 ``tensor`` 1x1xp, and ``hybrid`` whatever its factors. Replicas all-reduce their gradients, or add
-them up in a window of shared memory.
+them up in windows of shared memory.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from functools import lru_cache
 from exec.plan.options import PlanOptions
 from exec.plan.passes import passed, passes
 from exec.plan.segment import Segment
-from exec.plan.window import reduce_and_update, uses_window
+from exec.plan.window import reduce_and_update, window_size
 from exec.plan.writer import (
     Writer,
     finish_sends,
@@ -48,11 +48,13 @@ def plan_step(workload: Workload, mesh: Mesh, options: PlanOptions = PlanOptions
     Each gradient is divided by the *global* batch, so the all-reduced sum is the serial gradient.
     """
     roles = trainer_roles(workload, mesh, options, _ops)
-    return Program(mesh, workload.itemsize, tuple(roles), is_shared=uses_window(mesh, options))
+    size = window_size(mesh, options)
+    sharers = size if 1 < size < mesh.dp else 0
+    return Program(mesh, workload.itemsize, tuple(roles), is_shared=size > 1, sharers=sharers)
 
 
 def _ops(stage: Writer) -> Iterator[Op]:
-    if uses_window(stage.mesh, stage.options):
+    if window_size(stage.mesh, stage.options) > 1:
         yield from passes(stage)
         yield from reduce_and_update(stage)
         yield from finish_sends(stage)

@@ -11,12 +11,11 @@ from exec.errors import UsageError
 from exec.network.parse import parse_net
 from exec.plan.collectives import expand
 from exec.plan.epoch import check_plan, plan_epoch
-from exec.plan.nodes import without_effect
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
 from exec.plan.stages import parse_stages
 from exec.plan.strategy import LOCKSTEP, Strategy, mesh_of
-from exec.plan.window import check_placement
+from exec.plan.window import check_placement, nodes_note
 from exec.program.check import check_program
 from exec.program.ops import Algorithm
 from exec.program.program import Program
@@ -117,7 +116,7 @@ def show(
     check_placement(mesh, options, on_node)
     if rank is not None and not 0 <= rank < mesh.world_size:
         raise UsageError(f"rank must be 0 .. {mesh.world_size - 1}, got {rank}")
-    if note := without_effect(mesh, algorithm, on_node, is_given=ranks_per_node is not None):
+    if note := nodes_note(mesh, options, on_node, is_given=ranks_per_node is not None):
         sys.stderr.write(f"{note}\n")
     segments = plan_epoch(workload, mesh, options, steps * batch)
     if strategy in LOCKSTEP:

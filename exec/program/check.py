@@ -82,7 +82,7 @@ class _State:
     posted: dict[tuple[int, str], list[_Message]] = field(default_factory=lambda: defaultdict(list))
     senders: dict[tuple[int, str], int] = field(default_factory=dict)  # of what was received
     holders: dict[str, int] = field(default_factory=dict)  # by lock
-    arrived: dict[tuple[Axis, int], dict[int, Collective]] = field(default_factory=dict)
+    arrived: dict[tuple[Axis, int, int], dict[int, Collective]] = field(default_factory=dict)
     released: set[int] = field(default_factory=set)  # ranks whose collective has completed
 
 
@@ -265,8 +265,8 @@ def _meet(state: _State, rank: int, op: Collective) -> bool:
         state.released.remove(rank)
         state.done.add((rank, op.id))
         return True
-    group = state.program.mesh.group(rank, op.axis)
-    present = state.arrived.setdefault((op.axis, group[0]), {})
+    group = state.program.mesh.group(rank, op.axis, op.block)
+    present = state.arrived.setdefault((op.axis, group[0], op.block), {})
     present[rank] = op
     for other, theirs in present.items():
         if theirs != op:
@@ -277,7 +277,7 @@ def _meet(state: _State, rank: int, op: Collective) -> bool:
             )
     if len(present) < len(group):
         return False
-    state.arrived[op.axis, group[0]] = {}
+    state.arrived[op.axis, group[0], op.block] = {}
     state.released.update(set(group) - {rank})
     state.done.add((rank, op.id))
     return True
@@ -305,8 +305,8 @@ def _describe_stuck(state: _State, stuck: list[_LaneState]) -> str:
             case Wait(_, id):
                 reasons.append(f"rank {lane.rank} ({lane.lane}) waits for {id}")
             case Collective():
-                group = state.program.mesh.group(lane.rank, op.axis)
-                here = state.arrived.get((op.axis, group[0]), {})
+                group = state.program.mesh.group(lane.rank, op.axis, op.block)
+                here = state.arrived.get((op.axis, group[0], op.block), {})
                 absent = [rank for rank in group if rank not in here]
                 reasons.append(f"rank {lane.rank} waits in {op.kind} {op.id} for ranks {absent}")
             case Acquire(name):

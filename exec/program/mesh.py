@@ -58,9 +58,17 @@ class Mesh:
         """Return the rank that differs from ``rank`` only by its ``coordinate`` along ``axis``."""
         return rank + (coordinate - self.coordinate(rank, axis)) * self.stride(axis)
 
-    def group(self, rank: int, axis: Axis) -> tuple[int, ...]:
-        """Return the ranks that differ from ``rank`` along ``axis`` only, itself included."""
-        return tuple(self.moved(rank, axis, i) for i in range(self.size(axis)))
+    def group(self, rank: int, axis: Axis, block: int = 0) -> tuple[int, ...]:
+        """Return the ranks that differ from ``rank`` along ``axis`` only, itself included.
+
+        With ``block`` they are those of the same block of so many coordinates.
+
+        >>> Mesh(dp=6).group(3, Axis.DP, block=2)
+        (2, 3)
+        """
+        size = block or self.size(axis)
+        start = self.coordinate(rank, axis) // size * size
+        return tuple(self.moved(rank, axis, start + i) for i in range(size))
 
     def __str__(self) -> str:
         return f"{self.dp}x{self.pp}x{self.tp}"

@@ -71,7 +71,8 @@ class Algorithm(StrEnum):
     communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005) 49-66;
     hierarchical is done inside nodes first, then between them. With shared_window the replicas of a
     node keep their gradients in memory that all of them read, and one set of weights: each adds
-    up and updates a slice (:mod:`exec.plan.window`).
+    up and updates a slice (:mod:`exec.plan.window`). So they do inside nodes with hierarchical, where
+    they can.
     """
 
     LIBRARY = "library"
@@ -174,14 +175,23 @@ class Grant:
     part: Part
 
 
+class Scope(StrEnum):
+    """Which ranks along an axis do a collective together."""
+
+    ALL = "all"
+    INSIDE = "inside"
+    BETWEEN = "between"
+
+
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """Do ``kind`` on ``part`` with all ranks along ``axis``.
+    """Do ``kind`` on ``part`` with all ranks along ``axis``, or those that ``scope`` says.
 
     An allgather's part is the whole result, of which each rank brings its own even share; a
     reduce_scatter's is the whole input, of which each rank keeps its share. ``root`` is a
-    coordinate along ``axis``. Every ``node_size`` coordinates along ``axis`` are of one node, which
-    the hierarchical algorithm only asks.
+    coordinate along ``axis``. Every ``node_size`` coordinates along ``axis`` are of one node: the
+    hierarchical algorithm asks, and the scope. *Inside* each node does it for itself. *Between* nodes
+    those do it that have equal places on theirs, each with its place's slice of the part only.
     """
 
     id: str
@@ -191,6 +201,12 @@ class Collective:
     algorithm: Algorithm = Algorithm.LIBRARY
     root: int = 0
     node_size: int = 1
+    scope: Scope = Scope.ALL
+
+    @property
+    def block(self) -> int:
+        """Into blocks of how many coordinates the axis is cut, each of which does it; 0 for none."""
+        return self.node_size if self.scope is Scope.INSIDE else 0
 
 
 @dataclass(frozen=True, slots=True)

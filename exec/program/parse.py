@@ -23,6 +23,7 @@ from exec.program.ops import (
     Repeat,
     Save,
     Scale,
+    Scope,
     Send,
     Shape,
     Wait,
@@ -54,7 +55,7 @@ _OP_PATTERNS = {
     "collective": re.compile(
         rf"comm (?P<kind>{'|'.join(CollectiveKind)}) (?P<part>{_PART}) axis=(?P<axis>dp|pp|tp) "
         rf"algorithm=(?P<algorithm>\w+) root=(?P<root>\d+) (?:node_size=(?P<node_size>\d+) )?"
-        rf"id=(?P<id>{_ID})"
+        rf"(?:scope=(?P<scope>{'|'.join(Scope)}) )?id=(?P<id>{_ID})"
     ),
     "mark": re.compile(rf"comm mark (?P<id>{_ID})"),
     "wait": re.compile(rf"(?P<lane>compute|comm) wait (?P<id>{_ID})"),
@@ -65,7 +66,7 @@ _OP_PATTERNS = {
 _RANGE = r"\d+(?::\d+(?::\d+)?)?"
 _HEADER = re.compile(
     r"program mesh=(?P<dp>\d+)x(?P<pp>\d+)x(?P<tp>\d+) itemsize=(?P<itemsize>\d+)"
-    rf"(?: workers=(?P<workers>{_RANGE}))?(?: tickets=(?P<tickets>\d+))?(?P<shared> shared)?"
+    rf"(?: workers=(?P<workers>{_RANGE}))?(?: tickets=(?P<tickets>\d+))?(?P<shared> shared(?:=(?P<sharers>\d+))?)?"
 )
 _ROLE = re.compile(
     rf"role (?P<name>\S+) dp=(?P<dp>{_RANGE}) pp=(?P<pp>{_RANGE}) tp=(?P<tp>{_RANGE}) "
@@ -107,7 +108,7 @@ def parse_program(text: str) -> Program:
     roles = (replace(role, ops=tuple(ops)) for role, ops in zip(heads, bodies, strict=True))
     return Program(
         Mesh(*sizes[:3]), sizes[3], tuple(roles), _parse_range(header["workers"] or "0:0"),
-        int(header["tickets"] or 0), bool(header["shared"]),
+        int(header["tickets"] or 0), bool(header["shared"]), int(header["sharers"] or 0),
     )  # fmt: skip
 
 
@@ -165,7 +166,8 @@ def _build_op(verb: str, field: dict[str, str]) -> Op:
         case "collective":
             return Collective(field["id"], CollectiveKind(field["kind"]), _parse_part(field["part"]),
                               Axis(field["axis"]), Algorithm(field["algorithm"]),
-                              int(field["root"]), int(field["node_size"] or 1))  # fmt: skip
+                              int(field["root"]), int(field["node_size"] or 1),
+                              Scope(field["scope"] or Scope.ALL))  # fmt: skip
         case "mark":
             return Mark(field["id"])
         case "acquire":

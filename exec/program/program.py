@@ -72,7 +72,7 @@ class Program:
 
     Buffers hold elements of ``itemsize`` bytes. The dp coordinates ``workers`` share the samples;
     none means all. With ``is_shared`` all ranks of a stage and shard use one buffer of parameters
-    in shared memory.
+    in shared memory; with ``sharers`` every so many of them in a row use one, those of a node.
     """
 
     mesh: Mesh
@@ -81,6 +81,7 @@ class Program:
     workers: range = range(0)
     tickets: int = 0
     is_shared: bool = False
+    sharers: int = 0
 
     @property
     def trainers(self) -> range:

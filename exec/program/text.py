@@ -22,6 +22,7 @@ from exec.program.ops import (
     Repeat,
     Save,
     Scale,
+    Scope,
     Send,
     Wait,
 )  # fmt: skip
@@ -36,6 +37,7 @@ def format_program(program: Program) -> str:
         + (f" workers={_format_range(program.workers)}" if program.workers else "")
         + (f" tickets={program.tickets}" if program.tickets else "")
         + " shared" * program.is_shared
+        + (f"={program.sharers}" if program.sharers else "")
     ]
     for role in program.roles:
         spans = " ".join(f"{axis}={_format_range(role.span(axis))}" for axis in Axis)
@@ -73,8 +75,9 @@ def format_op(op: Op, indent: str = "  ") -> list[str]:
             return [f"{indent}comm scale {format_part(part)} by={numerator}/{denominator}"]
         case Grant(part):
             return [f"{indent}comm grant {format_part(part)}"]
-        case Collective(id, kind, part, axis, algorithm, root, node_size):
+        case Collective(id, kind, part, axis, algorithm, root, node_size, scope):
             node = f"node_size={node_size} " if node_size > 1 else ""
+            node += f"scope={scope} " if scope is not Scope.ALL else ""
             return [f"{indent}comm {kind} {format_part(part)} axis={axis} algorithm={algorithm} "
                     f"root={root} {node}id={id}"]  # fmt: skip
         case Mark(id):

@@ -63,7 +63,7 @@ def _sent(op: Op, role: Role, program: Program) -> float:
             return count * sum(_sent(inner, role, program) for inner in body)
         case Collective(kind=kind, part=part, axis=axis, root=root):
             is_root = role.span(axis) == range(root, root + 1)
-            ranks = program.mesh.size(axis)
+            ranks = op.block or program.mesh.size(axis)
             return collective_nbytes(kind, part.size * program.itemsize, ranks, is_root)
         case _:
             return 0.0

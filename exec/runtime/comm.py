@@ -40,10 +40,10 @@ AnyTransport = TypeVar("AnyTransport", Transport, DeviceTransport)
 
 @dataclass(slots=True)
 class Wire(Generic[AnyTransport]):
-    """The transport, the groups along each axis and the locks, for the rank's ops."""
+    """The transport, the groups along each axis (and block of it) and the locks, for the rank's ops."""
 
     transport: AnyTransport
-    groups: dict[Axis, AnyTransport] = field(default_factory=dict)
+    groups: dict[tuple[Axis, int], AnyTransport] = field(default_factory=dict)
     locks: dict[str, Lock] = field(default_factory=dict)
 
     @classmethod
@@ -51,12 +51,11 @@ class Wire(Generic[AnyTransport]):
         """Make the groups that ``programs`` need; all ranks must call it together."""
         mesh = programs[0].mesh
         ops = [op for program in programs for role in program.roles for op in role.ops]
-        axes = {op.axis for op in ops if isinstance(op, Collective)}
+        found = {(op.axis, op.block) for op in ops if isinstance(op, Collective)}
         names = {op.name for op in ops if isinstance(op, Acquire)}
         groups = {
-            axis: transport.split(mesh.group(transport.rank, axis)[0])
-            for axis in Axis
-            if axis in axes
+            (axis, block): transport.split(mesh.group(transport.rank, axis, block)[0])
+            for axis, block in sorted(found)
         }
         return cls(transport, groups, {name: transport.lock() for name in sorted(names)})
 
@@ -169,7 +168,7 @@ class CommBinder:
         return CommStep(f"recv {id}", start, lambda: start().Wait())
 
     def _collective(self, op: Collective) -> CommStep:
-        group = self.wire.groups[op.axis]
+        group = self.wire.groups[op.axis, op.block]
         array = self.buffers.part(op.part)
         counts = shares_of(op, group.size)
         arguments = (op.kind, array, counts, op.root)

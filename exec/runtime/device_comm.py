@@ -80,7 +80,7 @@ class DeviceComm:
                 assert isinstance(peer, Rank)
                 return partial(transport.receive, self.buffers.part(part), peer.rank, tag)
             case Collective():
-                group = self.wire.groups[op.axis]
+                group = self.wire.groups[op.axis, op.block]
                 array, counts = self.buffers.part(op.part), shares_of(op, group.size)
                 return partial(group.start_collective, op.kind, array, counts, op.root)
             case Compute() | Repeat() | Acquire() | Release() | Save() | Wait() | Accumulate() | Scale() | Grant() | Mark():  # fmt: skip

@@ -1,14 +1,20 @@
 """Placement: how many ranks share a node, as the user says or as the wire tells."""
 
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from exec.device.kind import DeviceKind
 from exec.errors import UsageError
 from exec.plan.nodes import check_nodes
-from exec.plan.window import check_window, uses_window
+from exec.plan.window import (
+    check_window,
+    chosen_algorithm,
+    nodes_note,
+    uses_window,
+    window_size,
+)
 from exec.program.mesh import Axis
 from exec.program.ops import Algorithm
 from exec.runtime.job import together
@@ -22,18 +28,20 @@ def placed(
     """Return ``plan`` with what it must know of nodes; all ranks must call it together.
 
     Ranks that are threads are all of one node, unless ``ranks_per_node`` is given. If it
-    ``chooses`` the algorithm, replicas that can share a window do.
+    ``chooses`` the algorithm, replicas that can share a window do. Those of algorithm hierarchical
+    share one on each node where its memory can be shared and has room, else they send messages there.
 
     Raises:
         UsageError: the algorithm does not fit the nodes that ranks are on.
     """
-    if chooses:
-        window = replace(plan, options=replace(plan.options, algorithm=Algorithm.SHARED_WINDOW))
-        return window if _can_share(window, ranks_per_node, transport) else plan
     mesh, options = plan.mesh, plan.options
+    on_node = mesh.world_size if ranks_per_node is None else ranks_per_node
+    if chooses:
+        chosen = replace(options, algorithm=chosen_algorithm(mesh, options, on_node))
+        has_room = uses_window(mesh, chosen) and _has_room(plan, mesh.dp, transport)
+        return replace(plan, options=chosen) if has_room else plan
     if uses_window(mesh, options):
-        number = mesh.world_size if ranks_per_node is None else ranks_per_node
-        together(transport, lambda: check_window(mesh, options, number))
+        together(transport, lambda: check_window(mesh, options, on_node))
         return plan
     if options.algorithm is not Algorithm.HIERARCHICAL:
         return plan
@@ -44,26 +52,41 @@ def placed(
         check_nodes(mesh, number)
         return number
 
-    number = together(transport, check)
-    return replace(plan, options=replace(options, ranks_per_node=number))
+    options = replace(options, ranks_per_node=together(transport, check))
+    sharers = window_size(mesh, options)
+    if sharers > 1 and not _has_room(plan, sharers, transport):
+        options = replace(options, shares_memory=False)
+    return replace(plan, options=options)
 
 
-def _can_share(plan: TrainingPlan, ranks_per_node: int | None, transport: Transport) -> bool:
-    """Say whether all replicas share memory that has room for their parameters and gradients.
+def placement_note(plan: TrainingPlan, *, is_given: bool) -> str:
+    """Return what the user may wonder about in a ``plan`` that is placed, or nothing.
 
-    Where messages are to go on during compute, on devices, and where nodes are only said to be
-    several, they do not.
+    ``ranks_per_node`` may have been given.
     """
     mesh, options = plan.mesh, plan.options
-    if not uses_window(mesh, options) or options.overlap or options.device is not DeviceKind.CPU:
-        return False
-    if ranks_per_node is not None and ranks_per_node < mesh.world_size:
-        return False
-    group = transport.split(mesh.group(transport.rank, Axis.DP)[0])
+    found = nodes_note(mesh, options, options.ranks_per_node, is_given=is_given)
+    if found or options.shares_memory:
+        return found
+    return (
+        "note: the ranks of a node have no memory in common, or too little room there for their "
+        "gradients, so they send messages inside nodes too"
+    )
+
+
+def _has_room(plan: TrainingPlan, sharers: int, transport: Transport) -> bool:
+    """Say whether every ``sharers`` replicas share memory with room for their parameters and gradients.
+
+    What is free is counted on each host, so it must hold the windows of all ranks there, twice.
+    """
+    mesh, workload = plan.mesh, plan.workload
+    hosts = Counter(transport.gather_objects(socket.gethostname()))
+    group = transport.split(mesh.group(transport.rank, Axis.DP, sharers)[0])
     least = min(transport.gather_objects(group.shareable_nbytes()))
     group.close()
-    nbytes = plan.workload.num_parameters * plan.workload.itemsize
-    return least > 2 * (1 + mesh.dp) * nbytes
+    most = max(hosts.values())
+    arrays = -(-(most + -(-most // sharers)) // (mesh.pp * mesh.tp))
+    return least > 2 * arrays * workload.num_parameters * workload.itemsize
 
 
 def ranks_in_a_row(names: Sequence[str]) -> int:

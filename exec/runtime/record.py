@@ -12,9 +12,9 @@ from exec.data.dataset import Dataset
 from exec.device.kind import DeviceKind
 from exec.device.protocol import Device
 from exec.network.text import network_digest
-from exec.plan.options import PlanOptions
 from exec.plan.stages import stage_nodes
 from exec.plan.strategy import DIFFERING, ROUNDS, SERVERS, Strategy
+from exec.plan.window import window_size
 from exec.program.ops import Algorithm
 from exec.program.staleness import staleness_record
 from exec.runtime.monitor import Usage
@@ -45,7 +45,7 @@ def headline(plan: TrainingPlan, dataset: Dataset, strategy: Strategy, ranks: in
         f"strategy {strategy}{_details(plan)} on {ranks} rank{'s' * (ranks > 1)} (dp x pp x tp = {plan.mesh}), batch "
         f"{workload.global_batch}, {options.num_microbatches} microbatch"
         f"{'es' * (options.num_microbatches > 1)}, {plan.dtype}, all-reduce {options.algorithm}"
-        f"{_nodes(options)}{', overlapped' * options.overlap}"
+        f"{_nodes(plan)}{', overlapped' * options.overlap}"
     )
 
 
@@ -73,10 +73,12 @@ def stage_names(plan: TrainingPlan) -> list[str]:
     return [network.nodes[stage.start].name for stage in stages]
 
 
-def _nodes(options: PlanOptions) -> str:
+def _nodes(plan: TrainingPlan) -> str:
+    options = plan.options
     if options.algorithm is not Algorithm.HIERARCHICAL:
         return ""
-    return f" ({options.ranks_per_node} rank{'s' * (options.ranks_per_node > 1)} a node)"
+    in_window = ", in shared windows" * (window_size(plan.mesh, options) > 1)
+    return f" ({options.ranks_per_node} rank{'s' * (options.ranks_per_node > 1)} a node{in_window})"
 
 
 def training_record(
@@ -121,6 +123,7 @@ def training_record(
         "dtype": plan.dtype,
         "device": session.backend.description() | _rounding(plan),
         "algorithm": plan.options.algorithm,
+        "window_ranks": window_size(plan.mesh, plan.options),
         "ranks_per_node": plan.options.ranks_per_node if is_hierarchical else None,
         "schedule": plan.options.schedule,
         "microbatches": plan.options.num_microbatches,

@@ -23,13 +23,13 @@ class Sharing(Protocol):
 def share_windows(
     program: Program, role: Role, dtype: str, rank: int, group: Callable[[int], Sharing]
 ) -> dict[str, dict[int, Numbers]]:
-    """Return the shared buffers of ``program``, by rank, of all replicas of this ``rank``.
+    """Return the shared buffers of ``program``, by rank, of the replicas that share with ``rank``.
 
     All ranks must call it together; ``group`` is asked for that of the ranks of one color.
     """
     if not program.is_shared:
         return {}
-    replicas = program.mesh.group(rank, Axis.DP)
+    replicas = program.mesh.group(rank, Axis.DP, program.sharers)
     sharing = group(replicas[0])
     sizes = {"param": _size(role, "param") if rank == replicas[0] else 0}
     sizes |= {name: _size(role, name) for name in sorted(set(_windows(role.ops)))}

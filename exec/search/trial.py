@@ -14,6 +14,7 @@ from exec.plan.layout import check_mesh
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.runtime.job import AgreedError, together
+from exec.runtime.placement import placed
 from exec.runtime.session import Epoch, Session
 from exec.runtime.source import check_batch
 from exec.runtime.training_plan import TrainingPlan
@@ -124,6 +125,7 @@ def _train(
 ) -> tuple[Weights | None, str]:
     """Return the weights, or why there are none; ``done`` gets the epochs."""
     plan = setting.plan(config, wire.size)
+    plan = placed(plan, None, wire, chooses=True)
     training = together(wire, lambda: Session(plan, setting.dataset, wire))
     reason = ""
     for number in range(1, config.epochs + 1):

@@ -112,6 +112,25 @@ def _places(atoms: list[Ints], size: int) -> tuple[Ints, Ints]:
     return numbers, places
 
 
+def last_of_blocks(values: list[Floats], places: list[Ints], axis: int, block: int) -> list[Floats]:
+    """Return the greatest of ``values`` over ``axis``, or over each rank's block of so many coordinates.
+
+    The values are those of pieces that fill the axis together, each at its ``places``.
+    """
+    if not block or (all(each.shape[axis] == 1 for each in values) and len(values) == 1):
+        last = values[0].max(axis=axis, keepdims=True)
+        for each in values[1:]:
+            last = np.maximum(last, each.max(axis=axis, keepdims=True))
+        return [last] * len(values)
+    shapes = [np.moveaxis(each, axis, -1).shape[:-1] for each in values]
+    line = np.empty((*np.broadcast_shapes(*shapes), sum(map(len, places))))
+    for each, where in zip(values, places, strict=True):
+        line[..., where] = np.moveaxis(each, axis, -1)
+    blocks = line.reshape(*line.shape[:-1], -1, block)
+    lasts = np.repeat(blocks.max(axis=-1), block, axis=-1)
+    return [folded(np.moveaxis(lasts[..., where], -1, axis)) for where in places]
+
+
 def folded(values: NDArray[Numbers]) -> NDArray[Numbers]:
     """Return ``values`` with a 1 for each axis along which they do not differ."""
     for axis in range(values.ndim):

@@ -33,7 +33,7 @@ from exec.program.peers import Part as Whole
 from exec.program.program import Program
 from sim.arrays.irregular import IrregularError
 from sim.arrays.mail import Mail, Posted
-from sim.arrays.pieces import AXES, Floats, Layout, Piece
+from sim.arrays.pieces import AXES, Floats, Layout, Piece, last_of_blocks
 from sim.arrays.rounds import Member, Round, play_round, round_of
 from sim.arrays.ways import Ways, num_elements
 from sim.costs import Costs
@@ -211,15 +211,12 @@ class Play:
         if not meeting.ends_s:
             if len({each.part.size for each, _ in meeting.members.values()}) > 1:
                 raise IrregularError(f"ranks bring unequal parts to {op.id}")
-            most_s = [
-                start_s.max(axis=axis + 1, keepdims=True) for _, start_s in meeting.members.values()
-            ]
-            last_s = most_s[0]
-            for each in most_s[1:]:
-                last_s = np.maximum(last_s, each)
             rank = int(part.piece.ranks.flat[0])
-            end_s = last_s + self.costs.library_s(op, self.program.itemsize, rank)
-            meeting.ends_s = dict.fromkeys((each.index for each in others), end_s)
+            took_s = self.costs.library_s(op, self.program.itemsize, rank)
+            starts_s = [meeting.members[each.index][1] for each in others]
+            places = [each.coordinates[axis] for each in others]
+            lasts_s = last_of_blocks(starts_s, places, axis + 1, op.block)
+            meeting.ends_s = {each.index: last_s + took_s for each, last_s in zip(others, lasts_s, strict=True)}  # fmt: skip
         return meeting.ends_s[part.piece.index]
 
     def _meet_round(self, part: Part, told: Round, now_s: Floats) -> Walk:

@@ -94,7 +94,7 @@ def test_a_hierarchical_allreduce_takes_its_three_rings(
     on = machine(compute=compute(kernels=_KERNELS), links=links(ALPHA, beta))
     mesh = Mesh(nodes * node_size)
     options = PlanOptions(1, bucket_nbytes=1 << 30, algorithm=Algorithm.HIERARCHICAL,
-                          ranks_per_node=node_size)  # fmt: skip
+                          ranks_per_node=node_size, shares_memory=False)  # fmt: skip
     program = plan_step(Workload(mlp(239, 120), 2 * mesh.dp, ITEMSIZE), mesh, options)
     n = 28_800 * ITEMSIZE
     part, share = n / mesh.dp, n / node_size

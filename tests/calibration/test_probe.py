@@ -25,9 +25,10 @@ from calibration.samples import (
     StepSample,
     StorageSample,
 )
-from calibration.window_probe import NUM_WINDOWS, probe_windows
+from calibration.window_probe import NUM_WINDOWS, probe_node, probe_windows
 from exec.errors import MachineError
 from exec.program.ops import Kernel
+from exec.runtime.report import num_cores
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from tests.calibration.synthetic import PROVENANCE
@@ -161,6 +162,16 @@ def test_two_ranks_leave_a_profile_with_links(launch: Launch, tmp_path: Path) ->
     assert found.compute is not None
     assert set(found.links) == {Tier.NODE}
     assert "us and more with size" in finished.stdout
+
+
+def test_all_ranks_of_a_node_measure_windows_together_if_they_have_cores() -> None:
+    told = run_threads(3, lambda wire: probe_node(wire, 0.001, lambda _: None))
+    counts = {sample.ranks for sample in told[0]}
+    assert counts == ({2, 3} if num_cores() > 2 else {2})
+    assert not told[2] or num_cores() > 2
+    (more, *_) = run_threads(3, lambda wire: probe_windows(wire, 0.001, lambda _: None))
+    assert {(sample.ranks, sample.kind) for sample in more} == {(3, "window"), (3, "barrier")}
+    assert max(sample.nbytes for sample in more) * 3 <= 2 * max(sample.nbytes for sample in told[0])
 
 
 def test_two_ranks_of_a_node_measure_sums_of_windows_and_barriers() -> None:

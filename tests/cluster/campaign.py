@@ -134,6 +134,7 @@ def case_record(variant: Variant, case: Case, runs: list[dict[str, Any]]) -> dic
         "hosts": variant.spec.hosts,
         "ranks": case.ranks,
         "ranks_per_node": variant.spec.ranks_per_host,
+        "window_ranks": runs[0]["window_ranks"],
         "mesh": asdict(case.mesh),
         "options": case.options,
         "slow": {str(rank): factor for rank, factor in case.slow},

@@ -78,10 +78,13 @@ def golden_programs() -> dict[str, Program]:
         ),
         "data_6_ranks_binomial_tree": plan("6-4", 6, Mesh(dp=6), algorithm=Algorithm.BINOMIAL_TREE),
         "data_6_ranks_hierarchical": plan(
-            "6-4", 6, Mesh(dp=6), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=2
+            "6-4", 6, Mesh(dp=6), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=2, shares_memory=False
         ),
         "hybrid_4x1x2_hierarchical": plan(
-            "6-5-4", 8, Mesh(4, 1, 2), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=4
+            "6-5-4", 8, Mesh(4, 1, 2), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=4, shares_memory=False
+        ),
+        "data_6_ranks_hierarchical_windows": plan(
+            "6-4", 6, Mesh(dp=6), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=3
         ),
         "data_3_ranks_shared_window": plan(
             "6-5-4", 9, Mesh(dp=3), algorithm=Algorithm.SHARED_WINDOW

@@ -13,7 +13,7 @@ from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import Strategy
-from exec.plan.window import check_window
+from exec.plan.window import check_window, window_size
 from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
@@ -76,7 +76,7 @@ def test_points_answered_together_are_the_forecasts_of_each(drawn: list[Point]) 
         if place in found:
             _assert_same(found[place], _alone(point))
         else:
-            is_window = point.options.algorithm is Algorithm.SHARED_WINDOW
+            is_window = window_size(point.mesh, point.options) > 1
             assert is_window or point.options.strategy is Strategy.AVERAGING or point.mesh.pp > 1
 
 

@@ -19,8 +19,9 @@ from exec.errors import UsageError
 from exec.plan.checkpoint import plan_checkpoint
 from exec.plan.stages import stage_nodes
 from exec.plan.strategy import Strategy
+from exec.plan.window import slice_of
 from exec.program.ops import Collective, CollectiveKind, Lane, Op, Save
-from exec.program.peers import Part
+from exec.program.peers import Part, resolve_part
 from exec.program.timeline import Span
 from exec.runtime.buffers import Buffers
 from exec.runtime.checkpoint.find import Found, finished
@@ -117,7 +118,11 @@ class Checkpoints:
             return
         workload, record, rank = self.plan.workload, self.store.plan, self.transport.rank
         buffers, part = session.buffers, _saved_part(self._ops(session))
-        holds_all = part is None and not session.program.is_shared
+        program = session.program
+        if part is None and program.sharers:  # of another window than the first, which alone saves
+            size, mesh = int(buffers.flat("param").size), program.mesh
+            part = resolve_part(slice_of("param", size, mesh.dp, program.sharers), rank, mesh)
+        holds_all = part is None and not program.is_shared
         held = _held(buffers, part, holds_all=holds_all)
         # Where ranks share memory, all must have set its first weights before one sets these.
         self.transport.gather_objects(None)

@@ -39,6 +39,7 @@ from exec.program.ops import (
     Mark,
     Op,
     Receive,
+    Scope,
     Send,
     Wait,
     lane_of,
@@ -95,7 +96,7 @@ class Replay:
     mail: dict[tuple[int, int, int], list[tuple[int, Send]]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    arrived: dict[tuple[Axis, int], dict[int, Collective]] = field(
+    arrived: dict[tuple[int, ...], dict[int, Collective]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     row_split: set[int] = field(default_factory=set)
@@ -121,7 +122,7 @@ class Replay:
             state.sizes |= {part.buffer: part.size for part in state.role.holds}
             self.ranks.append(state)
             if self.program.is_shared:
-                first = self.ranks[mesh.group(rank, Axis.DP)[0]]
+                first = self.ranks[mesh.group(rank, Axis.DP, self.program.sharers)[0]]
                 state.accesses["param"] = first.accesses["param"]
             for shard in layout.shards:
                 if shard.split is Split.ROW:
@@ -211,8 +212,8 @@ class Replay:
         return True
 
     def _meet(self, state: _RankState, op: Collective) -> bool:
-        group = self.case.mesh.group(state.rank, op.axis)
-        here = self.arrived[op.axis, group[0]]
+        group = self._group(state.rank, op)
+        here = self.arrived[group]
         here[state.rank] = op
         if len(here) < len(group):
             return False
@@ -224,6 +225,15 @@ class Replay:
         here.clear()
         self._collect(members, op)
         return True
+
+    def _group(self, rank: int, op: Collective) -> tuple[int, ...]:
+        """Return the ranks that do ``op`` together."""
+        group = self.case.mesh.group(rank, op.axis, op.block)
+        return (
+            group
+            if op.scope is not Scope.BETWEEN
+            else group[group.index(rank) % op.node_size :: op.node_size]
+        )
 
     # What lies where.
 
@@ -516,33 +526,47 @@ class Replay:
 
     # Messages.
 
-    def _span(self, state: _RankState, part: Part, id: str) -> tuple[range, int]:
+    def _span(self, state: _RankState, part: Part, op: Op) -> tuple[range, int]:
         """Return the places of ``part``, and how many numbers each stands for."""
+        if isinstance(op, Collective) and op.scope is Scope.BETWEEN:
+            return self._slice(state, op), 1
         base = part.buffer.split(".")[0]
         if base == "grad" or base[0] == "s":
             return range(part.start, part.stop), 1
-        microbatch = int(id.rsplit(".", maxsplit=1)[-1])
+        assert isinstance(op, Collective | Send | Receive)
+        microbatch = int(op.id.rsplit(".", maxsplit=1)[-1])
         if base in ("e", "ge"):
             return range(state.rows[microbatch]), state.layout.exchanged_width
         rows = state.layout.rows_at(self._home_of(state, base), state.rows[microbatch])
         assert part.start % rows == part.stop % rows == 0
         return range(part.start // rows, part.stop // rows), rows
 
+    def _slice(self, state: _RankState, op: Collective) -> range:
+        """Return what of its part a rank handles between nodes: as many chunks as there are nodes."""
+        ranks, place = (
+            self.case.mesh.dp,
+            self.case.mesh.coordinate(state.rank, Axis.DP) % op.node_size,
+        )
+        borders = [
+            split_start(op.part.size, ranks, i * ranks // op.node_size) for i in (place, place + 1)
+        ]
+        return range(*borders)
+
     def _home_of(self, state: _RankState, base: str) -> int:
         return int(base[1:]) if base[0] == "a" else EXCHANGED
 
     def _carry(self, sender: _RankState, send: Send, state: _RankState, op: Receive) -> None:
-        span, rows = self._span(sender, send.part, send.id)
+        span, rows = self._span(sender, send.part, send)
         tokens = self._read(sender, send.part.buffer, span, rows)
         if None in tokens:
             raise ReplayError(f"{self.what}: nothing is in {send.part.buffer}")
-        span, rows = self._span(state, op.part, op.id)
+        span, rows = self._span(state, op.part, op)
         self._write(state, op.part.buffer, span, tokens, rows)  # type: ignore[arg-type]  # none is None
 
     def _collect(self, members: list[_RankState], op: Collective) -> None:
         if op.kind is CollectiveKind.BARRIER:
             return
-        spans = [self._span(each, op.part, op.id) for each in members]
+        spans = [self._span(each, op.part, op) for each in members]
         found = [self._read(each, op.part.buffer, span, rows) for each, (span, rows) in zip(members, spans, strict=True)]  # fmt: skip
         grain = self._grain(op, spans[0][1])
         units, count = len(spans[0][0]) // grain, len(members)

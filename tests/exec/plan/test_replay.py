@@ -103,6 +103,7 @@ WAYS = {
     "serial": (Mesh(), {}), "microbatches": (Mesh(), {"num_microbatches": 3}),
     "tensor": (Mesh(tp=2), {"num_microbatches": 2}), "uneven": (Mesh(2, 1, 3), {"overlap": True}),
     "window": (Mesh(3), {"algorithm": Algorithm.SHARED_WINDOW, "num_microbatches": 2}),
+    "windows": (Mesh(4), {"algorithm": Algorithm.HIERARCHICAL, "ranks_per_node": 2}),
     "krizhevsky": (Mesh(2, 1, 2), {"strategy": Strategy.KRIZHEVSKY, "num_microbatches": 2}),
 }  # fmt: skip
 
@@ -127,8 +128,9 @@ def test_nasty_graphs_find_what_they_need(name: str, way: str) -> None:
         (parse_net("6-5-4-4-3"), Mesh(pp=3), PlanOptions(4, Schedule.GPIPE)),
         (parse_net("6-5-4-4-3"), Mesh(tp=2), PlanOptions()),
         (parse_net("6-5-4-4-3"), Mesh(2, 1, 2), PlanOptions(2, algorithm=Algorithm.SHARED_WINDOW)),
+        (parse_net("6-5-4"), Mesh(6), PlanOptions(algorithm=Algorithm.HIERARCHICAL, ranks_per_node=3)),
     ],
-    ids=["residual 1x2x2", "synchronised 2x1x1", "krizhevsky 2x1x2", "gpipe", "tensor", "window 2x1x2"],
+    ids=["residual 1x2x2", "synchronised 2x1x1", "krizhevsky 2x1x2", "gpipe", "tensor", "window 2x1x2", "windows of 3"],
 )  # fmt: skip
 def test_a_lost_wait_is_found(network: Network, mesh: Mesh, options: PlanOptions) -> None:
     case = Case(Workload(network, 13, 8), mesh, options)
@@ -150,20 +152,26 @@ def test_a_lost_wait_is_found(network: Network, mesh: Mesh, options: PlanOptions
     assert all(id.startswith(("send.", "bucket")) for id in unnoticed)
 
 
-def test_replicas_that_share_a_window_need_both_barriers() -> None:
-    case = Case.of("6-5-4", 13, Mesh(3), algorithm=Algorithm.SHARED_WINDOW)
+@pytest.mark.parametrize("options", [
+    {"algorithm": Algorithm.SHARED_WINDOW},
+    {"algorithm": Algorithm.HIERARCHICAL, "ranks_per_node": 3},
+])  # fmt: skip
+def test_replicas_that_share_a_window_need_both_barriers(options: dict[str, object]) -> None:
+    case = Case.of("6-5-4", 13, Mesh(6), **options)
     replay(case)
-    barriers = {
-        op.id for role in case.program.roles for op in role.ops if isinstance(op, Collective)
-    }
-    assert barriers == {"written", "updated"}
-    for id in barriers:
+    for id in ("written", "updated"):
         with pytest.raises(ReplayError, match=r"^race on (grad|param) |cannot add"):
             Replay(case, without_barrier(case.program, id)).run()
 
 
+def test_windows_of_several_nodes_are_added_up_between_them() -> None:
+    case = Case.of("6-5-4", 13, Mesh(6), algorithm=Algorithm.HIERARCHICAL, ranks_per_node=3)
+    with pytest.raises(ReplayError, match=r"param|grad"):
+        Replay(case, without_barrier(case.program, "reduced")).run()
+
+
 def without_barrier(program: Program, id: str) -> Program:
-    """Return ``program`` with a mark in the place of a barrier, so that ranks do not meet there."""
+    """Return ``program`` with a mark in the place of a collective, so that ranks do not meet there."""
     roles = [
         replace(
             role,

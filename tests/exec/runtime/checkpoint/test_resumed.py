@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from exec.errors import StepcastError
 from exec.plan.strategy import Strategy
 from exec.program.mesh import Mesh
+from exec.program.ops import Algorithm
 from exec.runtime.checkpoint.find import newest_good
 from exec.runtime.checkpoint.reshard import read_network
 from exec.runtime.training_plan import TrainingPlan
@@ -47,6 +48,7 @@ SAME = {
     "async_server, one worker": plan_of(Strategy.ASYNC_SERVER, 3, servers=2),
     "shared_windows": plan_of(Strategy.SHARED_WINDOWS, 3),
     "shared_windows without momentum": plan_of(Strategy.SHARED_WINDOWS, 2, momentum=0.0),
+    "windows of two": plan_of(Strategy.DATA, 4, algorithm=Algorithm.HIERARCHICAL, ranks_per_node=2),
     "shared_lock, one trainer": plan_of(Strategy.SHARED_LOCK, 1),
     "hogwild, one trainer": plan_of(Strategy.HOGWILD, 1, momentum=0.0),
 }
