@@ -1,10 +1,10 @@
 """The ring all-reduce as one would write it in SimPy by hand, for speed: callbacks and counters.
 
 It knows that every message finds its links free, has no lanes, no costs and no program: what is left
-is SimPy's own time, three events a message. And SimPy's timeouts alone, which no simulator on it beats.
+is SimPy's own time, three events a message.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import simpy
 
@@ -45,18 +45,5 @@ def ring(ranks: int, nbytes: int, alpha_s: float, bytes_per_s: float) -> float:
         bind(rank)
     for go in goes:
         go(None)
-    env.run()
-    return float(env.now)
-
-
-def timeouts(count: int) -> float:
-    """Return the seconds simulated in ``count`` timeouts one after the other: SimPy and nothing else."""
-    env = simpy.Environment()
-
-    def process() -> Generator[simpy.Event, None, None]:
-        for _ in range(count):
-            yield env.timeout(1.0)
-
-    env.process(process())
     env.run()
     return float(env.now)

@@ -81,12 +81,6 @@ def simulator_events(*, large: bool = False, rounds: int = 5, out: Path | None =
     _print(head, records, rounds)
 
 
-def event_records(rounds: int) -> list[dict[str, Any]]:
-    """Measure all that are no rings."""
-    plain = (case for case in cases(large=False) if not case.ring)
-    return [record for case in plain for record in _records(case, rounds, None, 0)]
-
-
 def cases(large: bool) -> list[Case]:
     """Return what is simulated."""
     flat = flat_machine()

@@ -18,6 +18,7 @@ from time import process_time
 from typing import Any
 
 import numpy_ring
+import simpy_floor
 import simpy_ring
 from ring import ALPHA_S, BYTES_PER_S, NBYTES, exact_s, flat_machine, num_messages, ring_program
 from rounds import interleave, ratio, spread
@@ -54,7 +55,7 @@ def ring_records(rounds: int, simgrid: SimGrid | None, *, is_large: bool) -> lis
 
 def floor_record(rounds: int) -> Record:
     """Measure what SimPy itself does in a second: timeouts, each after the other."""
-    taken = [_cpu(lambda: simpy_ring.timeouts(NUM_TIMEOUTS))[0] for _ in range(rounds)]
+    taken = [_cpu(lambda: simpy_floor.timeouts(NUM_TIMEOUTS))[0] for _ in range(rounds)]
     return {
         "kind": "timeouts", "what": "floor: bare SimPy timeouts", "ranks": 1, "messages": NUM_TIMEOUTS,
         "seconds": asdict(spread(taken)),

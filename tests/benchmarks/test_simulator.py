@@ -2,7 +2,7 @@
 
 import numpy_ring
 import pytest
-import simpy_ring
+import simpy_floor
 from folded_worlds import STAGES, _step
 from ring import ALPHA_S, BYTES_PER_S, NBYTES, exact_s
 from simulator import num_rings
@@ -17,7 +17,7 @@ def test_the_floor_answers_what_the_form_says(ranks: int, replicas: int) -> None
 
 
 def test_bare_timeouts_are_as_many_as_were_asked() -> None:
-    assert simpy_ring.timeouts(7) == 7.0
+    assert simpy_floor.timeouts(7) == 7.0
 
 
 def test_all_contenders_answer_the_same_ring() -> None:
