@@ -84,9 +84,14 @@ def parts(out: Path, work: Path, data_dir: Path | None, *, is_quick: bool) -> It
         module("calibration", "--name", "measured", "--out", str(machine), *fits),
         *(() if is_quick else (module("calibration.presets"),)),
     ))  # fmt: skip
-    yield Part("check-mlp", 95, (check("mlp", 4, f"check-{HOST}.jsonl"),))
-    yield Part("check-conv", 140, (check("conv", 3, f"check-conv-{HOST}.jsonl"),))
-    yield Part("trainer", 330, (bench("trainer", quick="--rounds 1 --conv-rounds 1 --two-rank-rounds 1"),))  # fmt: skip
+    yield Part("check-mlp", 70, (check("mlp", 3, f"check-{HOST}.jsonl"),))
+    yield Part("check-conv", 95, (check("conv", 2, f"check-conv-{HOST}.jsonl"),))
+    turns = (
+        "--rounds 1 --conv-rounds 1 --two-rank-rounds 1"
+        if is_quick
+        else "--rounds 11 --conv-rounds 5 --two-rank-rounds 7"
+    )
+    yield Part("trainer", 360, (bench("trainer", *turns.split()),))
     yield Part("collectives", 20, (bench("collectives", quick="--rounds 2"),))
     large = () if is_quick else ("--large",)
     yield Part("simulator", 240, (bench("simulator", *large, quick="--rounds 1"),))
@@ -97,9 +102,9 @@ def parts(out: Path, work: Path, data_dir: Path | None, *, is_quick: bool) -> It
     scheme_rounds = ("--rounds", "1" if is_quick else "2")
     yield Part("schemes", 270, (bench("schemes", "--machine", str(machine), *data("letters"), *scheme_rounds, quick="--epochs 2"),))  # fmt: skip
     yield Part("slow-node", 60, (bench("slow_node", "--machine", str(machine), quick="--rounds 1"),))  # fmt: skip
-    yield Part("scaling", 120, (bench("scaling", "--machine", str(machine), "--rounds", "3", quick="--quick"),))  # fmt: skip
     letters = module("exec.train", "--data", "letters", "--json", *data("letters"), "--epochs", "1" if is_quick else "10")  # fmt: skip
     yield Part("letters", 3, (letters,), out / f"letters-{HOST}.json")
+    yield Part("scaling", 120, (bench("scaling", "--machine", str(machine), "--rounds", "3", quick="--quick"),))  # fmt: skip
     yield Part("kills", 270, (
         bench("kill_search", quick="--kills 1", file="kill-search.jsonl"),
         bench("kill_training", quick="--kills 1", file="kill-training.jsonl"),
@@ -119,7 +124,7 @@ def measure(
         The folder for the records.
     parts_
         Only these, done before or not: calibration, check-mlp, check-conv, trainer, collectives,
-        simulator, startup, memory, plan-memory, mnist, schemes, slow-node, scaling, letters, kills.
+        simulator, startup, memory, plan-memory, mnist, schemes, slow-node, letters, scaling, kills.
     data_dir
         Where the data sets lie, or folders of theirs called letters and mnist; they are downloaded
         unless given.

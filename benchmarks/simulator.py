@@ -15,10 +15,14 @@ and replicas; of events, how many bare timeouts SimPy does in the time of a mess
 medians, times median (least..most) of the rounds.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Annotated, Any
 
@@ -33,7 +37,6 @@ from rounds import Spread, spread
 from simgrid_ring import find_simgrid
 from simulator_events import event_records
 from simulator_rings import SIMGRID, SOLVE, floor_record, ring_records
-from sweep import sweep_records
 
 from exec.cli import console, make_app, run_app
 from exec.errors import UsageError, unknown_name
@@ -44,6 +47,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm, Collective
 from exec.workload import Workload, positive
 
+SCRIPT_ROUNDS = 3
 PARTS = ("rings", "worlds", "events", "sweep")
 RING_NETS = {"ResNet-18": "resnet18", "MLP": "784-512-26"}
 """Of large worlds that all-reduce by rings: how their cases begin, and the network."""
@@ -87,10 +91,26 @@ def simulator(
     if "events" in parts:
         records += event_records(rounds, rings=False)
     if "sweep" in parts:
-        records += sweep_records(rounds)
+        records += [each for each in _of_script("sweep", rounds) if each["kind"] == "sweep"]
     if out is not None:
         write_records(out, [head, *records])
     _print(head, records, rounds)
+
+
+def _of_script(name: str, rounds: int) -> list[Record]:
+    """Return the records of another of these scripts, in a process of its own and some rounds only."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "records.jsonl"
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name(f"{name}.py")),
+            "--rounds",
+            str(min(rounds, SCRIPT_ROUNDS)),
+            "--out",
+            str(path),
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][1:]
 
 
 def floored(worlds: list[Record], rounds: int) -> Iterator[Record]:
@@ -161,7 +181,8 @@ def _cells(record: Record, timeouts_per_s: float) -> tuple[str, ...]:
                     "" if record["peak_nbytes"] is None else f"{record['peak_nbytes'] / 2**20:.0f}", "", limit)  # fmt: skip
         case _:
             rate = "" if record["points"] is None else f"{1e-3 * record['points'] / record['cpu_s']['median']:.3g}"  # fmt: skip
-            return f"sweep: {record['what']}", "", _spread(record["cpu_s"]), rate
+            nets = f"{' and '.join(record['nets'])}, " if "nets" in record else ""
+            return f"sweep: {nets}{record['what']}", "", _spread(record["cpu_s"]), rate
 
 
 def _thousands(record: Record) -> str:

@@ -10,13 +10,12 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
-from typing import Any
 
 from records import check_writable, provenance, write_records
 from rich.table import Table
@@ -49,43 +48,31 @@ def main(*, rounds: int = 5, out: Path | None = None) -> None:
         Write the records here, too, as JSON lines.
     """
     check_writable(out)
-    records = [*sweep_records(rounds), *_starts(rounds)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("what", "CPU s", "wall s", "points/s of CPU"):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
-    for each in records:
-        cpu_s, wall_s = Spread(**each["cpu_s"]), Spread(**each["wall_s"])
-        rate = "" if each["points"] is None else f"{each['points'] / cpu_s.median:,.0f}"
-        table.add_row(each["what"], str(cpu_s), str(wall_s), rate)
-    console(120).print(table)
-    if out is not None:
-        write_records(out, [provenance(), *records])
+    records: list[dict[str, object]] = [provenance()]
 
+    def add(what: str, cpu_s: Spread, wall_s: Spread, points: int | None) -> None:
+        rate = "" if points is None else f"{points / cpu_s.median:,.0f}"
+        table.add_row(what, str(cpu_s), str(wall_s), rate)
+        records.append({"kind": "sweep", "what": what, "points": points, "cpu_s": asdict(cpu_s), "wall_s": asdict(wall_s)})  # fmt: skip
 
-def sweep_records(rounds: int) -> list[dict[str, Any]]:
-    """Measure all points of a sweep at once, one at a time, and the whole command."""
-    records = []
     for nets in NETS:
         for name, act in (("at once", _at_once), ("one at a time", _one_at_a_time)):
             found = [_fresh(act, nets) for _ in range(rounds)]
             cpu_s, wall_s, counts = zip(*found, strict=True)
-            records.append(_record(f"{' and '.join(nets)}, {name}", cpu_s, wall_s, counts[0]))
+            add(f"{' and '.join(nets)}, {name}", spread(cpu_s), spread(wall_s), counts[0])
     with TemporaryDirectory() as folder:
-        runs = [_command([*_sweep(), "--out", str(Path(folder) / f"{i}.jsonl")]) for i in range(rounds)]  # fmt: skip
-    what = "python -m sim.sweep, file and start included"
-    return [*records, _record(what, *zip(*runs, strict=True), points=9984)]
-
-
-def _starts(rounds: int) -> Iterator[dict[str, Any]]:
+        found = [_command([*_sweep(), "--out", str(Path(folder) / f"{i}.jsonl")]) for i in range(rounds)]  # fmt: skip
+        add("python -m sim.sweep, file and start included", *map(spread, zip(*found, strict=True)), 9984)  # fmt: skip
     for net, nodes, batch in PREDICT:
         command = ["sim.predict", "--machine", MACHINE, "--net", net, "--nodes", str(nodes), "--batch", str(batch)]  # fmt: skip
-        runs = [_command(command) for _ in range(rounds)]
-        what = f"sim.predict --net {net} --nodes {nodes} --batch {batch}"
-        yield _record(what, *zip(*runs, strict=True), points=None)
-
-
-def _record(what: str, cpu_s: Sequence[float], wall_s: Sequence[float], points: int | None) -> dict[str, Any]:  # fmt: skip
-    return {"kind": "sweep", "what": what, "points": points, "cpu_s": asdict(spread(cpu_s)), "wall_s": asdict(spread(wall_s))}  # fmt: skip
+        found = [_command(command) for _ in range(rounds)]
+        add(f"sim.predict --net {net} --nodes {nodes} --batch {batch}", *map(spread, zip(*found, strict=True)), None)  # fmt: skip
+    console(120).print(table)
+    if out is not None:
+        write_records(out, records)
 
 
 def _cells(nets: tuple[str, ...]) -> list[dict[str, object]]:
