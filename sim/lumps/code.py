@@ -1,0 +1,102 @@
+"""Code: what lanes do, op by op; what two roles do alike is one object, so that it can be told.
+
+It is bound once to its costs (:mod:`sim.bound_ops`). A step's ``op`` says in symbols what its verb
+says of one rank.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+
+from exec.program.mesh import Mesh
+from exec.program.ops import Accumulate, Collective, Op, Receive, Scale, Send
+from exec.program.peers import AnyRank, Part, Rank, Sender
+from exec.program.program import Program, Role
+from sim.arrays.irregular import IrregularError
+from sim.arrays.ways import chunk_sizes
+from sim.bound_ops import Await, Bound, End, Post, Sum, Take, Verb, Work, bind
+from sim.costs import Costs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One thing to do; of a sum or a message ``part`` is what is added or sent."""
+
+    verb: Verb
+    op: Op
+    part: Part | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loop:
+    """``body``, ``count`` times."""
+
+    count: int
+    body: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Code:
+    """What a role does: the loops of each of its lanes, and how often it does it all."""
+
+    role: Role
+    lanes: tuple[tuple[Loop, ...], ...]
+    num_slots: int
+    times: int
+
+
+def codes_of(program: Program, costs: Costs, *, one_lane: bool) -> list[Code]:
+    """Return the code of each role of ``program``, its collectives expanded.
+
+    Raises:
+        IrregularError: ranks act in an order that only the run of each of them can tell.
+    """
+    steps: dict[Hashable, Step] = {}
+    loops: dict[Hashable, Loop] = {}
+    codes = []
+    for role in program.roles:
+        bound = bind(program, role, costs, one_lane=one_lane)
+        lanes = []
+        for lane in bound.lanes:
+            own = []
+            for loop in lane:
+                body = tuple(_step(each, role, program.mesh, steps) for each in loop.body)
+                key = loop.count, *map(id, body)
+                own.append(loops.setdefault(key, Loop(loop.count, body)))
+            lanes.append(tuple(own))
+        codes.append(Code(role, tuple(lanes), bound.num_slots, role.times))
+    return codes
+
+
+def _step(bound: Bound, role: Role, mesh: Mesh, known: dict[Hashable, Step]) -> Step:
+    """Return the step of ``bound``, one for all that cannot be told apart."""
+    verb, op = bound.verb, bound.op
+    part: Part | None = None
+    match verb, op:
+        case Work(seconds, is_paced), _:
+            key: Hashable = Work, seconds, is_paced
+        case Await(slot) | End(slot), _:
+            key = type(verb), slot
+        case Sum(), Accumulate(part) | Scale(part):
+            key = Sum, _shape(part), *map(verb.seconds_of, _sizes(part, mesh))
+        case Post(slot, tag), Send(_, part, peer) if not isinstance(peer, AnyRank | Sender | Rank):
+            key = Post, slot, tag, _shape(part), peer
+        case Take(tag), Receive(peer=peer) if not isinstance(peer, AnyRank | Sender | Rank):
+            key = Take, tag, peer
+        case Collective(), Collective(id, kind, part, axis):
+            key = Collective, id, kind, part.size, axis
+        case _:
+            raise IrregularError(f"ranks of {role.name} act in an order that only a run can tell")
+    return known.setdefault(key, Step(verb, op, part))
+
+
+def _sizes(part: Part, mesh: Mesh) -> list[int]:
+    """Return what sizes the chunks of ``part`` have."""
+    assert part.chunks is not None
+    found: list[int] = np.unique(chunk_sizes(part, mesh.size(part.chunks.anchor.axis))).tolist()
+    return found
+
+
+def _shape(part: Part) -> Hashable:
+    return part.size, part.unit, part.chunks

@@ -1,0 +1,380 @@
+"""The play of lumps: what :mod:`sim.world` does for each rank, once for all ranks that cannot differ.
+
+Before an op is done, all members of the lump must do the same, to ranks of one lump each; where they
+do not, lumps are cut until they do, and each does it for itself.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from heapq import heappop
+from typing import NoReturn
+
+import numpy as np
+
+from exec.program.ops import Collective, Receive, Send
+from exec.program.peers import At, Shift, Xor, coordinate_of
+from exec.program.program import Program
+from sim.arrays.irregular import IrregularError
+from sim.arrays.pieces import Ints
+from sim.arrays.ways import chunk_sizes
+from sim.bound_ops import Await, End, Post, Sum, Take, Work
+from sim.costs import Costs
+from sim.lumps.carry import carry_over
+from sim.lumps.code import Loop, Step
+from sim.lumps.flows import Flows
+from sim.lumps.split import Partition, nodes_of, refined
+from sim.peer_formulas import moves
+from sim.lumps.state import NONE, Channel, Lane, Lump, Message, Way
+
+class Again(Exception):  # noqa: N818 - not an error: it says that lumps were cut, so that what was begun is done anew
+    """Lumps have been cut: what was to be done is done anew by each part."""
+
+
+class Play:
+    """A program under way, by the lumps of ``partition``, of which there may be ``most``."""
+
+    def __init__(self, program: Program, costs: Costs, partition: Partition, most: int) -> None:
+        self.program, self.costs, self.partition, self.most = program, costs, partition, most
+        self.flows = Flows(costs)
+        self.last_s = 0.0
+        self._tables: dict[Step, Ints] = {}
+        self._nodes = nodes_of(costs)
+        self._ready: deque[Lane] = deque()
+        self._running: Lane | None = None
+        self._verbs: dict[type, Callable[[Lane, Step, int], bool]] = {
+            Work: self._work, Sum: self._sum, Post: self._post, Take: self._take,
+            Await: self._await, End: self._end, Collective: self._meet,
+        }  # fmt: skip
+
+    def play(self) -> float:
+        """Return when all is done.
+
+        Raises:
+            ValueError: ranks wait for each other.
+        """
+        for lump in list(self.partition.lumps):
+            self._begin_turn(lump)
+        flows, events, ready = self.flows, self.flows.events, self._ready
+        while True:
+            while ready:
+                lane = ready.popleft()
+                lane.is_ready = False
+                self._run(lane)
+            if not events:
+                break
+            flows.now_s = now_s = events[0][0]
+            while events and events[0][0] <= now_s:
+                _, number, what = heappop(events)
+                if isinstance(what, Lane):
+                    if what.alarm == number:
+                        what.alarm = NONE
+                        self._go_on(what)
+                elif what.event == number and flows.due(what):
+                    self._arrive(what.message)
+            flows.share()
+        if not all(lump.is_over for lump in self.partition.lumps):
+            raise ValueError("the program deadlocks; check_program says where")
+        return self.last_s
+
+    def _go_on(self, lane: Lane) -> None:
+        lane.is_ready = True
+        self._ready.append(lane)
+
+    def _run(self, lane: Lane) -> None:
+        """Do what is next on ``lane``, up to where it must wait."""
+        lump = lane.lump
+        self._running = lane
+        while True:
+            try:
+                if len(lump.codes) > 1:
+                    self._part_roles(lane)
+                loops = lump.code.lanes[lane.index] if lane.index < len(lump.code.lanes) else ()
+                if lane.loop == len(loops):
+                    self._end_lane(lane)
+                    break
+                step = loops[lane.loop].body[lane.at]
+                must_wait = self._verbs[type(step.verb)](lane, step, lane.k)
+            except Again:
+                continue
+            self._advance(lane, loops[lane.loop])
+            if must_wait:
+                break
+        self._running = None
+
+    def _advance(self, lane: Lane, loop: Loop) -> None:
+        lane.at += 1
+        if lane.at == len(loop.body):
+            lane.at = 0
+            lane.k += 1
+            if lane.k == loop.count:
+                lane.k = 0
+                lane.loop += 1
+
+    def _part_roles(self, lane: Lane) -> None:
+        """Cut the lump unless all its roles do the same next."""
+        lump, at = lane.lump, lane.loop
+        own = [code.lanes[lane.index][at : at + 1] for code in lump.codes]
+        if all(each == own[0] for each in own):
+            return
+        place = lane.at
+        marks = [(id(each[0].body[place]), each[0].count, place + 1 == len(each[0].body)) if each else None for each in own]
+        self._cut_codes(lump, marks)
+
+    def _cut_codes(self, lump: Lump, marks: Sequence[object]) -> None:
+        """Cut ``lump`` unless the ``marks`` of its codes are all the same."""
+        if len(set(marks)) > 1:
+            number = {mark: i for i, mark in enumerate(dict.fromkeys(marks))}
+            labels = {id(code): number[mark] for code, mark in zip(lump.codes, marks, strict=True)}
+            of_code = np.array([labels.get(id(code), 0) for code in self.partition.codes])
+            self._cut(lump, of_code[self.partition.code_of[lump.members]])
+
+    def _cut(self, lump: Lump, labels: Ints) -> NoReturn:
+        """Cut ``lump`` by the ``labels`` of its members, and all that must be cut with it."""
+        marks = self.partition.closed({lump: refined(labels, labels)})
+        parts = self.partition.cut(marks)
+        carry_over(parts, marks, self.flows)
+        for first, *others in parts.values():
+            for lane in (lane for other in others for lane in other.lanes):
+                if lane.is_ready:
+                    self._ready.append(lane)
+                elif first.lanes[lane.index] is self._running:
+                    self._go_on(lane)
+                if lane.alarm != NONE:
+                    lane.alarm = self.flows.note(lane.alarm_s, lane)
+        if len(self.partition.lumps) > self.most:
+            raise IrregularError(f"more than {self.most} ranks differ")
+        raise Again
+
+    def _begin_turn(self, lump: Lump) -> None:
+        lump.is_over = not lump.lanes or lump.turn >= lump.codes[0].times
+        lump.board = [False] * max(code.num_slots for code in lump.codes)
+        lump.num_busy = len(lump.lanes)
+        if not lump.is_over:
+            for lane in lump.lanes:
+                lane.loop = 0
+                self._go_on(lane)
+
+    def _end_lane(self, lane: Lane) -> None:
+        lump = lane.lump
+        self._cut_codes(lump, [code.times for code in lump.codes])
+        lump.num_busy -= 1
+        if not lump.num_busy:
+            lump.turn += 1
+            self.last_s = self.flows.now_s
+            self._begin_turn(lump)
+
+    def _wait_s(self, lane: Lane, seconds: float) -> bool:
+        if seconds:
+            lane.alarm_s = self.flows.now_s + seconds
+            lane.alarm = self.flows.note(lane.alarm_s, lane)
+        return seconds > 0
+
+    def _work(self, lane: Lane, step: Step, _: int) -> bool:
+        work = step.verb
+        assert isinstance(work, Work)
+        if not work.is_paced:
+            return self._wait_s(lane, work.seconds)
+        seconds = work.seconds * lane.lump.slowness
+        lane.lump.compute_s += seconds
+        return self._wait_s(lane, seconds)
+
+    def _sum(self, lane: Lane, step: Step, k: int) -> bool:
+        assert isinstance(step.verb, Sum)
+        return self._wait_s(lane, step.verb.seconds_of(self._size(lane.lump, step, k)))
+
+    def _size(self, lump: Lump, step: Step, k: int) -> int:
+        """Return the elements of the chunk that every member of ``lump`` handles in round ``k``."""
+        size = lump.sizes.get((step, k))
+        if size is None:
+            assert step.part is not None
+            assert step.part.chunks is not None
+            anchor, mesh = step.part.chunks.anchor, self.program.mesh
+            around = mesh.size(anchor.axis)
+            if step not in self._tables:
+                self._tables[step] = chunk_sizes(step.part, around)
+            own = lump.members // mesh.stride(anchor.axis) % around
+            sizes = self._tables[step][coordinate_of(anchor, own, around, k)]  # type: ignore[arg-type]  # of all at once
+            if (sizes != sizes[0]).any():
+                self._cut(lump, sizes)
+            size = lump.sizes[step, k] = int(sizes[0])
+        return size
+
+    def _named(self, lump: Lump, peer: Shift | Xor | At, k: int) -> Ints:
+        """Return whom ``peer`` names for each member of ``lump``."""
+        key = peer, k if moves(peer) else 0
+        found = lump.named.get(key)
+        if found is None:
+            mesh = self.program.mesh
+            stride, size = mesh.stride(peer.axis), mesh.size(peer.axis)
+            own = lump.members // stride % size
+            found = lump.named[key] = lump.members + (coordinate_of(peer, own, size, k) - own) * stride  # type: ignore[arg-type]  # of all at once
+        return found
+
+    def _way(self, lump: Lump, peer: Shift | Xor | At, k: int) -> Way:
+        """Return the way from ``lump`` to ``peer``, which is a lump of as many ranks."""
+        key = peer, k if moves(peer) else 0
+        way = lump.ways.get(key)
+        if way is not None and way.version == way.dest.version:
+            return way
+        dests = self._named(lump, peer, k)
+        order = np.argsort(dests, kind="stable")
+        is_again = np.diff(dests[order], prepend=NONE) == 0
+        if is_again.any():
+            self._cut(lump, np.argsort(order))
+        numbers = self.partition.lump_of[dests]
+        if (numbers != numbers[0]).any():
+            self._cut(lump, numbers)
+        dest = self.partition.lumps[numbers[0]]
+        if len(dest.members) > len(dests):
+            self._cut(dest, np.isin(dest.members, dests).astype(np.intp))
+        is_inside = self._nodes[dests] == self._nodes[lump.members]
+        if is_inside.any() and not is_inside.all():
+            self._cut(lump, is_inside.astype(np.intp))
+        channel = lump.channels.setdefault(dests.tobytes(), Channel(dests))
+        way = lump.ways[key] = Way(dest, dest.version, dests, lump.members[order], channel)
+        return way
+
+    def _see_channels(self, lump: Lump, own: Channel) -> None:
+        """Cut ``lump`` if only some of its ranks have messages to those of ``own`` on another channel."""
+        for other in lump.channels.values():
+            if other is not own and other.flows and (is_same := other.dests == own.dests).any():
+                self._cut(lump, is_same.astype(np.intp))
+
+    def _post(self, lane: Lane, step: Step, k: int) -> bool:
+        post, op, lump = step.verb, step.op, lane.lump
+        assert isinstance(post, Post)
+        assert isinstance(op, Send)
+        nbytes = post.nbytes
+        if nbytes < 0:
+            nbytes = self._size(lump, step, k) * self.program.itemsize
+        way = self._way(lump, op.peer, k)
+        dest = way.dest
+        receiver = self._receiver(dest, post.tag, way.sources)
+        is_held = self.costs.has_limits and self.costs.waits_for_receive(nbytes, int(lump.members[0]), int(way.dests[0]))
+        if not (is_held and receiver is None):
+            self._see_channels(lump, way.channel)
+        message = Message(lump, dest, post.tag, nbytes, way.dests, way.sources)
+        lump.messages[message] = dest.messages[message] = None
+        if post.slot >= 0:
+            lump.board[post.slot] = message
+            for other in lump.lanes:
+                if other.awaits == post.slot and other.awaited is None:
+                    other.awaited = message
+        if receiver is None:
+            dest.mail.setdefault(post.tag, []).append(message)
+            if is_held:
+                message.is_held = True
+                return False
+        else:
+            receiver.wants = None
+            message.receiver, message.is_taken = receiver.index, True
+        self.flows.send(message, way.channel)
+        return False
+
+    def _receiver(self, dest: Lump, tag: int, sources: Ints) -> Lane | None:
+        """Return the lane of ``dest`` that waits for what ``sources`` send, if one does."""
+        for lane in dest.lanes:
+            if lane.wants is not None and lane.wants[0] == tag:
+                is_it = lane.wants[1] == sources
+                if is_it.all():
+                    return lane
+                if is_it.any():
+                    self._cut(dest, is_it.astype(np.intp))
+        return None
+
+    def _take(self, lane: Lane, step: Step, k: int) -> bool:
+        take, op, lump = step.verb, step.op, lane.lump
+        assert isinstance(take, Take)
+        assert isinstance(op, Receive)
+        sources = self._named(lump, op.peer, k)
+        for message in lump.mail.get(take.tag, ()):
+            is_it = message.sources == sources
+            if is_it.all():
+                break
+            if is_it.any():
+                self._cut(lump, is_it.astype(np.intp))
+        else:
+            lane.wants = take.tag, sources
+            return True
+        if message.is_held:
+            source = message.source
+            channel = source.channels.setdefault(message.dests.tobytes(), Channel(message.dests))
+            self._see_channels(source, channel)
+            message.is_held = False
+            self.flows.send(message, channel)
+        lump.mail[take.tag].remove(message)
+        message.is_taken = True
+        if message.has_arrived:
+            del lump.messages[message]
+            return False
+        message.receiver = lane.index
+        return True
+
+    def _arrive(self, message: Message) -> None:
+        self.last_s = self.flows.now_s
+        message.has_arrived, message.flow = True, None
+        source, dest = message.source, message.dest
+        if source is not dest or message.is_taken:
+            del source.messages[message]
+        if source is not dest and message.is_taken:
+            del dest.messages[message]
+        if message.receiver >= 0:
+            self._go_on(dest.lanes[message.receiver])
+        for lane in source.lanes:
+            if lane.awaited is message:
+                self._stop_waiting(lane)
+
+    def _stop_waiting(self, lane: Lane) -> None:
+        lane.awaits, lane.awaited = NONE, None
+        self._go_on(lane)
+
+    def _await(self, lane: Lane, step: Step, _: int) -> bool:
+        assert isinstance(step.verb, Await)
+        slot = step.verb.slot
+        found = lane.lump.board[slot]
+        if isinstance(found, Message):
+            if found.has_arrived:
+                return False
+            lane.awaited = found
+        elif found:
+            return False
+        lane.awaits = slot
+        return True
+
+    def _end(self, lane: Lane, step: Step, _: int) -> bool:
+        assert isinstance(step.verb, End)
+        slot, lump = step.verb.slot, lane.lump
+        lump.board[slot] = True
+        for other in lump.lanes:
+            if other.awaits == slot:
+                self._stop_waiting(other)
+        return False
+
+    def _meet(self, lane: Lane, step: Step, _: int) -> bool:
+        op, lump, mesh = step.op, lane.lump, self.program.mesh
+        assert isinstance(op, Collective)
+        stride, size = mesh.stride(op.axis), mesh.size(op.axis)
+        firsts = lump.members - lump.members // stride % size * stride
+        lines = firsts[:, None] + np.arange(size) * stride
+        numbers = self.partition.lump_of[lines]
+        key = op.axis, op.id
+        there = {}
+        for number in np.unique(numbers).tolist():
+            other = self.partition.lumps[number]
+            there[number] = [each for each in other.lanes if each is lane or each.meets == key]
+        is_full = np.isin(numbers, [number for number, lanes in there.items() if lanes]).all(axis=1)
+        if is_full.any() and not is_full.all():
+            self._cut(lump, is_full.astype(np.intp))
+        if not is_full.any():
+            lane.meets = key
+            return True
+        for number in there:
+            other = self.partition.lumps[number]
+            if not (is_in := np.isin(other.members, lines)).all():
+                self._cut(other, is_in.astype(np.intp))
+        took_s = self.costs.library_s(op, self.program.itemsize, int(lump.members[0]))
+        for each in (each for lanes in there.values() for each in lanes):
+            each.meets = None
+            if not self._wait_s(each, took_s):
+                self._go_on(each)
+        return True
