@@ -185,6 +185,12 @@ class Play:
     def _size(self, lump: Lump, step: Step, k: int) -> int:
         """Return the elements of the chunk that every member of ``lump`` handles in round ``k``."""
         size = lump.sizes.get((step, k))
+        if size is None and len(lump.members) == 1:
+            rank = int(lump.members[0])
+            if isinstance(step.verb, Sum):
+                return step.verb.size_of(rank, k)
+            assert isinstance(step.verb, Post)
+            return step.verb.nbytes_of(rank, k) // self.program.itemsize
         if size is None:
             assert step.part is not None
             assert step.part.chunks is not None

@@ -30,7 +30,6 @@ from exec.program.ops import (
 from exec.program.peers import Part
 from exec.program.program import Program, Role
 from exec.workload import Workload
-from sim.arrays.fold import fold
 from sim.arrays.irregular import IrregularError
 from sim.arrays.simulate import simulate_arrays
 from sim.costs import Costs
