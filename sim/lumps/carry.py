@@ -75,7 +75,10 @@ def _cut_channels(lump: Lump, own: list[Lump], labels: Ints, sent: Pieces, flows
             dests = channel.dests[labels == label]
             if label:
                 one = Channel(dests)
-                clones = {flow: _clone(flow, sent[flow.message, part], one, flows) for flow in channel.flows}
+                clones = {
+                    flow: _clone(flow, sent[flow.message, part], one, flows)
+                    for flow in channel.flows
+                }
                 one.flows = dict.fromkeys(clones.values())
                 one.taken = None if channel.taken is None else clones[channel.taken]
                 one.waiting = deque(clones[flow] for flow in channel.waiting)

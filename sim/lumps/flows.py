@@ -36,7 +36,9 @@ class Flows:
         """Let the messages go, along ``channel``."""
         source, dest = int(message.source.members[0]), int(message.dests[0])
         transfer = self.costs.transfer(message.nbytes, source, dest)
-        flow = message.flow = Flow(message, channel, transfer.nbytes, transfer.bytes_per_s, self.links_of(message))
+        flow = message.flow = Flow(
+            message, channel, transfer.nbytes, transfer.bytes_per_s, self.links_of(message)
+        )
         channel.flows[flow] = None
         self._schedule(flow, self.now_s + transfer.latency_s)
 

@@ -26,6 +26,7 @@ from sim.lumps.split import Partition, nodes_of, refined
 from sim.peer_formulas import moves
 from sim.lumps.state import NONE, Channel, Lane, Lump, Message, Way
 
+
 class Again(Exception):  # noqa: N818 - not an error: it says that lumps were cut, so that what was begun is done anew
     """Lumps have been cut: what was to be done is done anew by each part."""
 
@@ -117,7 +118,12 @@ class Play:
         if all(each == own[0] for each in own):
             return
         place = lane.at
-        marks = [(id(each[0].body[place]), each[0].count, place + 1 == len(each[0].body)) if each else None for each in own]
+        marks = [
+            (id(each[0].body[place]), each[0].count, place + 1 == len(each[0].body))
+            if each
+            else None
+            for each in own
+        ]
         self._cut_codes(lump, marks)
 
     def _cut_codes(self, lump: Lump, marks: Sequence[object]) -> None:
@@ -213,7 +219,9 @@ class Play:
             mesh = self.program.mesh
             stride, size = mesh.stride(peer.axis), mesh.size(peer.axis)
             own = lump.members // stride % size
-            found = lump.named[key] = lump.members + (coordinate_of(peer, own, size, k) - own) * stride  # type: ignore[arg-type]  # of all at once
+            found = lump.named[key] = (
+                lump.members + (coordinate_of(peer, own, size, k) - own) * stride
+            )  # type: ignore[arg-type]  # of all at once
         return found
 
     def _way(self, lump: Lump, peer: Shift | Xor | At, k: int) -> Way:
@@ -256,7 +264,9 @@ class Play:
         way = self._way(lump, op.peer, k)
         dest = way.dest
         receiver = self._receiver(dest, post.tag, way.sources)
-        is_held = self.costs.has_limits and self.costs.waits_for_receive(nbytes, int(lump.members[0]), int(way.dests[0]))
+        is_held = self.costs.has_limits and self.costs.waits_for_receive(
+            nbytes, int(lump.members[0]), int(way.dests[0])
+        )
         if not (is_held and receiver is None):
             self._see_channels(lump, way.channel)
         message = Message(lump, dest, post.tag, nbytes, way.dests, way.sources)

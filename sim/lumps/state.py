@@ -113,7 +113,9 @@ class Lump:
     codes: tuple[Code, ...]
     slowness: float
     lanes: list[Lane] = field(default_factory=list)
-    board: list["Message | bool"] = field(default_factory=list)  # by slot: what was sent, or whether it has ended
+    board: list["Message | bool"] = field(
+        default_factory=list
+    )  # by slot: what was sent, or whether it has ended
     mail: dict[int, list[Message]] = field(default_factory=dict)  # by tag, not taken
     messages: dict[Message, None] = field(default_factory=dict)  # sent or received, and not over
     channels: dict[bytes, Channel] = field(default_factory=dict)
