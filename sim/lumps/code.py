@@ -4,7 +4,7 @@ It is bound once to its costs (:mod:`sim.bound_ops`). A step's ``op`` says in sy
 says of one rank.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,17 @@ def codes_of(program: Program, costs: Costs, *, one_lane: bool) -> list[Code]:
             lanes.append(tuple(own))
         codes.append(Code(role, tuple(lanes), bound.num_slots, role.times))
     return codes
+
+
+def next_of(codes: Sequence[Code], lane: int, loop: int, at: int) -> list[Hashable]:
+    """Return marks of what each of ``codes`` does next, equal where they cannot be told apart."""
+    loops = [code.lanes[lane][loop : loop + 1] for code in codes]
+    if all(each == loops[0] for each in loops):
+        return [None] * len(codes)
+    return [
+        (id(each[0].body[at]), each[0].count, at + 1 == len(each[0].body)) if each else None
+        for each in loops
+    ]
 
 
 def _step(bound: Bound, role: Role, mesh: Mesh, known: dict[Hashable, Step]) -> Step:

@@ -12,19 +12,17 @@ from typing import NoReturn
 import numpy as np
 
 from exec.program.ops import Collective, Receive, Send
-from exec.program.peers import At, Shift, Xor, coordinate_of
 from exec.program.program import Program
 from sim.arrays.irregular import IrregularError
 from sim.arrays.pieces import Ints
-from sim.arrays.ways import chunk_sizes
 from sim.bound_ops import Await, End, Post, Sum, Take, Work
 from sim.costs import Costs
 from sim.lumps.carry import carry_over
-from sim.lumps.code import Loop, Step
+from sim.lumps.code import Loop, Step, next_of
 from sim.lumps.flows import Flows
+from sim.lumps.peers import Peers
 from sim.lumps.split import Partition, nodes_of, refined
-from sim.peer_formulas import moves
-from sim.lumps.state import NONE, Channel, Lane, Lump, Message, Way
+from sim.lumps.state import NONE, Channel, Lane, Lump, Message
 
 
 class Again(Exception):  # noqa: N818 - not an error: it says that lumps were cut, so that what was begun is done anew
@@ -38,8 +36,7 @@ class Play:
         self.program, self.costs, self.partition, self.most = program, costs, partition, most
         self.flows = Flows(costs)
         self.last_s = 0.0
-        self._tables: dict[Step, Ints] = {}
-        self._nodes = nodes_of(costs)
+        self.peers = Peers(program, partition.lumps, partition.lump_of, nodes_of(costs), self._cut)
         self._ready: deque[Lane] = deque()
         self._running: Lane | None = None
         self._verbs: dict[type, Callable[[Lane, Step, int], bool]] = {
@@ -113,18 +110,7 @@ class Play:
 
     def _part_roles(self, lane: Lane) -> None:
         """Cut the lump unless all its roles do the same next."""
-        lump, at = lane.lump, lane.loop
-        own = [code.lanes[lane.index][at : at + 1] for code in lump.codes]
-        if all(each == own[0] for each in own):
-            return
-        place = lane.at
-        marks = [
-            (id(each[0].body[place]), each[0].count, place + 1 == len(each[0].body))
-            if each
-            else None
-            for each in own
-        ]
-        self._cut_codes(lump, marks)
+        self._cut_codes(lane.lump, next_of(lane.lump.codes, lane.index, lane.loop, lane.at))
 
     def _cut_codes(self, lump: Lump, marks: Sequence[object]) -> None:
         """Cut ``lump`` unless the ``marks`` of its codes are all the same."""
@@ -186,73 +172,7 @@ class Play:
 
     def _sum(self, lane: Lane, step: Step, k: int) -> bool:
         assert isinstance(step.verb, Sum)
-        return self._wait_s(lane, step.verb.seconds_of(self._size(lane.lump, step, k)))
-
-    def _size(self, lump: Lump, step: Step, k: int) -> int:
-        """Return the elements of the chunk that every member of ``lump`` handles in round ``k``."""
-        size = lump.sizes.get((step, k))
-        if size is None and len(lump.members) == 1:
-            rank = int(lump.members[0])
-            if isinstance(step.verb, Sum):
-                return step.verb.size_of(rank, k)
-            assert isinstance(step.verb, Post)
-            return step.verb.nbytes_of(rank, k) // self.program.itemsize
-        if size is None:
-            assert step.part is not None
-            assert step.part.chunks is not None
-            anchor, mesh = step.part.chunks.anchor, self.program.mesh
-            around = mesh.size(anchor.axis)
-            if step not in self._tables:
-                self._tables[step] = chunk_sizes(step.part, around)
-            own = lump.members // mesh.stride(anchor.axis) % around
-            sizes = self._tables[step][coordinate_of(anchor, own, around, k)]  # type: ignore[arg-type]  # of all at once
-            if (sizes != sizes[0]).any():
-                self._cut(lump, sizes)
-            size = lump.sizes[step, k] = int(sizes[0])
-        return size
-
-    def _named(self, lump: Lump, peer: Shift | Xor | At, k: int) -> Ints:
-        """Return whom ``peer`` names for each member of ``lump``."""
-        key = peer, k if moves(peer) else 0
-        found = lump.named.get(key)
-        if found is None:
-            mesh = self.program.mesh
-            stride, size = mesh.stride(peer.axis), mesh.size(peer.axis)
-            own = lump.members // stride % size
-            found = lump.named[key] = (
-                lump.members + (coordinate_of(peer, own, size, k) - own) * stride
-            )  # type: ignore[arg-type]  # of all at once
-        return found
-
-    def _way(self, lump: Lump, peer: Shift | Xor | At, k: int) -> Way:
-        """Return the way from ``lump`` to ``peer``, which is a lump of as many ranks."""
-        key = peer, k if moves(peer) else 0
-        way = lump.ways.get(key)
-        if way is not None and way.version == way.dest.version:
-            return way
-        dests = self._named(lump, peer, k)
-        order = np.argsort(dests, kind="stable")
-        is_again = np.diff(dests[order], prepend=NONE) == 0
-        if is_again.any():
-            self._cut(lump, np.argsort(order))
-        numbers = self.partition.lump_of[dests]
-        if (numbers != numbers[0]).any():
-            self._cut(lump, numbers)
-        dest = self.partition.lumps[numbers[0]]
-        if len(dest.members) > len(dests):
-            self._cut(dest, np.isin(dest.members, dests).astype(np.intp))
-        is_inside = self._nodes[dests] == self._nodes[lump.members]
-        if is_inside.any() and not is_inside.all():
-            self._cut(lump, is_inside.astype(np.intp))
-        channel = lump.channels.setdefault(dests.tobytes(), Channel(dests))
-        way = lump.ways[key] = Way(dest, dest.version, dests, lump.members[order], channel)
-        return way
-
-    def _see_channels(self, lump: Lump, own: Channel) -> None:
-        """Cut ``lump`` if only some of its ranks have messages to those of ``own`` on another channel."""
-        for other in lump.channels.values():
-            if other is not own and other.flows and (is_same := other.dests == own.dests).any():
-                self._cut(lump, is_same.astype(np.intp))
+        return self._wait_s(lane, step.verb.seconds_of(self.peers.size(lane.lump, step, k)))
 
     def _post(self, lane: Lane, step: Step, k: int) -> bool:
         post, op, lump = step.verb, step.op, lane.lump
@@ -260,15 +180,15 @@ class Play:
         assert isinstance(op, Send)
         nbytes = post.nbytes
         if nbytes < 0:
-            nbytes = self._size(lump, step, k) * self.program.itemsize
-        way = self._way(lump, op.peer, k)
+            nbytes = self.peers.size(lump, step, k) * self.program.itemsize
+        way = self.peers.way(lump, op.peer, k)
         dest = way.dest
         receiver = self._receiver(dest, post.tag, way.sources)
         is_held = self.costs.has_limits and self.costs.waits_for_receive(
             nbytes, int(lump.members[0]), int(way.dests[0])
         )
         if not (is_held and receiver is None):
-            self._see_channels(lump, way.channel)
+            self.peers.see_channels(lump, way.channel)
         message = Message(lump, dest, post.tag, nbytes, way.dests, way.sources)
         lump.messages[message] = dest.messages[message] = None
         if post.slot >= 0:
@@ -302,7 +222,7 @@ class Play:
         take, op, lump = step.verb, step.op, lane.lump
         assert isinstance(take, Take)
         assert isinstance(op, Receive)
-        sources = self._named(lump, op.peer, k)
+        sources = self.peers.named(lump, op.peer, k)
         for message in lump.mail.get(take.tag, ()):
             is_it = message.sources == sources
             if is_it.all():
@@ -315,7 +235,7 @@ class Play:
         if message.is_held:
             source = message.source
             channel = source.channels.setdefault(message.dests.tobytes(), Channel(message.dests))
-            self._see_channels(source, channel)
+            self.peers.see_channels(source, channel)
             message.is_held = False
             self.flows.send(message, channel)
         lump.mail[take.tag].remove(message)

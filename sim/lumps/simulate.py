@@ -51,6 +51,8 @@ def simulate_lumps(program: Program, costs: Costs, *, one_lane: bool, most: int)
     partition.cut(partition.closed({}))
     for lump in lumps:
         lump.codes = partition.codes_of(lump.members)
+    if len(lumps) > most:
+        raise IrregularError(f"more than {most} ranks differ")
     play = Play(expanded, costs, partition, most)
     step_s = play.play()
     compute_s = max(lump.compute_s for lump in partition.lumps)

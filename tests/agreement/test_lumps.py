@@ -118,10 +118,11 @@ def test_4096_ranks_whose_messages_meet_are_simulated() -> None:
 
 
 def test_too_many_ranks_that_differ_are_refused_with_what_to_do() -> None:
-    mesh = Mesh(2, 2, 200)
-    options = PlanOptions(1, algorithm=Algorithm.RING)
-    program = plan_step(Workload(mlp(*[250] * 4, 250), 5, 8), mesh, options)
-    with pytest.raises(UsageError, match=r"512 ranks that differ .* got 800.*--engine solve"):
-        simulated(program, Costs(ROUND, mesh, 1), Engine.SIMULATE, one_lane=True)
+    mesh = Mesh(600)  # no power of two, so messages meet
+    options = PlanOptions(algorithm=Algorithm.RECURSIVE_DOUBLING)
+    program = plan_step(Workload(mlp(4, 4, 4), 600, 8), mesh, options)
+    slowness = {rank: 1.0 + rank / 1000 for rank in range(600)}
+    with pytest.raises(UsageError, match=r"512 ranks that differ .* got 600.*--engine solve"):
+        simulated(program, Costs(ROUND, mesh, 1, slowness=slowness), Engine.SIMULATE, one_lane=True)
     with pytest.raises(UsageError, match="--engine simulate"):
         simulated(program, Costs(ROUND, mesh, 1), Engine.EVENTS, one_lane=True)
