@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from exec.program.mesh import Axis
 from exec.program.peers import At, Shift, Xor, coordinate_of
 from exec.program.program import Program
 from sim.arrays.pieces import Ints
@@ -91,3 +92,22 @@ class Peers:
         for other in lump.channels.values():
             if other is not own and other.flows and (is_same := other.dests == own.dests).any():
                 self.cut(lump, is_same.astype(np.intp))
+
+    def met(self, lump: Lump, axis: Axis, is_there: Callable[[Lump], bool]) -> list[Lump]:
+        """Return the lumps of all groups along ``axis`` that ``lump`` is in; none unless all are there."""
+        mesh = self.program.mesh
+        stride, size = mesh.stride(axis), mesh.size(axis)
+        firsts = lump.members - lump.members // stride % size * stride
+        groups = firsts[:, None] + np.arange(size) * stride
+        numbers = self.lump_of[groups]
+        others = {number: self.lumps[number] for number in np.unique(numbers).tolist()}
+        here = [number for number, other in others.items() if is_there(other)]
+        is_full = np.isin(numbers, here).all(axis=1)
+        if not is_full.any():
+            return []
+        if not is_full.all():
+            self.cut(lump, is_full.astype(np.intp))
+        for other in others.values():
+            if not (is_in := np.isin(other.members, groups)).all():
+                self.cut(other, is_in.astype(np.intp))
+        return list(others.values())

@@ -287,29 +287,19 @@ class Play:
         return False
 
     def _meet(self, lane: Lane, step: Step, _: int) -> bool:
-        op, lump, mesh = step.op, lane.lump, self.program.mesh
+        op = step.op
         assert isinstance(op, Collective)
-        stride, size = mesh.stride(op.axis), mesh.size(op.axis)
-        firsts = lump.members - lump.members // stride % size * stride
-        lines = firsts[:, None] + np.arange(size) * stride
-        numbers = self.partition.lump_of[lines]
         key = op.axis, op.id
-        there = {}
-        for number in np.unique(numbers).tolist():
-            other = self.partition.lumps[number]
-            there[number] = [each for each in other.lanes if each is lane or each.meets == key]
-        is_full = np.isin(numbers, [number for number, lanes in there.items() if lanes]).all(axis=1)
-        if is_full.any() and not is_full.all():
-            self._cut(lump, is_full.astype(np.intp))
-        if not is_full.any():
+
+        def lanes_there(lump: Lump) -> list[Lane]:
+            return [each for each in lump.lanes if each is lane or each.meets == key]
+
+        others = self.peers.met(lane.lump, op.axis, lambda lump: bool(lanes_there(lump)))
+        if not others:
             lane.meets = key
             return True
-        for number in there:
-            other = self.partition.lumps[number]
-            if not (is_in := np.isin(other.members, lines)).all():
-                self._cut(other, is_in.astype(np.intp))
-        took_s = self.costs.library_s(op, self.program.itemsize, int(lump.members[0]))
-        for each in (each for lanes in there.values() for each in lanes):
+        took_s = self.costs.library_s(op, self.program.itemsize, int(lane.lump.members[0]))
+        for each in (each for lump in others for each in lanes_there(lump)):
             each.meets = None
             if not self._wait_s(each, took_s):
                 self._go_on(each)

@@ -106,13 +106,13 @@ def test_ranks_are_told_apart_once_they_differ() -> None:
 
 
 def test_4096_ranks_whose_messages_meet_are_simulated() -> None:
-    mesh = Mesh(16, 16, 16)
+    mesh = Mesh(64, 4, 16)
     options = PlanOptions(2, algorithm=Algorithm.RECURSIVE_DOUBLING)
-    program = plan_step(Workload(mlp(*[32] * 32, 32), 64, 8), mesh, options)
+    program = plan_step(Workload(mlp(*[32] * 8, 32), 256, 8), mesh, options)
     times = simulated(program, Costs(ROUND, mesh, 1), Engine.SIMULATE, one_lane=True)
     assert times.simulated[0].startswith("events: one for each rank like it")
-    one = Mesh(1, 16, 16)  # a replica alone takes less than with the sum over replicas
-    alone = plan_step(Workload(mlp(*[32] * 32, 32), 4, 8), one, options)
+    one = Mesh(1, 4, 16)  # a replica alone takes less than with the sum over replicas
+    alone = plan_step(Workload(mlp(*[32] * 8, 32), 4, 8), one, options)
     least = simulated(alone, Costs(ROUND, one, 1), Engine.SIMULATE, one_lane=True)
     assert times.step_time_s > least.step_time_s
 
