@@ -11,21 +11,25 @@ import numpy as np
 
 from exec.program.mesh import Mesh
 from exec.program.ops import Accumulate, Collective, Op, Receive, Scale, Send
-from exec.program.peers import AnyRank, Part, Rank, Sender
+from exec.program.peers import At, Part, Peer, Shift, Xor
 from exec.program.program import Program, Role
 from sim.arrays.irregular import IrregularError
 from sim.arrays.ways import chunk_sizes
 from sim.bound_ops import Await, Bound, End, Post, Sum, Take, Verb, Work, bind
 from sim.costs import Costs
 
+Named = Shift | Xor | At
+"""A peer that the program names by its coordinate."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One thing to do; of a sum or a message ``part`` is what is added or sent."""
+    """One thing to do; ``part`` is what is added or sent, and ``peer`` to or from whom."""
 
     verb: Verb
     op: Op
     part: Part | None
+    peer: Named | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +88,7 @@ def _step(bound: Bound, role: Role, mesh: Mesh, known: dict[Hashable, Step]) -> 
     """Return the step of ``bound``, one for all that cannot be told apart."""
     verb, op = bound.verb, bound.op
     part: Part | None = None
+    peer: Peer | None = None
     match verb, op:
         case Work(seconds, is_paced), _:
             key: Hashable = Work, seconds, is_paced
@@ -91,15 +96,16 @@ def _step(bound: Bound, role: Role, mesh: Mesh, known: dict[Hashable, Step]) -> 
             key = type(verb), slot
         case Sum(), Accumulate(part) | Scale(part):
             key = Sum, _shape(part), *map(verb.seconds_of, _sizes(part, mesh))
-        case Post(slot, tag), Send(_, part, peer) if not isinstance(peer, AnyRank | Sender | Rank):
+        case Post(slot, tag), Send(_, part, peer) if isinstance(peer, Named):
             key = Post, slot, tag, _shape(part), peer
-        case Take(tag), Receive(peer=peer) if not isinstance(peer, AnyRank | Sender | Rank):
+        case Take(tag), Receive(peer=peer) if isinstance(peer, Named):
             key = Take, tag, peer
         case Collective(), Collective(id, kind, part, axis):
             key = Collective, id, kind, part.size, axis
         case _:
             raise IrregularError(f"ranks of {role.name} act in an order that only a run can tell")
-    return known.setdefault(key, Step(verb, op, part))
+    assert peer is None or isinstance(peer, Named)
+    return known.setdefault(key, Step(verb, op, part, peer))
 
 
 def _sizes(part: Part, mesh: Mesh) -> list[int]:

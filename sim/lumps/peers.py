@@ -6,12 +6,12 @@ from typing import NoReturn
 import numpy as np
 
 from exec.program.mesh import Axis
-from exec.program.peers import At, Shift, Xor, coordinate_of
+from exec.program.peers import coordinate_of
 from exec.program.program import Program
-from sim.arrays.pieces import Ints
+from sim.arrays.pieces import Bools, Ints
 from sim.arrays.ways import chunk_sizes
 from sim.bound_ops import Post, Sum
-from sim.lumps.code import Step
+from sim.lumps.code import Named, Step
 from sim.lumps.state import NONE, Channel, Lump, Way
 from sim.peer_formulas import moves
 
@@ -50,7 +50,7 @@ class Peers:
             size = lump.sizes[step, k] = int(sizes[0])
         return size
 
-    def named(self, lump: Lump, peer: Shift | Xor | At, k: int) -> Ints:
+    def named(self, lump: Lump, peer: Named, k: int) -> Ints:
         """Return whom ``peer`` names for each member of ``lump``."""
         key = peer, k if moves(peer) else 0
         found = lump.named.get(key)
@@ -58,12 +58,11 @@ class Peers:
             mesh = self.program.mesh
             stride, size = mesh.stride(peer.axis), mesh.size(peer.axis)
             own = lump.members // stride % size
-            found = lump.named[key] = (
-                lump.members + (coordinate_of(peer, own, size, k) - own) * stride
-            )  # type: ignore[arg-type]  # of all at once
+            other: Ints = np.asarray(coordinate_of(peer, own, size, k), np.intp)  # type: ignore[arg-type]  # of all at once
+            found = lump.named[key] = lump.members + (other - own) * stride
         return found
 
-    def way(self, lump: Lump, peer: Shift | Xor | At, k: int) -> Way:
+    def way(self, lump: Lump, peer: Named, k: int) -> Way:
         """Return the way from ``lump`` to ``peer``, which is a lump of as many ranks."""
         key = peer, k if moves(peer) else 0
         way = lump.ways.get(key)
@@ -102,12 +101,13 @@ class Peers:
         numbers = self.lump_of[groups]
         others = {number: self.lumps[number] for number in np.unique(numbers).tolist()}
         here = [number for number, other in others.items() if is_there(other)]
-        is_full = np.isin(numbers, here).all(axis=1)
+        is_full: Bools = np.all(np.isin(numbers, here), axis=1)
         if not is_full.any():
             return []
         if not is_full.all():
             self.cut(lump, is_full.astype(np.intp))
         for other in others.values():
-            if not (is_in := np.isin(other.members, groups)).all():
+            is_in = np.isin(other.members, groups)
+            if not is_in.all():
                 self.cut(other, is_in.astype(np.intp))
         return list(others.values())

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from exec.program.ops import Collective, Receive, Send
+from exec.program.ops import Collective
 from exec.program.program import Program
 from sim.arrays.irregular import IrregularError
 from sim.arrays.pieces import Ints
@@ -85,8 +85,8 @@ class Play:
         while True:
             try:
                 if len(lump.codes) > 1:
-                    self._part_roles(lane)
-                loops = lump.code.lanes[lane.index] if lane.index < len(lump.code.lanes) else ()
+                    self._cut_codes(lump, next_of(lump.codes, lane.index, lane.loop, lane.at))
+                loops = lump.code.lanes[lane.index]
                 if lane.loop == len(loops):
                     self._end_lane(lane)
                     break
@@ -102,15 +102,9 @@ class Play:
     def _advance(self, lane: Lane, loop: Loop) -> None:
         lane.at += 1
         if lane.at == len(loop.body):
-            lane.at = 0
-            lane.k += 1
+            lane.at, lane.k = 0, lane.k + 1
             if lane.k == loop.count:
-                lane.k = 0
-                lane.loop += 1
-
-    def _part_roles(self, lane: Lane) -> None:
-        """Cut the lump unless all its roles do the same next."""
-        self._cut_codes(lane.lump, next_of(lane.lump.codes, lane.index, lane.loop, lane.at))
+                lane.k, lane.loop = 0, lane.loop + 1
 
     def _cut_codes(self, lump: Lump, marks: Sequence[object]) -> None:
         """Cut ``lump`` unless the ``marks`` of its codes are all the same."""
@@ -175,13 +169,13 @@ class Play:
         return self._wait_s(lane, step.verb.seconds_of(self.peers.size(lane.lump, step, k)))
 
     def _post(self, lane: Lane, step: Step, k: int) -> bool:
-        post, op, lump = step.verb, step.op, lane.lump
+        post, lump = step.verb, lane.lump
         assert isinstance(post, Post)
-        assert isinstance(op, Send)
+        assert step.peer is not None
         nbytes = post.nbytes
         if nbytes < 0:
             nbytes = self.peers.size(lump, step, k) * self.program.itemsize
-        way = self.peers.way(lump, op.peer, k)
+        way = self.peers.way(lump, step.peer, k)
         dest = way.dest
         receiver = self._receiver(dest, post.tag, way.sources)
         is_held = self.costs.has_limits and self.costs.waits_for_receive(
@@ -219,10 +213,10 @@ class Play:
         return None
 
     def _take(self, lane: Lane, step: Step, k: int) -> bool:
-        take, op, lump = step.verb, step.op, lane.lump
+        take, lump = step.verb, lane.lump
         assert isinstance(take, Take)
-        assert isinstance(op, Receive)
-        sources = self.peers.named(lump, op.peer, k)
+        assert step.peer is not None
+        sources = self.peers.named(lump, step.peer, k)
         for message in lump.mail.get(take.tag, ()):
             is_it = message.sources == sources
             if is_it.all():

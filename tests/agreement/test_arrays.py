@@ -221,7 +221,9 @@ def test_flows_that_meet_are_left_to_events_with_the_link_named() -> None:
         simulated(program, costs, Engine.ARRAYS, one_lane=False)
     chosen = simulated(program, costs, Engine.SIMULATE, one_lane=False)
     assert chosen.step_time_s == simulate(expand(program), costs, one_lane=False).step_time_s
-    assert chosen.simulated[0].startswith("events: one for each rank like it, 3 of 6; two flows meet")
+    assert chosen.simulated[0].startswith(
+        "events: one for each rank like it, 3 of 6; two flows meet"
+    )
 
 
 def test_the_choice_says_which_engine_answered() -> None:
