@@ -1,7 +1,8 @@
-"""Large worlds message by message: CPU seconds and memory of the array engine, by ranks.
+"""Large worlds message by message: CPU seconds and memory of the simulator, by ranks.
 
 - One data-parallel step of ResNet-18, gradients all-reduced by a ring in buckets.
-- A hybrid of pipeline stages, shards and replicas, on dense layers, collectives by the library.
+- A hybrid of pipeline stages, shards and replicas, on dense layers, by each algorithm, with one rank
+  and with 16 ranks a node: there messages meet on links, and events tell it by lumps.
 - A data-parallel step under noise, 200 draws of it at once.
 
 The plan and its expansion are part of the time. Memory is what the process grows by.
@@ -16,6 +17,7 @@ from peak import peak_growth_nbytes
 from ring import flat_machine
 from rounds import interleave, spread
 
+from calibration.machine import Tier
 from exec.network.network import mlp
 from exec.network.parse import parse_net
 from exec.noise import Distribution, Noise
@@ -32,6 +34,9 @@ from sim.jitter import paces
 
 NUM_REPLICAS = 200
 RING = PlanOptions(algorithm=Algorithm.RING)
+_MEETING = (
+    Algorithm.RING, Algorithm.HALVING_DOUBLING, Algorithm.RECURSIVE_DOUBLING, Algorithm.HIERARCHICAL,
+)  # fmt: skip
 _NOISE = Noise(Distribution.LOGNORMAL, 0.05)
 
 
@@ -58,7 +63,14 @@ def _cases() -> Iterator[tuple[str, int, Callable[[], tuple[float, str]]]]:
     for ranks in (64, 256, 1024, 4096):
         yield "ResNet-18, data, ring", ranks, lambda ranks=ranks: _step("resnet18", ranks)
     for side in (4, 8, 16):
-        yield "hybrid, library", side**3, lambda side=side: _hybrid(side)
+        yield "hybrid, library", side**3, lambda side=side: _hybrid(side, Algorithm.LIBRARY, 1)
+    yield "hybrid, library, 16 a node", 4096, lambda: _hybrid(16, Algorithm.LIBRARY, 16)
+    for algorithm in _MEETING:
+        for per_node in (1, 16):
+            yield (
+                f"hybrid, {algorithm}, {per_node} a node", 4096,
+                lambda by=algorithm, per_node=per_node: _hybrid(16, by, per_node),
+            )  # fmt: skip
     yield f"MLP, data, ring, {NUM_REPLICAS} draws", 1024, lambda: _noisy("784-512-26")
     yield f"ResNet-18, data, ring, {NUM_REPLICAS} draws", 1024, lambda: _noisy("resnet18")
 
@@ -69,10 +81,11 @@ def _step(net: str, ranks: int) -> tuple[float, str]:
     return _chosen(mesh, program)
 
 
-def _hybrid(side: int) -> tuple[float, str]:
+def _hybrid(side: int, algorithm: Algorithm, per_node: int) -> tuple[float, str]:
     mesh = Mesh(side, side, side)
     workload = Workload(mlp(*[1024] * (2 * side), 1024), 32 * side * side)
-    return _chosen(mesh, plan_step(workload, mesh, PlanOptions(side)))
+    options = PlanOptions(side, algorithm=algorithm, ranks_per_node=per_node)
+    return _chosen(mesh, plan_step(workload, mesh, options), per_node)
 
 
 def _noisy(net: str) -> tuple[float, str]:
@@ -83,9 +96,12 @@ def _noisy(net: str) -> tuple[float, str]:
     return float(found.step_times_s.mean()), f"arrays over {mesh.dp} ranks"
 
 
-def _chosen(mesh: Mesh, program: Program) -> tuple[float, str]:
-    """Return the step time, and which engine told it."""
-    times = simulated(program, Costs(flat_machine(), mesh, 1), Engine.SIMULATE, one_lane=True)
+def _chosen(mesh: Mesh, program: Program, per_node: int = 1) -> tuple[float, str]:
+    """Return the step time, and which engine told it; messages inside a node are as slow as outside."""
+    machine = flat_machine()
+    links = dict.fromkeys(Tier, machine.links[Tier.NETWORK])
+    costs = Costs(machine.model_copy(update={"links": links}), mesh, per_node)
+    times = simulated(program, costs, Engine.SIMULATE, one_lane=True)
     return times.step_time_s, "; ".join(times.simulated)
 
 

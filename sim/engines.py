@@ -9,15 +9,15 @@ from exec.errors import UsageError
 from exec.noise import Array
 from exec.plan.collectives import expand
 from exec.program.program import Program
-from sim.arrays.fold import fold
 from sim.arrays.irregular import IrregularError
 from sim.arrays.simulate import ArrayTimes, simulate_arrays
 from sim.costs import Costs
+from sim.lumps.simulate import simulate_lumps
 from sim.result import StepTimes
 from sim.simulate import simulate
 
 MAX_EVENT_RANKS = 512
-"""How many ranks are simulated by events, which list them one by one."""
+"""How many ranks that differ are simulated by events, which list them one by one."""
 
 
 class Engine(StrEnum):
@@ -45,7 +45,7 @@ def simulated(program: Program, costs: Costs, engine: Engine, *, one_lane: bool)
     if isinstance(told, ArrayTimes):
         return replace(told.first, simulated=(f"arrays over {program.mesh.world_size} ranks",))
     if engine is Engine.SIMULATE:
-        return _folded(program, costs, told, one_lane=one_lane)
+        return _by_lumps(program, costs, told, one_lane=one_lane)
     check_events(program, engine, told)
     return by_events(simulate(expand(program), costs, one_lane=one_lane), told)
 
@@ -80,16 +80,16 @@ def _by_arrays(
         return str(error)
 
 
-def _folded(program: Program, costs: Costs, reason: str, *, one_lane: bool) -> StepTimes:
-    """Return the times of ``program`` by events, of one of each kind of ranks that cannot differ."""
-    fewer, folded = fold(program, costs)
-    ranks, all_ranks = fewer.mesh.world_size, program.mesh.world_size
-    if ranks < all_ranks:
-        reason = f"one for each rank like it, {ranks} of {all_ranks}; {reason}"
-    check_events(fewer, Engine.SIMULATE, reason)
-    times = by_events(simulate(expand(fewer), folded, one_lane=one_lane), reason)
-    costs.collective_sigma = max(costs.collective_sigma, folded.collective_sigma)
-    return times
+def _by_lumps(program: Program, costs: Costs, reason: str, *, one_lane: bool) -> StepTimes:
+    """Return the times of ``program`` by events, of one of each kind of ranks that do not differ."""
+    ranks = program.mesh.world_size
+    most = MAX_EVENT_RANKS if ranks > MAX_EVENT_RANKS else ranks // 2
+    try:
+        times, num_lumps = simulate_lumps(program, costs, one_lane=one_lane, most=most)
+    except IrregularError as error:
+        check_events(program, Engine.SIMULATE, f"{reason}; {error}")
+        return by_events(simulate(expand(program), costs, one_lane=one_lane), reason)
+    return by_events(times, f"one for each rank like it, {num_lumps} of {ranks}; {reason}")
 
 
 def by_events(times: StepTimes, reason: str = "the order of ranks is the run's") -> StepTimes:
@@ -107,7 +107,12 @@ def check_events(program: Program, engine: Engine, reason: str = "the order of r
         )
     if ranks > MAX_EVENT_RANKS:
         why = "" if reason is _ASKED_FOR else f", and arrays cannot tell: {reason}"
+        todo = (
+            "use --engine simulate, which takes ranks that are alike as one, or solve"
+            if engine is Engine.EVENTS
+            else "use --engine solve, fewer ranks, or layers and a batch that the mesh divides evenly"
+        )
         raise UsageError(
-            f"engine {engine} takes at most {MAX_EVENT_RANKS} ranks by events, got {ranks}{why}; "
-            f"use --engine solve"
+            f"engine {engine} takes at most {MAX_EVENT_RANKS} ranks that differ by events, got {ranks}"
+            f"{why}; {todo}"
         )

@@ -32,6 +32,7 @@ from exec.program.ops import (
 from exec.program.peers import Part as Whole
 from exec.program.program import Program
 from sim.arrays.irregular import IrregularError
+from sim.arrays.links import check_meetings
 from sim.arrays.mail import Mail, Posted
 from sim.arrays.pieces import AXES, Floats, Layout, Piece, last_of_blocks
 from sim.arrays.rounds import Member, Round, play_round, round_of
@@ -71,6 +72,7 @@ class Play:
         self.mail = Mail()
         self.num_savers = costs.num_savers(program) if _saves(program) else 0
         self.has_moved = False
+        self.next_look = 16
         self.meetings: dict[tuple[object, ...], _Meeting] = {}
 
     def play(self, parts: list[Part], *, one_lane: bool) -> Floats:
@@ -92,6 +94,7 @@ class Play:
                     self.has_moved = True
                 else:
                     still.append((part, walk))
+                self._look_for_meetings()
             if not self.has_moved and still:
                 names = sorted({part.piece.role.name for part, _ in still})
                 raise IrregularError(f"ranks of one role wait for each other: {names[0]}")
@@ -101,6 +104,12 @@ class Play:
         for end_s in ends.values():
             last_s = np.maximum(last_s, end_s.max(axis=(1, 2, 3)))
         return last_s
+
+    def _look_for_meetings(self) -> None:
+        """Say early if flows meet, which the whole play would only say at its end."""
+        if len(self.mail.flows) >= self.next_look:
+            check_meetings(self.mail.flows, self.ways)
+            self.next_look = 4 * len(self.mail.flows)
 
     def _turns(self, part: Part, *, one_lane: bool) -> Walk:
         """Do the role's ops, turn by turn; return when all is done."""

@@ -30,7 +30,6 @@ from exec.program.ops import (
 from exec.program.peers import Part
 from exec.program.program import Program, Role
 from exec.workload import Workload
-from sim.arrays.fold import fold
 from sim.arrays.irregular import IrregularError
 from sim.arrays.simulate import simulate_arrays
 from sim.costs import Costs
@@ -222,39 +221,9 @@ def test_flows_that_meet_are_left_to_events_with_the_link_named() -> None:
         simulated(program, costs, Engine.ARRAYS, one_lane=False)
     chosen = simulated(program, costs, Engine.SIMULATE, one_lane=False)
     assert chosen.step_time_s == simulate(expand(program), costs, one_lane=False).step_time_s
-    assert chosen.simulated[0].startswith("events: two flows meet on node")
-
-
-@settings(max_examples=40)
-@given(
-    mesh=st.sampled_from([Mesh(2, 2), Mesh(3, 2, 2), Mesh(2, 3), Mesh(4, 2), Mesh(1, 2, 3), Mesh(2, 2, 2)]),
-    extra=st.integers(0, 9), microbatches=st.integers(1, 5), per_node=st.integers(1, 4),
-    one_lane=st.booleans(), on=held(), schedule=st.sampled_from(Schedule), slow=st.booleans(),
-)  # fmt: skip
-def test_one_of_each_kind_of_ranks_stands_for_all(
-    mesh: Mesh, extra: int, microbatches: int, per_node: int, one_lane: bool, on: Machine,
-    schedule: Schedule, slow: bool,
-) -> None:  # fmt: skip
-    workload = Workload(mlp(5, 6, 7, 6, 5, 4), mesh.dp * microbatches + extra, 8)
-    program = plan_step(workload, mesh, PlanOptions(microbatches, schedule))
-    slowness = {1: 1.7} if slow else {}
-    smaller, costs = fold(program, Costs(on, mesh, per_node, slowness=slowness))
-    assert smaller.mesh.world_size <= mesh.world_size
-    event(f"folded: {smaller.mesh.world_size < mesh.world_size}")
-    alone = simulate(smaller, costs, one_lane=one_lane)
-    events = simulate(program, Costs(on, mesh, per_node, slowness=slowness), one_lane=one_lane)
-    assert alone.step_time_s == pytest.approx(events.step_time_s, rel=SAME)
-    assert alone.compute_s == events.compute_s
-
-
-def test_a_fold_keeps_one_replica_and_one_shard_of_each_kind() -> None:
-    program = plan_step(Workload(mlp(8, 8, 8, 8, 8), 64, 8), Mesh(16, 2, 4), PlanOptions(4))
-    smaller, _ = fold(program, Costs(ROUND, program.mesh, 1))
-    assert smaller.mesh == Mesh(1, 2, 2)  # the first shard adds the biases
-    shared, _ = fold(program, Costs(ROUND, program.mesh, 4))
-    assert shared.mesh == Mesh(1, 2, 4)
-    rings = plan_step(Workload(mlp(8, 8, 8, 8, 8), 64, 8), Mesh(16, 2, 4), PlanOptions(4, algorithm=Algorithm.RING))  # fmt: skip
-    assert fold(rings, Costs(ROUND, program.mesh, 1))[0].mesh == program.mesh
+    assert chosen.simulated[0].startswith(
+        "events: one for each rank like it, 3 of 6; two flows meet"
+    )
 
 
 def test_the_choice_says_which_engine_answered() -> None:
