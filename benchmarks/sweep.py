@@ -23,7 +23,7 @@ from rounds import Spread, spread
 
 from exec.cli import console, make_app, run_app
 from sim.forecast import forecast
-from sim.grid import Grid
+from sim.grid import answers
 from sim.sweep_points import Points, combinations
 
 MACHINE = "ethernet-cluster"
@@ -88,7 +88,7 @@ def _at_once(nets: tuple[str, ...]) -> tuple[float, float, int]:
     points = Points()
     cells = [points.point(cell) for cell in _cells(nets)]
     start_s, wall_s = process_time(), perf_counter()
-    found = Grid().answers(cells)
+    found = answers(cells)
     return process_time() - start_s, perf_counter() - wall_s, len(found)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from exec.errors import MachineError, SweepError, UsageError
 from exec.launch import launched_ranks
 from sim.forecast import Engine, forecast
-from sim.grid import Answer, Grid, Point
+from sim.grid import Answer, Point, answers
 from sim.placement import fits_memory
 
 _MOST_CHUNK, _CHUNKS_PER_WORKER = 64, 8
@@ -40,7 +40,7 @@ class Asked:
 
 def solve_together(points: Sequence[Point]) -> dict[int, Outcome]:
     """Return the outcomes of those of ``points`` that can be solved together, by their place."""
-    return {place: _outcome(points[place], answer) for place, answer in Grid().answers(points).items()}  # fmt: skip
+    return {place: _outcome(points[place], answer) for place, answer in answers(points).items()}  # fmt: skip
 
 
 def answer_alone(

@@ -18,7 +18,7 @@ from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.workload import Workload
 from sim.forecast import forecast
-from sim.grid import Answer, Grid, Point
+from sim.grid import Answer, Point, answers
 from tests.agreement.hand_made import machines
 
 _MACHINE = find_machine("ethernet-cluster")
@@ -71,7 +71,7 @@ def _assert_same(found: Answer, expected: Answer) -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.lists(points().filter(_fits), min_size=1, max_size=8))
 def test_points_answered_together_are_the_forecasts_of_each(drawn: list[Point]) -> None:
-    found = Grid().answers(drawn)
+    found = answers(drawn)
     for place, point in enumerate(drawn):
         if place in found:
             _assert_same(found[place], _alone(point))
@@ -95,7 +95,7 @@ def test_a_family_is_walked_together_whatever_its_links_batches_and_replicas() -
         for batch in (1000, 1001, 4096)
         for algorithm in (Algorithm.LIBRARY, Algorithm.RING)
     ]
-    found = Grid().answers(drawn)
+    found = answers(drawn)
     assert len(found) == len(drawn)
     for place, point in enumerate(drawn):
         _assert_same(found[place], _alone(point))
@@ -104,7 +104,7 @@ def test_a_family_is_walked_together_whatever_its_links_batches_and_replicas() -
 def test_pipelines_of_unlike_stages_are_walked_together() -> None:
     options = PlanOptions(num_microbatches=4)
     drawn = [Point(_MACHINE, Workload(_NETS[2], batch), Mesh(dp, 3), options, 2) for batch in (64, 90) for dp in (1, 2, 5)]  # fmt: skip
-    found = Grid().answers(drawn)
+    found = answers(drawn)
     assert len(found) == len(drawn)
     for place, point in enumerate(drawn):
         _assert_same(found[place], _alone(point))
@@ -114,13 +114,13 @@ def test_messages_that_wait_for_their_receives_are_left_to_the_forecast() -> Non
     links = {tier: link.model_copy(update={"eager_limit_nbytes": 1.0}) for tier, link in _MACHINE.links.items()}  # fmt: skip
     held = _MACHINE.model_copy(update={"links": links})
     pipeline = Point(held, Workload(_NETS[1], 64), Mesh(1, 2), PlanOptions())
-    assert Grid().answers([pipeline, _data(held, 4, 64, Algorithm.LIBRARY)]).keys() == {1}
+    assert answers([pipeline, _data(held, 4, 64, Algorithm.LIBRARY)]).keys() == {1}
 
 
 def test_slow_nodes_are_left_to_the_forecast() -> None:
     slow = _MACHINE.model_copy(update={"node_slowness": {0: 3.0}})
     drawn = [_data(on, 4, 64, Algorithm.LIBRARY) for on in (slow, _MACHINE)]
-    assert Grid().answers(drawn).keys() == {1}
+    assert answers(drawn).keys() == {1}
 
 
 def test_ranks_of_unlike_shares_wait_as_they_do_one_at_a_time() -> None:
@@ -131,7 +131,7 @@ def test_ranks_of_unlike_shares_wait_as_they_do_one_at_a_time() -> None:
     )
     drawn = [Point(noisy, Workload(_NETS[1], batch), Mesh(dp, pp, tp), PlanOptions(num_microbatches=pp), 2)
              for batch in (64, 67) for dp, pp, tp in ((1, 1, 1), (5, 1, 1), (3, 2, 1), (2, 1, 3))]  # fmt: skip
-    found = Grid().answers(drawn)
+    found = answers(drawn)
     assert len(found) == len(drawn)
     for place, point in enumerate(drawn):
         _assert_same(found[place], _alone(point))
