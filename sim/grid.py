@@ -22,7 +22,7 @@ from exec.program.ops import Algorithm
 from exec.workload import Workload
 from sim.costs import Costs
 from sim.forecast import Breakdown
-from sim.grid_family import Share, Shares, family_of
+from sim.grid_family import Family, Share, Shares, family_of
 from sim.grid_intervals import interval_shares
 from sim.grid_links import Plan, Site, form_of, site_of, stacked
 from sim.grid_prices import Priced, priced, wait_s
@@ -81,8 +81,10 @@ class _Grid:
 
     has_interval: bool
     _on: dict[int, _On | None] = field(default_factory=dict)
+    _alone: dict[int, Costs] = field(default_factory=dict)
     _rows: dict[tuple[object, ...], list[Machine]] = field(default_factory=dict)
     _stacks: dict[tuple[object, ...], Machine] = field(default_factory=dict)
+    _families: dict[Family, Shares] = field(default_factory=dict)
     _shares: dict[tuple[object, ...], Shares | None] = field(default_factory=dict)
     _sites: dict[tuple[object, ...], Site | None] = field(default_factory=dict)
     _prices: dict[tuple[int, int], Priced | None] = field(default_factory=dict)
@@ -107,7 +109,7 @@ class _Grid:
             plan = (id(options), on.compute.device, id(workload.network), workload.itemsize,
                     workload.has_momentum, mesh.dp > 1, mesh.pp, mesh.tp)  # fmt: skip
             if plan not in self._shares:
-                self._shares[plan] = _shares_of(point)
+                self._shares[plan] = self._shares_of(point)
             shares = self._shares[plan]
             if shares is None:
                 continue
@@ -123,6 +125,14 @@ class _Grid:
             groups[key].append((place, point, on, share, where))
         return [(readings_of[key], found) for key, found in groups.items()]
 
+    def _shares_of(self, point: Point) -> Shares | None:
+        """Return the shares of the family of ``point``, None if its strategy is no shape of mesh."""
+        options = placed(point.options, point.machine)
+        if options.strategy not in SYNCHRONOUS or options.algorithm is Algorithm.SHARED_WINDOW:
+            return None
+        family = family_of(point.workload, point.mesh, options)
+        return self._families.setdefault(family, Shares(family))
+
     def _known(self, machine: Machine) -> _On | None:
         """Return what is known of ``machine``; None if its ranks are not all alike but for their places."""
         found = None
@@ -132,7 +142,8 @@ class _Grid:
             rows = self._rows.setdefault(form, [])
             rows.append(machine)
             is_held = any(link.eager_limit_nbytes is not None for link in machine.links.values())
-            found = _On(machine, compute, Costs(machine, Mesh(), 1), is_held,
+            alone = self._alone.setdefault(id(compute), Costs(machine, Mesh(), 1))
+            found = _On(machine, compute, alone, is_held,
                         Readings.of(machine.overlap_share), (id(rows),), len(rows) - 1)  # fmt: skip
             self._rows[found.form] = rows
         self._on[id(machine)] = found
@@ -193,11 +204,3 @@ class _Grid:
             self._waits_s[key] = wait_s(on.compute.step_noise, member.price, point.mesh, more,
                                         point.options.num_microbatches, member.site.costs.slowdown)  # fmt: skip
         return self._waits_s[key]
-
-
-def _shares_of(point: Point) -> Shares | None:
-    """Return the shares of the family of ``point``, None if its strategy is no shape of mesh."""
-    options = placed(point.options, point.machine)
-    if options.strategy not in SYNCHRONOUS or options.algorithm is Algorithm.SHARED_WINDOW:
-        return None
-    return Shares(family_of(point.workload, point.mesh, options))

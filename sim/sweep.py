@@ -23,7 +23,7 @@ from sim.forecast import Engine
 from sim.grid import Point
 from sim.sweep_file import Line, PointFile, open_points, write_csv
 from sim.sweep_points import Points, combinations, parse_values
-from sim.sweep_work import Asked, answer_alone, solve_together
+from sim.sweep_work import Asked, answer_alone, answer_together
 
 app = make_app(
     "python -m sim.sweep", "Forecast every combination of nodes, batch, network and more."
@@ -73,7 +73,7 @@ def sweep(
     engine
         solve, in closed form and thousands at once; or simulate, one at a time on all cores.
     intervals
-        Give each step time its 90 % interval too; points are then solved one at a time, on all cores.
+        Give each step time its 90 % interval too.
     workers
         How many processes answer what is answered one at a time; all cores unless given.
     csv
@@ -95,13 +95,13 @@ def sweep(
     points = Points()
     header = {
         "kind": "provenance", "of": "sim.sweep", "engine": engine.value, "intervals": intervals, "axes": sorted(axes),
-        "machines": {each: hashlib.sha256(points.machine({"machine": each}).model_dump_json().encode()).hexdigest() for each in machine},
+        "machines": {each: hashlib.sha256(points.machine(each).model_dump_json().encode()).hexdigest() for each in machine},
         "nets": {each: points.network(each).num_parameters for each in net},
         "stepcast": version("stepcast"),
     }  # fmt: skip
     with open_points(out, header) as file:
         done = file.keys
-        missing = [cell for cell in combinations(axes) if key_of(cell) not in done]
+        missing = [cell for cell in combinations(axes) if not done or key_of(cell) not in done]
         lines, num_together = _answer(
             file, points, missing, Asked(engine, has_interval=intervals), workers
         )
@@ -133,7 +133,7 @@ def _answer(
             refused.append({"kind": "point", "cell": cell, "refused": found})
         else:
             asked.append((cell, found))
-    together = solve_together([point for _, point in asked]) if what.is_short else {}
+    together = answer_together([point for _, point in asked], what)
     keep(refused + [{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in together.items()])  # fmt: skip
     alone = [(place, point) for place, (_, point) in enumerate(asked) if place not in together]
     if alone:
