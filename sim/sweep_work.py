@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ def answer_alone(
             report(1)
             yield _answer([each], what)
         return
+    if not points:
+        return
     with _executor(min(workers, len(points))) as (executor, size):
         chunk = max(1, min(_MOST_CHUNK, len(points) // (size * _CHUNKS_PER_WORKER)))
         with _uninterrupted():
@@ -95,8 +98,20 @@ def _executor(workers: int) -> Iterator[tuple[Executor, int]]:
             yield pool, ranks - 1
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         yield pool, workers
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that hands out ends, be it killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
