@@ -23,7 +23,9 @@ def interval_shares(steps: Steps, waits_s: Sequence[float]) -> tuple[list[float]
     own_share = np.array([each.own_share for each in kernels])
     squares = []
     for z in (-INTERVAL_Z, INTERVAL_Z):
-        step_s, compute_s = steps.under(replace(steps.columns, computed=_computed(steps, kernels, z)))
+        step_s, compute_s = steps.under(
+            replace(steps.columns, computed=_computed(steps, kernels, z))
+        )
         off_s = step_s - steps.step_s + wait_s * (compute_s / steps.compute_s - 1.0)
         square = (off_s * np.hypot(1.0, own_share)) ** 2 + (wait_s * np.expm1(z * NOISE_SIGMA)) ** 2
         for name in dict.fromkeys(name for found in links.values() for name in found):

@@ -361,7 +361,9 @@ class _Solver:
 
 def collective_s(costs: Costs, op: Collective, itemsize: int, rank: int, held: int) -> float:
     """Return the time of ``op`` for the group of ``rank``, which holds ``held`` bytes, once all are there."""
-    return collective_adding_s(costs, op, itemsize, rank, lambda count: costs.accumulate_s(count, held))
+    return collective_adding_s(
+        costs, op, itemsize, rank, lambda count: costs.accumulate_s(count, held)
+    )
 
 
 def collective_adding_s(costs: Costs, op: Collective, itemsize: int, rank: int, add: Sum) -> float:

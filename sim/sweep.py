@@ -123,7 +123,13 @@ def sweep(
 
 
 def _answer(
-    file: PointFile, points: Points, cells: Sequence[Cell], what: Asked, workers: int, *, is_quiet: bool
+    file: PointFile,
+    points: Points,
+    cells: Sequence[Cell],
+    what: Asked,
+    workers: int,
+    *,
+    is_quiet: bool,
 ) -> tuple[list[Line], int]:
     """Answer ``cells`` into ``file``; return their lines, and how many were solved together."""
     written: list[Line] = []

@@ -145,7 +145,7 @@ def test_ranks_of_unlike_shares_wait_as_they_do_one_at_a_time() -> None:
 
 def test_machines_of_one_form_are_told_apart() -> None:
     """Of links, processors, knees and ranges, each is one Machine's alone."""
-    drawn = [_data(machine, 8, 512, Algorithm.RING) for machine in _alike_machines()]
+    drawn = [_data(machine, 8, 512, algorithm) for machine in _alike_machines() for algorithm in (Algorithm.RING, Algorithm.LIBRARY)]  # fmt: skip
     found = _together(drawn)
     assert len(found) == len(drawn)
     for place, point in enumerate(drawn):
@@ -179,6 +179,7 @@ def _alike_machines() -> list[Machine]:
         with_link(message=curve(1.0, 0.1)),
         with_link(message=curve(1.0, 1.0, rel_sigma=0.7)),
         with_link(message=knee),
+        with_link(lanes=4),
         with_link(allreduce_ranks=link.allreduce_ranks.model_copy(update={"high": 1e9})),
         _MACHINE.model_copy(update={"compute": compute.model_copy(update={"kernels": slow})}),
         _MACHINE.model_copy(update={"compute": compute.model_copy(update={"step_overhead_s": 1.0})}),

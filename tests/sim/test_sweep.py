@@ -156,7 +156,10 @@ def test_what_cannot_be_written_is_said_before_any_work(out: Path, tmp_path: Pat
         (["--plot", "points.txt"], "plot must end in"),
         (["--workers", "0"], "workers must be"),
         (["--csv", "/nowhere/points.csv"], "csv must be a file in a folder that exists"),
-        (["--plot", "points.svg", "--batch", ",".join(map(str, range(1, 26)))], "plot must have at most 24 lines to be read, got 25"),
+        (
+            ["--plot", "points.svg", "--batch", ",".join(map(str, range(1, 26)))],
+            "plot must have at most 24 lines to be read, got 25",
+        ),
     ],
 )
 def test_bad_input_is_one_message_before_any_work(
