@@ -41,7 +41,7 @@ def form_of(machine: Machine) -> tuple[object, ...]:
 
 
 def _form(curve: Curve) -> tuple[object, ...]:
-    return (*(each.up_to_nbytes for each in curve.segments), curve.nbytes)
+    return (*(each.up_to_nbytes for each in curve.segments), curve.nbytes, curve.rel_sigma)
 
 
 def stacked(machines: Sequence[Machine]) -> Machine:
