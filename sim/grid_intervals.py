@@ -80,6 +80,6 @@ def _linked_s(steps: Steps, links: dict[int, dict[str, Parameter]], name: str, z
         if parameter is None:
             continue
         site: Site = steps.members[places[0]].site
-        times = site.under(lambda costs, parameter=parameter: parameter.change(costs, z))
+        times = site.under(parameter.change, z)
         changed[key] = places, np.array([steps.members[place].row for place in places]), times
     return steps.under(steps.columns.with_times(changed))[0]

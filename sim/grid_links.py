@@ -109,9 +109,9 @@ class Site:
         """Whether something was asked beyond what was measured."""
         return bool(self.costs.extrapolated)
 
-    def under(self, change: Callable[[Costs], Costs]) -> Times:
-        """Return the times under other costs."""
-        return _times(self.plan, change(self.costs), self.num_machines)
+    def under(self, change: Callable[[Costs, float], Costs], z: float) -> Times:
+        """Return the times with a number so many standard deviations off."""
+        return _times(self.plan, change(self.costs, z), self.num_machines)
 
     def added_s(self, costs: Costs, shares: Sequence[Share]) -> tuple[tuple[Array, ...], bool]:
         """Return what collectives take to add what comes, whatever the links, and whether that was measured.
