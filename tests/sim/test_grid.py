@@ -115,6 +115,15 @@ def test_pipelines_of_unlike_stages_are_walked_together() -> None:
         _assert_same(found[place], _alone(point))
 
 
+def test_pipelines_of_unequal_shares_send_from_where_each_kind_begins() -> None:
+    """On three ranks a node the second replica's stages are on two nodes, and the third's on one."""
+    drawn = [Point(_MACHINE, Workload(_NETS[1], batch), Mesh(3, 2), PlanOptions(), 3) for batch in (63, 64, 65)]  # fmt: skip
+    found = _together(drawn)
+    assert len(found) == len(drawn)
+    for place, point in enumerate(drawn):
+        _assert_same(found[place], _alone(point))
+
+
 def test_messages_that_wait_for_their_receives_are_left_to_the_forecast() -> None:
     links = {tier: link.model_copy(update={"eager_limit_nbytes": 1.0}) for tier, link in _MACHINE.links.items()}  # fmt: skip
     held = _MACHINE.model_copy(update={"links": links})
