@@ -15,6 +15,8 @@ hierarchical algorithm is our own.
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from calibration.machine import Curve
 from exec.program.ops import Algorithm
 from exec.program.peers import split_start
@@ -63,7 +65,17 @@ def pipelined_allreduce_s(inside_s: tuple[float, float], between_s: tuple[float,
     of the pipeline is left out. Source: S. Jeaugey, "Massively scale your deep learning training
     with NCCL 2.4", NVIDIA Technical Blog (2019), on trees between nodes and chains inside them.
     """
-    return inside_s[0] + between_s[0] + max(inside_s[1], between_s[1])
+    return inside_s[0] + between_s[0] + larger(inside_s[1], between_s[1])
+
+
+def larger(time_s: float, other_s: float) -> float:
+    """Return the larger of two, of each Machine where several are stacked: see :mod:`sim.grid_links`."""
+    return max(time_s, other_s) if isinstance(time_s, float) else np.maximum(time_s, other_s)
+
+
+def smaller(time_s: float, other_s: float) -> float:
+    """Return the smaller of two, as :func:`larger`."""
+    return min(time_s, other_s) if isinstance(time_s, float) else np.minimum(time_s, other_s)
 
 
 def allreduce_s(algorithm: Algorithm, elements: int, ranks: int, hop: Hop, add: Sum) -> float:

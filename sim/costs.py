@@ -18,7 +18,7 @@ from exec.errors import MachineError
 from exec.program.mesh import Axis, Mesh
 from exec.program.ops import Algorithm, Collective, CollectiveKind, Compute, Kernel, Save, Shape
 from exec.program.program import Program
-from sim.collectives import library_parts_s, pipelined_allreduce_s
+from sim.collectives import larger, library_parts_s, pipelined_allreduce_s, smaller
 from sim.fabric import Fabric, Pattern
 from sim.network import Transfer
 from sim.steps import Step, steps
@@ -243,8 +243,8 @@ class Costs:
         alpha_s, beta_s_per_byte = link.message.at(nbytes)
         on_wire = beta_s_per_byte
         if tier is Tier.NETWORK:
-            on_wire = min(on_wire, link.message.wire_s_per_byte)
-        transfer_s = max(beta_s_per_byte, on_wire * self.sharing(tier, sharers)) * nbytes
+            on_wire = smaller(on_wire, link.message.wire_s_per_byte)
+        transfer_s = larger(beta_s_per_byte, on_wire * self.sharing(tier, sharers)) * nbytes
         return alpha_s + self._staging_s(link, nbytes), transfer_s
 
     def lanes(self, tier: Tier) -> int:

@@ -1,37 +1,36 @@
 """Many forecasts at once: the closed form of thousands of points, in arrays.
 
-Points whose plans are of one family (:mod:`sim.grid_family`) are walked together
-(:mod:`sim.grid_walk`): they may differ in batch, replicas, nodes, algorithm and all that a Machine
-says of links. What they have in common, prices of kernels and of collectives, is asked once. Each
+Points whose ranks do the same in the same order (:mod:`sim.grid_family`) are walked together
+(:mod:`sim.grid_walk`), whatever their batches, nodes, algorithms and Machines. What many of them
+share is asked once: a share of a batch is priced once for each processor (:mod:`sim.grid_prices`), a
+plan's messages once for all Machines that differ in their links only (:mod:`sim.grid_links`). Each
 has what :func:`sim.forecast.forecast` says, which answers where points cannot be walked together:
 strategies that are no shape of mesh, and pipelines whose messages wait for their receives.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf
 
-import numpy as np
-from numpy.typing import NDArray
-
-from calibration.machine import Machine
-from exec.noise import Noise
-from exec.plan.nodes import node_size
+from calibration.machine import Compute, Machine
+from exec.errors import MachineError
 from exec.plan.options import PlanOptions
 from exec.plan.strategy import SYNCHRONOUS
 from exec.plan.window import window_size
 from exec.program.mesh import Mesh
-from exec.program.ops import Algorithm, Collective, Kernel, Shape
-from exec.program.program import Program, Role
+from exec.program.ops import Algorithm
 from exec.workload import Workload
 from sim.costs import Costs
 from sim.forecast import Breakdown
-from sim.grid_family import Replica, family_of, replica_of
-from sim.grid_walk import StageTimes, computed_s, walk
-from sim.memory import collective_nbytes
+from sim.grid_family import Family, Share, Shares, family_of
+from sim.grid_intervals import interval_shares
+from sim.grid_links import Plan, Site, form_of, site_of, stacked
+from sim.grid_prices import Priced, priced, wait_s
+from sim.grid_steps import Member, Readings, Steps
 from sim.placement import placed
-from sim.solve import collective_s
-from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s
+
+_MOST = 4096  # points that are walked at once: what bounds the memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,247 +46,169 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a forecast says of a point, in short."""
+    """What a forecast says of a point, in short; ``interval_s`` if it was asked for."""
 
     nodes: int
     breakdown: Breakdown
     memory_bytes: int
     is_extrapolated: bool
+    interval_s: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """What a point's links and neighbours cost; arrays by turn, share of the batch and tp class."""
-
-    nodes: int
-    slowdown: float
-    collectives: tuple[NDArray[np.float64], ...]  # by stage
-    sends: tuple[NDArray[np.float64], ...]  # by stage; latency and transfer come last
-    is_extrapolated: bool
-    collective_nbytes: int
-
-
-@dataclass(slots=True)
-class Grid:
-    """What many points share."""
-
-    _sites: dict[tuple[object, ...], _Site] = field(default_factory=dict)
-    _scratch: dict[tuple[object, ...], int] = field(default_factory=dict)
-    _prices: dict[tuple[int, int], "_Priced"] = field(default_factory=dict)
-    _waits_s: dict[tuple[object, ...], float] = field(default_factory=dict)
-
-    def answers(self, points: Sequence[Point]) -> dict[int, Answer]:
-        """Return the answers to those of ``points`` that can be walked together, by their place."""
-        groups: dict[tuple[object, ...], list[tuple[int, Point, tuple[Replica, ...]]]] = (
-            defaultdict(list)
-        )
-        for place, point in enumerate(points):
-            if not _is_regular(point):
-                continue
-            options = placed(point.options, point.machine)
-            family = family_of(point.workload, point.mesh, options)
-            rows, more = divmod(point.workload.global_batch, point.mesh.dp)
-            shares = (rows + 1, rows) if more else (rows,)
-            replicas = tuple(found for each in shares if (found := replica_of(family, each)))
-            if len(replicas) < len(shares) or any(each.structure != replicas[0].structure for each in replicas):  # fmt: skip
-                continue
-            key = (id(point.machine.compute), family, len(shares), _readings(point))
-            groups[key].append((place, point, replicas))
-        answers: dict[int, Answer] = {}
-        for group in groups.values():
-            answers |= self._group(group)
-        return answers
-
-    def _group(self, group: list[tuple[int, Point, tuple[Replica, ...]]]) -> dict[int, Answer]:
-        """Return the answers to points of one family."""
-        first, replicas = group[0][1], group[0][2]
-        sites = [self._site(point, own) for _, point, own in group]
-        turns = [parts[0].turns for parts in replicas[0].parts]
-        slowdown = np.array([site.slowdown for site in sites])
-        priced = [self._priced(first, replica) for replica in {id(each): each for _, _, own in group for each in own}.values()]  # fmt: skip
-        at = {id(each.replica): place for place, each in enumerate(priced)}
-        index = np.array([[at[id(each)] for each in own] for _, _, own in group]).T  # D x P
-        times, free = [], []
-        for stage in range(len(turns)):
-            # replicas x T x turns, then D x P x T x turns, then turns x D x T x P
-            computed = np.moveaxis(np.array([each.computed[stage] for each in priced])[index], (3, 0, 2, 1), (0, 1, 2, 3))  # fmt: skip
-            computed = computed * slowdown
-            collectives = np.stack([site.collectives[stage] for site in sites], axis=-1)
-            sends = np.stack([site.sends[stage] for site in sites], axis=-1)
-            own = StageTimes(list(computed), list(collectives), list(sends[..., 0, :]), list(sends[..., 1, :]))  # fmt: skip
-            times.append(own)
-            none = [np.zeros_like(each) for each in own.transfers]
-            free.append(StageTimes(own.computed, [np.zeros_like(each) for each in own.collectives], none, none))  # fmt: skip
-        busy = computed_s(times)
-        readings = _readings(first)
-        share = np.array([point.machine.overlap_share for _, point, _ in group])
-        if readings == "lanes":
-            step = walk(turns, times, one_lane=False)
-        else:
-            step = walk(turns, times, one_lane=True)
-            if readings == "both":
-                step = share * walk(turns, times, one_lane=False) + (1.0 - share) * step
-        bubble = np.zeros_like(busy)
-        if first.mesh.pp > 1:
-            bubble = np.maximum(0.0, walk(turns, free, one_lane=False) - busy)
-        exposed = np.maximum(0.0, step - busy - bubble)
-        found = {}
-        for i, (place, point, own_replicas) in enumerate(group):
-            site, compute = sites[i], point.machine.compute
-            assert compute is not None
-            wait_s = self._wait_s(
-                point, compute.step_noise, [priced[j] for j in index[:, i]], site.slowdown
-            )
-            parts = Breakdown(float(busy[i]), float(exposed[i]), float(bubble[i]), wait_s, compute.step_overhead_s)  # fmt: skip
-            nbytes = max(part.nbytes for each in own_replicas for stage in each.parts for part in stage)  # fmt: skip
-            beyond = site.is_extrapolated or any(not priced[j].is_within for j in index[:, i])
-            found[place] = Answer(site.nodes, parts, nbytes + site.collective_nbytes, bool(beyond))  # fmt: skip
-        return found
-
-    def _wait_s(self, point: Point, noise: Noise | None, shares: Sequence["_Priced"], slowdown: float) -> float:  # fmt: skip
-        """Return what :func:`sim.forecast.forecast` says that a step waits, once for all points alike."""
-        if noise is None:
-            return 0.0
-        key = (noise, point.mesh, point.workload.global_batch % point.mesh.dp, point.options.num_microbatches,
-               slowdown, *map(id, shares))  # fmt: skip
-        if key not in self._waits_s:
-            self._waits_s[key] = _wait_s(point, noise, shares, slowdown)
-        return self._waits_s[key]
-
-    def _priced(self, point: Point, replica: Replica) -> "_Priced":
-        key = (id(replica), id(point.machine.compute))
-        if key not in self._prices:
-            self._prices[key] = _priced(Costs(point.machine, Mesh(), 1), replica)
-        return self._prices[key]
-
-    def _site(self, point: Point, replicas: tuple[Replica, ...]) -> _Site:
-        """Return what the links and neighbours of ``point`` cost, asked once for all points alike."""
-        is_library = point.options.algorithm is Algorithm.LIBRARY
-        sizes = tuple(
-            (part.collectives, part.sent, 0 if is_library else part.nbytes)
-            for replica in replicas for stage in replica.parts for part in stage
-        )  # fmt: skip
-        where = (point.mesh, point.ranks_per_node, point.options.algorithm)
-        key = (id(point.machine), *where, point.workload.itemsize, sizes)
-        if key not in self._sites:
-            scratch = (*where, point.workload.itemsize, sizes)
-            if scratch not in self._scratch:
-                self._scratch[scratch] = _scratch_nbytes(point, replicas)
-            self._sites[key] = _site(point, replicas, self._scratch[scratch])
-        return self._sites[key]
+def answers(points: Sequence[Point], *, has_interval: bool = False) -> dict[int, Answer]:
+    """Return the answers to those of ``points`` that can be walked together, by their place."""
+    return dict(_Grid(has_interval).answers(points))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Priced:
-    """A replica's times alone on a node: arrays by tp class and turn, for each stage."""
+class _On:
+    """A Machine: its ``row`` among those of its form, and what it makes of lanes."""
 
-    replica: Replica
-    computed: tuple[NDArray[np.float64], ...]
-    is_within: bool
-
-
-def _priced(costs: Costs, replica: Replica) -> _Priced:
-    is_within = True
-    stages = []
-    for parts in replica.parts:
-        rows = []
-        for part in parts:
-            row = []
-            for turn in part.computed:
-                total_s = 0.0
-                for kernel, shape in turn:
-                    time_s, within = _alone_s(costs, kernel, shape, part.nbytes)
-                    total_s += time_s
-                    is_within = is_within and within
-                row.append(total_s)
-            rows.append(row)
-        stages.append(np.array(rows))
-    return _Priced(replica, tuple(stages), is_within)
+    machine: Machine
+    compute: Compute
+    alone: Costs
+    is_held: bool
+    readings: Readings
+    form: tuple[object, ...]
+    row: int
 
 
-def _wait_s(point: Point, noise: Noise, shares: Sequence[_Priced], slowdown: float) -> float:
-    """Return what a step waits for slower ranks: see :mod:`sim.waits`."""
-    mesh, count = point.mesh, point.options.num_microbatches
-    # By share of the batch, stage and tp class.
-    computes_s = [[(stage.sum(axis=1) * slowdown).tolist() for stage in each.computed] for each in shares]  # fmt: skip
-    if mesh.pp > 1:
-        stages_s = tuple(max(map(max, stage)) / count for stage in zip(*computes_s, strict=True))
-        return pipeline_wait_s(noise, Pipeline(stages_s, count), mesh)
-    more = point.workload.global_batch % mesh.dp
-    ranks: Counter[float] = Counter()
-    for each, own, replicas in zip(
-        shares, computes_s, (more or mesh.dp, mesh.dp - more), strict=False
-    ):
-        for part, compute_s in zip(each.replica.parts[0], own[0], strict=True):
-            ranks[compute_s] += replicas * len(part.tp)
-    return meeting_wait_s(noise, ranks)
+_Sorted = tuple[int, Point, _On, Share, tuple[object, ...]]
 
 
-def _alone_s(costs: Costs, kernel: Kernel, shape: Shape, held: int) -> tuple[float, bool]:
-    (cached_s, inner_s, outer_s), within = costs.parts_s(kernel, shape)
-    inner, outer = costs.missed(held)
-    return cached_s + inner_s * inner + outer_s * outer, within
+@dataclass(slots=True)
+class _Grid:
+    """What many points share; they are known by their ids, so it lives no longer than they do."""
+
+    has_interval: bool
+    _on: dict[int, _On | None] = field(default_factory=dict)
+    _alone: dict[int, Costs] = field(default_factory=dict)
+    _rows: dict[tuple[object, ...], list[Machine]] = field(default_factory=dict)
+    _stacks: dict[tuple[object, ...], Machine] = field(default_factory=dict)
+    _families: dict[Family, Shares] = field(default_factory=dict)
+    _shares: dict[tuple[object, ...], Shares | None] = field(default_factory=dict)
+    _sites: dict[tuple[object, ...], Site | None] = field(default_factory=dict)
+    _prices: dict[tuple[int, int], Priced | None] = field(default_factory=dict)
+    _waits_s: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def answers(self, points: Sequence[Point]) -> Iterator[tuple[int, Answer]]:
+        """Yield the answers to those of ``points`` that can be walked together, with their places."""
+        for readings, found in self._sorted(points):
+            known = [(each, member) for each in found if (member := self._member(each)) is not None]
+            for start in range(0, len(known), _MOST):
+                yield from self._answered(known[start : start + _MOST], readings)
+
+    def _sorted(self, points: Sequence[Point]) -> list[tuple[Readings, list[_Sorted]]]:
+        """Return the points that can be walked together, by how."""
+        groups: dict[tuple[object, ...], list[_Sorted]] = defaultdict(list)
+        readings_of: dict[tuple[object, ...], Readings] = {}
+        for place, point in enumerate(points):
+            machine, workload, mesh, options = point.machine, point.workload, point.mesh, point.options  # fmt: skip
+            on = self._on[id(machine)] if id(machine) in self._on else self._known(machine)
+            if on is None or (on.is_held and mesh.pp > 1) or _has_window(point):
+                continue
+            plan = (id(options), on.compute.device, id(workload.network), workload.itemsize,
+                    workload.has_momentum, mesh.dp > 1, mesh.pp, mesh.tp)  # fmt: skip
+            if plan not in self._shares:
+                self._shares[plan] = self._shares_of(point)
+            shares = self._shares[plan]
+            if shares is None:
+                continue
+            rows, more = divmod(workload.global_batch, mesh.dp)
+            share = shares.of(rows, has_more=more > 0)
+            if share is None:
+                continue
+            readings = on.readings if mesh.pp > 1 or options.overlap else Readings.LANES
+            key = (id(shares), id(share.structure), readings)
+            readings_of[key] = readings
+            where = (id(share.traffic), mesh.dp, point.ranks_per_node, id(options),
+                     more if mesh.pp > 1 else 0, on.form)  # fmt: skip
+            groups[key].append((place, point, on, share, where))
+        return [(readings_of[key], found) for key, found in groups.items()]
+
+    def _shares_of(self, point: Point) -> Shares | None:
+        """Return the shares of the family of ``point``, None if its strategy is no shape of mesh."""
+        options = placed(point.options, point.machine)
+        if options.strategy not in SYNCHRONOUS:
+            return None
+        family = family_of(point.workload, point.mesh, options)
+        return self._families.setdefault(family, Shares(family))
+
+    def _known(self, machine: Machine) -> _On | None:
+        """Return what is known of ``machine``; None if its ranks are not all alike but for their places."""
+        found = None
+        compute = machine.compute
+        if compute is not None and machine.fabric is None and not machine.node_slowness:
+            form = form_of(machine)
+            rows = self._rows.setdefault(form, [])
+            rows.append(machine)
+            is_held = any(link.eager_limit_nbytes is not None for link in machine.links.values())
+            alone = self._alone.setdefault(id(compute), Costs(machine, Mesh(), 1))
+            found = _On(machine, compute, alone, is_held,
+                        Readings.of(machine.overlap_share), (id(rows),), len(rows) - 1)  # fmt: skip
+            self._rows[found.form] = rows
+        self._on[id(machine)] = found
+        return found
+
+    def _member(self, found: _Sorted) -> Member | None:
+        """Return the point with its site and its prices; None if its Machine lacks something."""
+        _, point, on, share, where = found
+        if where not in self._sites:
+            self._sites[where] = self._site(point, on, share)
+        site = self._sites[where]
+        key = id(share), id(on.compute)
+        if key not in self._prices:
+            try:
+                self._prices[key] = priced(on.alone, share)
+            except MachineError:
+                self._prices[key] = None
+        price = self._prices[key]
+        if site is None or price is None:
+            return None
+        return Member(site, on.row, price, on.alone, on.machine.overlap_share)
+
+    def _site(self, point: Point, on: _On, share: Share) -> Site | None:
+        if on.form not in self._stacks:
+            self._stacks[on.form] = stacked(self._rows[on.form])
+        more = point.workload.global_batch % point.mesh.dp
+        options = placed(point.options, point.machine)
+        plan = Plan(point.mesh, point.ranks_per_node, point.workload.itemsize, options, share, more)
+        try:
+            return site_of(plan, self._stacks[on.form], len(self._rows[on.form]))
+        except MachineError:
+            return None
+
+    def _answered(self, known: Sequence[tuple[_Sorted, Member]], readings: Readings) -> Iterator[tuple[int, Answer]]:  # fmt: skip
+        """Yield the answers to points that are walked together."""
+        steps = Steps.of([member for _, member in known], readings)
+        waits_s = [self._wait_s(found, member) for found, member in known]
+        shares = interval_shares(steps, waits_s) if self.has_interval else None
+        parts_s = zip(steps.compute_s.tolist(), steps.exposed_s.tolist(), steps.bubble_s.tolist(), waits_s, strict=True)  # fmt: skip
+        is_within = steps.is_within.tolist()
+        for i, (((place, point, on, share, _), member), times_s) in enumerate(zip(known, parts_s, strict=True)):  # fmt: skip
+            breakdown = Breakdown(*times_s, on.compute.step_overhead_s)
+            total_s = breakdown.total_s
+            if not 0 < total_s < inf:
+                continue  # the forecast says why
+            site = member.site
+            interval_s = None if shares is None else (shares[0][i] * total_s, shares[1][i] * total_s)  # fmt: skip
+            is_beyond = site.is_extrapolated or not is_within[i]
+            nodes = -(-point.mesh.world_size // point.ranks_per_node)
+            yield place, Answer(nodes, breakdown, share.nbytes + site.scratch_nbytes, is_beyond, interval_s)  # fmt: skip
+
+    def _wait_s(self, found: _Sorted, member: Member) -> float:
+        """Return what a step waits for slower ranks, once for all points alike."""
+        _, point, on, share, _ = found
+        more = point.workload.global_batch % point.mesh.dp
+        key = id(member.site), id(share), id(on.compute), more
+        if key not in self._waits_s:
+            self._waits_s[key] = wait_s(on.compute.step_noise, member.price, point.mesh, more,
+                                        point.options.num_microbatches, member.site.costs.slowdown)  # fmt: skip
+        return self._waits_s[key]
 
 
-def _site(point: Point, replicas: tuple[Replica, ...], scratch_nbytes: int) -> _Site:
-    mesh, itemsize = point.mesh, point.workload.itemsize
-    costs = Costs(point.machine, mesh, point.ranks_per_node)
-    costs.note_groups(point.options.algorithm)
-    first = 0, point.workload.global_batch % mesh.dp  # of each share of the batch
-    collectives, sends = [], []
-    for stage in range(mesh.pp):
-        taken, sent = [], []
-        for replica, dp in zip(replicas, first, strict=False):
-            for part in replica.parts[stage]:
-                rank = (dp * mesh.pp + stage) * mesh.tp + part.tp.start
-                taken.append([collective_s(costs, _with(op, point), itemsize, rank, part.nbytes) for op in part.collectives])  # fmt: skip
-                sent.append([costs.alone(nbytes, rank, rank + (other - stage) * mesh.tp) for nbytes, other in part.sent])  # fmt: skip
-        shape = (len(replicas), len(replicas[0].parts[stage]))
-        collectives.append(np.array(taken).reshape(*shape, -1).transpose(2, 0, 1))
-        sends.append(np.array(sent).reshape(*shape, -1, 2).transpose(2, 0, 1, 3))
-    return _Site(costs.fabric.num_nodes, costs.slowdown, tuple(collectives), tuple(sends),
-                 bool(costs.extrapolated), scratch_nbytes)  # fmt: skip
-
-
-def _scratch_nbytes(point: Point, replicas: tuple[Replica, ...]) -> int:
-    """Return the scratch of the collectives that are sends and receives."""
-    roles = []
-    for stage, parts in enumerate(replicas[0].parts):
-        for place, part in enumerate(parts):
-            ops = {_with(op, point): None for each in replicas for op in each.parts[stage][place].collectives}  # fmt: skip
-            roles.append(Role("", range(point.mesh.dp), range(stage, stage + 1), part.tp, tuple(ops)))  # fmt: skip
-    program = Program(point.mesh, point.workload.itemsize, tuple(roles))
-    return collective_nbytes(program, point.options)
-
-
-def _with(op: Collective, point: Point) -> Collective:
-    """Return ``op`` by the algorithm of ``point``."""
-    algorithm = point.options.algorithm
-    if algorithm is Algorithm.LIBRARY:
-        return op
-    size = 1
-    if algorithm is Algorithm.HIERARCHICAL:
-        size = node_size(point.mesh, op.axis, point.options.ranks_per_node)
-    return replace(op, algorithm=algorithm, node_size=size)
-
-
-def _is_regular(point: Point) -> bool:
-    """Say whether the ranks of ``point`` are all alike but for their place in the mesh."""
-    machine, options = point.machine, point.options
-    is_held = any(link.eager_limit_nbytes is not None for link in machine.links.values())
-    return (
-        options.strategy in SYNCHRONOUS
-        and window_size(point.mesh, placed(options, machine)) == 1
-        and machine.fabric is None
-        and not machine.node_slowness
-        and machine.compute is not None
-        and not (point.mesh.pp > 1 and is_held)
-    )
-
-
-def _readings(point: Point) -> str:
-    """Return which readings of the lanes :func:`sim.forecast.step_times` takes."""
-    share = point.machine.overlap_share
-    if (point.mesh.pp == 1 and not point.options.overlap) or share == 1.0:
-        return "lanes"
-    return "turns" if share == 0.0 else "both"
+def _has_window(point: Point) -> bool:
+    """Say whether replicas of ``point`` share windows: their ops are others than a family's."""
+    if point.options.algorithm not in (Algorithm.SHARED_WINDOW, Algorithm.HIERARCHICAL):
+        return False
+    return window_size(point.mesh, placed(point.options, point.machine)) > 1

@@ -5,10 +5,10 @@ program of two replicas stands for that of any number of them with as many rows 
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
 from exec.network.network import Network
+from exec.plan.nodes import node_size
 from exec.plan.options import PlanOptions
 from exec.plan.step import plan_step
 from exec.program.mesh import Mesh
@@ -27,7 +27,7 @@ from exec.program.ops import (
     lane_of,
 )
 from exec.program.peers import At
-from exec.program.program import Role
+from exec.program.program import Program, Role
 from exec.workload import Workload
 
 
@@ -78,6 +78,7 @@ class Part:
     collectives: tuple[Collective, ...]
     sent: tuple[tuple[int, int], ...]
     nbytes: int
+    ops: tuple[Op, ...]
 
     def structure(self) -> tuple[object, ...]:
         """Return what must be equal where ranks are walked together."""
@@ -86,15 +87,89 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """The parts of one replica, by stage and then by tp coordinate, and how they are structured."""
+    """The parts of one replica, by stage and then by tp coordinate."""
 
     parts: tuple[tuple[Part, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """How a batch is shared: a replica of each kind, one more sample first where it does not divide.
+
+    Shares of equal ``structure`` are walked together, those of equal ``traffic`` send and reduce the
+    same. ``nbytes`` is what the rank holds that holds most.
+    """
+
+    replicas: tuple[Replica, ...]
     structure: tuple[object, ...]
+    traffic: tuple[object, ...]
+    nbytes: int
 
 
-@lru_cache(maxsize=4096)
-def replica_of(family: Family, rows: int) -> Replica | None:
-    """Return what a replica of ``rows`` samples does; None where its ranks cannot be walked together."""
+@dataclass(slots=True)
+class Shares:
+    """The shares of the batches of one family, each made once."""
+
+    family: Family
+    _replicas: dict[int, tuple[Replica, tuple[object, ...]] | None] = field(default_factory=dict)
+    _shares: dict[tuple[int, bool], Share | None] = field(default_factory=dict)
+    _alike: dict[tuple[object, ...], tuple[object, ...]] = field(default_factory=dict)
+
+    def of(self, rows: int, *, has_more: bool) -> Share | None:
+        """Return how replicas share a batch of ``rows`` samples each, of which some have one more.
+
+        None where their ranks cannot be walked together. Of equal structures and traffics, one object
+        stands for all.
+        """
+        key = rows, has_more
+        if key not in self._shares:
+            self._shares[key] = self._of((rows + 1, rows) if has_more else (rows,))
+        return self._shares[key]
+
+    def _of(self, each_rows: tuple[int, ...]) -> Share | None:
+        found = []
+        for rows in each_rows:
+            if rows not in self._replicas:
+                self._replicas[rows] = _replica(self.family, rows)
+            found.append(self._replicas[rows])
+        told = [each for each in found if each is not None]
+        if len(told) < len(found) or any(structure != told[0][1] for _, structure in told):
+            return None
+        replicas, structure = tuple(replica for replica, _ in told), (len(told), *told[0][1])
+        parts = [part for replica in replicas for stage in replica.parts for part in stage]
+        traffic = tuple((part.collectives, part.sent) for part in parts)
+        return Share(replicas, self._alike.setdefault(structure, structure),
+                     self._alike.setdefault(traffic, traffic), max(part.nbytes for part in parts))  # fmt: skip
+
+
+def program_of(share: Share, mesh: Mesh, itemsize: int, options: PlanOptions, more: int) -> Program:
+    """Return the program of the step that is so shared; ``more`` replicas have one sample more."""
+    first = more or mesh.dp
+    roles = []
+    for stage in range(mesh.pp):
+        for replica, dp in zip(share.replicas, (range(first), range(first, mesh.dp)), strict=False):
+            for part in replica.parts[stage]:
+                ops = tuple(done_by(op, mesh, options) if isinstance(op, Collective) else op for op in part.ops)  # fmt: skip
+                roles.append(Role("", dp, range(stage, stage + 1), part.tp, ops, nbytes=part.nbytes))  # fmt: skip
+    return Program(mesh, itemsize, tuple(roles))
+
+
+def done_by(op: Collective, mesh: Mesh, options: PlanOptions) -> Collective:
+    """Return ``op`` by the algorithm of ``options``."""
+    algorithm = options.algorithm
+    if algorithm is Algorithm.LIBRARY:
+        return op
+    size = 1
+    if algorithm is Algorithm.HIERARCHICAL:
+        size = node_size(mesh, op.axis, options.ranks_per_node)
+    return replace(op, algorithm=algorithm, node_size=size)
+
+
+def _replica(family: Family, rows: int) -> tuple[Replica, tuple[object, ...]] | None:
+    """Return what a replica of ``rows`` samples does, and how that is structured.
+
+    None where its ranks cannot be walked together.
+    """
     count = 2 if family.has_replicas else 1
     workload = Workload(family.network, rows * count, family.itemsize, family.has_momentum)
     program = plan_step(workload, Mesh(count, family.pp, family.tp), family.options)
@@ -109,7 +184,7 @@ def replica_of(family: Family, rows: int) -> Replica | None:
         is_alike = all(part.structure() == structure[-1] for part in parts)
         if not is_alike or [part.tp for part in parts] != spans:
             return None
-    return Replica(stages, (tuple(structure), tuple(spans)))
+    return Replica(stages), (tuple(structure), tuple(spans))
 
 
 def _part(role: Role, itemsize: int) -> Part:
@@ -148,7 +223,7 @@ def _part(role: Role, itemsize: int) -> Part:
                 raise ValueError(f"a synchronous step must not hold {op}")
         is_open = False
     return Part(role.pp.start, role.tp, tuple(turns), tuple(map(tuple, computed)), tuple(collectives),
-                tuple(sent), role.nbytes)  # fmt: skip
+                tuple(sent), role.nbytes, role.ops)  # fmt: skip
 
 
 def family_of(workload: Workload, mesh: Mesh, options: PlanOptions) -> Family:

@@ -34,6 +34,7 @@ _GUMBEL = np.arange(-4.5, 38.0, 0.05)
 _WEIGHTS = np.exp(-_GUMBEL - np.exp(-_GUMBEL))
 _GRID = 1 << 14
 _LEAST = 1e-12
+_INVERSE = statistics.NormalDist().inv_cdf
 
 
 def paces(noise: Noise, seed: int, ranks: int, turns: int, replicas: int = 1) -> Array:
@@ -124,5 +125,4 @@ def _normal(count: int) -> Array:
 
 def _quantile(hazard: float) -> float:
     """Return the normal quantile at ``exp(-hazard)``, exact in both tails."""
-    quantile = statistics.NormalDist().inv_cdf
-    return -quantile(-math.expm1(-hazard)) if hazard < 0.5 else quantile(math.exp(-hazard))
+    return -_INVERSE(-math.expm1(-hazard)) if hazard < 0.5 else _INVERSE(math.exp(-hazard))

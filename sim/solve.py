@@ -45,7 +45,7 @@ from exec.program.ops import (
 )
 from exec.program.peers import AnyRank, At, Part, Peer, Rank, Sender, resolve_peer, split_start
 from exec.program.program import Program, Role
-from sim.collectives import allgather_s, allreduce_s, hierarchical_s
+from sim.collectives import Sum, allgather_s, allreduce_s, hierarchical_s
 from sim.costs import Costs
 from sim.fabric import Pattern
 from sim.network import completions_s
@@ -384,13 +384,17 @@ def _meets(op: Collective, own: int, other: int) -> bool:
 
 def collective_s(costs: Costs, op: Collective, itemsize: int, rank: int, held: int) -> float:
     """Return the time of ``op`` for the group of ``rank``, which holds ``held`` bytes, once all are there."""
+    return collective_adding_s(
+        costs, op, itemsize, rank, lambda count: costs.accumulate_s(count, held)
+    )
+
+
+def collective_adding_s(costs: Costs, op: Collective, itemsize: int, rank: int, add: Sum) -> float:
+    """Return what :func:`collective_s` does where ``add`` says what it takes to add so many elements."""
     ranks = costs.mesh.size(op.axis)
     if op.algorithm is Algorithm.LIBRARY or ranks == 1:
         return costs.library_s(op, itemsize, rank)
     elements = op.part.size
-
-    def add(count: int) -> float:
-        return costs.accumulate_s(count, held)
 
     def message_s(count: int, step: Step) -> float:
         latency_s, transfer_s = costs.message(count * itemsize, step.tier, step.sharers)

@@ -1,6 +1,7 @@
 """Forecast many plans: ``python -m sim.sweep --nodes 1,2,4 --net cnn --out points.jsonl``."""
 
 import hashlib
+import json as json_format
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +24,13 @@ from sim.forecast import Engine
 from sim.grid import Point
 from sim.sweep_file import Line, PointFile, open_points, write_csv
 from sim.sweep_points import Points, combinations, parse_values
-from sim.sweep_work import Asked, answer_alone, solve_together
+from sim.sweep_work import Asked, answer_alone, answer_together
 
 app = make_app(
     "python -m sim.sweep", "Forecast every combination of nodes, batch, network and more."
 )
 Flag = Annotated[bool, Parameter(negative=())]
-Several = Annotated[tuple[str, ...], Parameter(negative=())]
+Several = Annotated[tuple[str, ...], Parameter(negative=(), show_default=", ".join)]
 
 _MAX_SIMULATED_RANKS = 512
 
@@ -48,6 +49,7 @@ def sweep(
     workers: int | None = None,
     csv: Path | None = None,
     plot: Path | None = None,
+    json: Flag = False,
 ) -> None:
     """Forecast every combination of the values given, and keep each as one JSON line.
 
@@ -71,15 +73,18 @@ def sweep(
         as a factor: network.bandwidth, network.latency, node.bandwidth, node.latency, compute.speed.
         May be given several times.
     engine
-        solve, in closed form and thousands at once; or simulate, one at a time on all cores.
+        solve, in closed form and thousands at once; or simulate, message by message, one at a time on all
+        cores: by arrays where no messages meet, else by events, or only by the one of them.
     intervals
-        Give each step time its 90 % interval too; points are then solved one at a time, on all cores.
+        Give each step time its 90 % interval too.
     workers
         How many processes answer what is answered one at a time; all cores unless given.
     csv
         Write a table of all points in the file here, too.
     plot
         Draw samples trained in a second against nodes into this SVG, PNG or PDF file.
+    json
+        Print what was done, and the fastest point, as one JSON record.
     """
     start_s = perf_counter()
     if launched_ranks(os.environ) > 1 and "mpi4py.futures" not in sys.modules:
@@ -87,36 +92,44 @@ def sweep(
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     positive("workers", workers)
     for option, path in (("out", out), ("csv", csv), ("plot", plot)):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
+        if path is not None:
+            _check_writable(option, path)
     if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
         raise UsageError(f"plot must end in .svg, .png or .pdf, got {plot}")
     axes = _axes(nodes, batch, net, machine, vary)
+    if plot is not None:
+        from sim.sweep_plot import check_curves, draw_points  # noqa: PLC0415  # only when asked for
+
+        check_curves(axes)
     points = Points()
     header = {
         "kind": "provenance", "of": "sim.sweep", "engine": engine.value, "intervals": intervals, "axes": sorted(axes),
-        "machines": {each: hashlib.sha256(points.machine({"machine": each}).model_dump_json().encode()).hexdigest() for each in machine},
+        "machines": {each: hashlib.sha256(points.machine(each).model_dump_json().encode()).hexdigest() for each in machine},
         "nets": {each: points.network(each).num_parameters for each in net},
         "stepcast": version("stepcast"),
     }  # fmt: skip
     with open_points(out, header) as file:
         done = file.keys
-        missing = [cell for cell in combinations(axes) if key_of(cell) not in done]
+        missing = [cell for cell in combinations(axes) if not done or key_of(cell) not in done]
         lines, num_together = _answer(
-            file, points, missing, Asked(engine, has_interval=intervals), workers
+            file, points, missing, Asked(engine, has_interval=intervals), workers, is_quiet=json
         )
     lines = [*file.lines, *lines]
     if csv is not None:
         write_csv(csv, lines)
     if plot is not None:
-        from sim.sweep_plot import draw_points  # noqa: PLC0415  # matplotlib, only when asked for
-
         draw_points(plot, lines)
-    _tell(lines, len(missing), num_together, perf_counter() - start_s, out)
+    _tell(lines, len(missing), num_together, perf_counter() - start_s, out, as_json=json)
 
 
 def _answer(
-    file: PointFile, points: Points, cells: Sequence[Cell], what: Asked, workers: int
+    file: PointFile,
+    points: Points,
+    cells: Sequence[Cell],
+    what: Asked,
+    workers: int,
+    *,
+    is_quiet: bool,
 ) -> tuple[list[Line], int]:
     """Answer ``cells`` into ``file``; return their lines, and how many were solved together."""
     written: list[Line] = []
@@ -133,10 +146,10 @@ def _answer(
             refused.append({"kind": "point", "cell": cell, "refused": found})
         else:
             asked.append((cell, found))
-    together = solve_together([point for _, point in asked]) if what.is_short else {}
+    together = answer_together([point for _, point in asked], what)
     keep(refused + [{"kind": "point", "cell": asked[place][0]} | outcome for place, outcome in together.items()])  # fmt: skip
     alone = [(place, point) for place, (_, point) in enumerate(asked) if place not in together]
-    if alone:
+    if alone and not is_quiet:
         print(
             f"{len(together)} points solved together; {len(alone)} more, one at a time", flush=True
         )
@@ -182,18 +195,38 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda number: bar.advance(task, number)
 
 
-def _tell(lines: Sequence[Line], num_new: int, num_together: int, took_s: float, out: Path) -> None:
+def _check_writable(option: str, path: Path) -> None:
+    """Raise :class:`UsageError` unless ``path`` is a file, or can be made."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
+    is_new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise UsageError(f"{option} {path} cannot be written: {error.strerror}") from error
+    if is_new:
+        path.unlink()
+
+
+def _tell(
+    lines: Sequence[Line], num_new: int, num_together: int, took_s: float, out: Path, *, as_json: bool
+) -> None:  # fmt: skip
     """Print how many points there are, and the fastest."""
     answered = [line for line in lines if "refused" not in line]
     num_refused = len(lines) - len(answered)
     if not answered:
         first = next((line["refused"] for line in lines), "there is none")
         raise SweepError(f"every point in {out} was refused, the first with: {first}")
+    fitting = [line for line in answered if line["fits_memory"]] or answered
+    best = max(fitting, key=lambda line: float(line["samples_per_s"]))
+    if as_json:
+        told = {"out": str(out), "points": len(lines), "refused": num_refused, "new": num_new,
+                "solved_together": num_together, "took_s": took_s, "fastest": best}  # fmt: skip
+        print(json_format.dumps(told, allow_nan=False))
+        return
     say = console().print
     say(f"{num_new} points in {took_s:.2f} s: {num_together} solved together, {num_new - num_together} one at a time or refused")  # fmt: skip
     say(f"{len(lines)} points in {out}, {num_refused} of them refused")
-    fitting = [line for line in answered if line["fits_memory"]] or answered
-    best = max(fitting, key=lambda line: float(line["samples_per_s"]))
     words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in best["cell"].items())
     say(f"most samples a second, {best['samples_per_s']:,.0f}: {words}")
 

@@ -1,9 +1,10 @@
 """The points of a sweep: every combination of the values given, each a plan on a Machine."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any
 
 from calibration.find import find_machine
@@ -16,6 +17,7 @@ from exec.plan.nodes import check_nodes
 from exec.plan.options import PlanOptions, parse_every
 from exec.plan.schedule import Schedule
 from exec.plan.strategy import SHARED, Strategy, mesh_of
+from exec.program.mesh import Mesh
 from exec.program.ops import Algorithm
 from exec.sweeps.cells import Cell, Scalar
 from exec.workload import Workload
@@ -87,6 +89,9 @@ _DEFAULTS: Cell = {
     "momentum": False, "sync_batchnorm": False,
 }  # fmt: skip
 _FACTORS = tuple(name for name in _PARSERS if "." in name)
+_UNCHANGED: Cell = dict.fromkeys(_FACTORS, 1.0)
+_on_machine = itemgetter("machine", *_FACTORS)
+_planned = itemgetter("net", "batch", "nodes", *_DEFAULTS)
 
 
 def parse_values(name: str, texts: Sequence[str]) -> tuple[str, tuple[Scalar, ...]]:
@@ -130,6 +135,9 @@ class Points:
     _machines: dict[tuple[Scalar, ...], Machine] = field(default_factory=dict)
     _networks: dict[str, Network] = field(default_factory=dict)
     _options: dict[tuple[Scalar, ...], PlanOptions] = field(default_factory=dict)
+    _plans: dict[tuple[Scalar, ...], tuple[Workload, Mesh, PlanOptions]] = field(
+        default_factory=dict
+    )
 
     def point(self, cell: Cell) -> Point:
         """Return the point of ``cell``.
@@ -137,13 +145,25 @@ class Points:
         Raises:
             UsageError: the plan does not fit the nodes, the batch or the network.
         """
-        full: dict[str, Any] = _DEFAULTS | cell
-        machine, strategy = self.machine(full), Strategy(full["strategy"])
+        full: dict[str, Any] = {**_UNCHANGED, **_DEFAULTS, **cell}
+        machine = self._machine(full)
         itemsize = 8 if machine.compute is not None and machine.compute.dtype == "float64" else 4
+        device = machine.compute.device if machine.compute is not None else None
+        given = {"pp", "tp", "algorithm"} & cell.keys()
+        key = itemsize, device, *sorted(given), *_planned(full)
+        if key not in self._plans:
+            self._plans[key] = self._plan(full, machine, itemsize, given)
+        return Point(machine, *self._plans[key], full["ranks_per_node"])
+
+    def _plan(
+        self, full: Mapping[str, Any], machine: Machine, itemsize: int, given: Collection[str]
+    ) -> tuple[Workload, Mesh, PlanOptions]:
+        """Return the plan of a cell, of which all Machines with such devices and numbers have one."""
+        strategy = Strategy(full["strategy"])
         workload = Workload(self.network(full["net"]), full["batch"], itemsize, full["momentum"])
-        options = self._plan(full, strategy)
+        options = self._options_of(full, strategy)
         ranks = full["nodes"] * full["ranks_per_node"]
-        pp, tp = (full[name] if name in cell else None for name in ("pp", "tp"))
+        pp, tp = (full[name] if name in given else None for name in ("pp", "tp"))
         if strategy is Strategy.DATA and (full["pp"], full["tp"]) != (1, 1):
             strategy = Strategy.HYBRID
         if strategy in SHARED and full["nodes"] > 1:
@@ -154,9 +174,9 @@ class Points:
         check_plan(workload, mesh, options)
         if options.algorithm is Algorithm.HIERARCHICAL:
             check_nodes(mesh, full["ranks_per_node"])
-        if "algorithm" not in cell:
+        if "algorithm" not in given:
             options = reduced(options, machine, mesh, full["ranks_per_node"])
-        return Point(machine, workload, mesh, options, full["ranks_per_node"])
+        return workload, mesh, options
 
     def network(self, spelled: str) -> Network:
         """Return the network that ``spelled`` names."""
@@ -164,21 +184,25 @@ class Points:
             self._networks[spelled] = parse_net(spelled)
         return self._networks[spelled]
 
-    def machine(self, cell: Mapping[str, Any]) -> Machine:
-        """Return the Machine of ``cell``, with what it varies."""
-        key = (cell["machine"], *(cell.get(name, 1.0) for name in _FACTORS))
+    def machine(self, spelled: str) -> Machine:
+        """Return the Machine that ``spelled`` names."""
+        return self._machine(_UNCHANGED | {"machine": spelled})
+
+    def _machine(self, full: Mapping[str, Any]) -> Machine:
+        """Return the Machine of a cell, with what it varies."""
+        key = _on_machine(full)
         if key not in self._machines:
-            plain = (cell["machine"], *(1.0 for _ in _FACTORS))
-            if plain not in self._machines:
-                self._machines[plain] = find_machine(cell["machine"])
-            found = self._machines[plain]
-            for name in _FACTORS:
-                if cell.get(name, 1.0) != 1.0:
-                    found = _changed(found, name, cell[name])
-            self._machines[key] = found
+            if all(full[name] == 1.0 for name in _FACTORS):
+                self._machines[key] = find_machine(full["machine"])
+            else:
+                found = self.machine(full["machine"])
+                for name in _FACTORS:
+                    if full[name] != 1.0:
+                        found = _changed(found, name, full[name])
+                self._machines[key] = found
         return self._machines[key]
 
-    def _plan(self, full: Mapping[str, Any], strategy: Strategy) -> PlanOptions:
+    def _options_of(self, full: Mapping[str, Any], strategy: Strategy) -> PlanOptions:
         key = tuple(full[name] for name in _DEFAULTS)
         if key not in self._options:
             is_mesh = strategy in (

@@ -8,16 +8,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from exec.errors import MachineError, SweepError, UsageError
 from exec.launch import launched_ranks
-from sim.forecast import Engine, forecast
-from sim.grid import Answer, Grid, Point
+from sim.forecast import Breakdown, Engine, forecast
+from sim.grid import Answer, Point, answers
 from sim.placement import fits_memory
 
 _MOST_CHUNK, _CHUNKS_PER_WORKER = 64, 8
@@ -32,15 +33,13 @@ class Asked:
     engine: Engine = Engine.SOLVE
     has_interval: bool = False
 
-    @property
-    def is_short(self) -> bool:
-        """Whether points can be solved together."""
-        return self.engine is Engine.SOLVE and not self.has_interval
 
-
-def solve_together(points: Sequence[Point]) -> dict[int, Outcome]:
+def answer_together(points: Sequence[Point], what: Asked) -> dict[int, Outcome]:
     """Return the outcomes of those of ``points`` that can be solved together, by their place."""
-    return {place: _outcome(points[place], answer) for place, answer in Grid().answers(points).items()}  # fmt: skip
+    if what.engine is not Engine.SOLVE:
+        return {}
+    found = answers(points, has_interval=what.has_interval)
+    return {place: _outcome(points[place], answer) for place, answer in found.items()}
 
 
 def answer_alone(
@@ -55,6 +54,8 @@ def answer_alone(
         for each in points:
             report(1)
             yield _answer([each], what)
+        return
+    if not points:
         return
     with _executor(min(workers, len(points))) as (executor, size):
         chunk = max(1, min(_MOST_CHUNK, len(points) // (size * _CHUNKS_PER_WORKER)))
@@ -97,8 +98,20 @@ def _executor(workers: int) -> Iterator[tuple[Executor, int]]:
             yield pool, ranks - 1
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         yield pool, workers
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that hands out ends, be it killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -121,22 +134,28 @@ def _answer(points: Sequence[tuple[int, Point]], what: Asked) -> list[tuple[int,
         except (UsageError, MachineError) as error:
             found.append((place, {"refused": str(error)}))
             continue
-        answer = Answer(told.nodes, told.breakdown, told.memory_bytes, bool(told.extrapolated))  # fmt: skip
+        interval_s = told.interval_s if what.has_interval else None
+        answer = Answer(told.nodes, told.breakdown, told.memory_bytes, bool(told.extrapolated), interval_s)  # fmt: skip
         upper = {} if told.upper_s is None else {"step_time_upper_s": told.upper_s}
-        low_s, high_s = told.interval_s
-        interval = {"step_time_low_s": low_s, "step_time_high_s": high_s} if what.has_interval else {}  # fmt: skip
-        found.append((place, _outcome(point, answer) | upper | interval))
+        found.append((place, _outcome(point, answer) | upper))
     return found
 
 
 def _outcome(point: Point, answer: Answer) -> Outcome:
-    mesh, step_s = point.mesh, answer.breakdown.total_s
-    return {
-        "mesh": str(mesh),
+    mesh, parts = point.mesh, answer.breakdown
+    step_s = parts.total_s
+    found = {
+        "mesh": f"{mesh.dp}x{mesh.pp}x{mesh.tp}",
         "step_time_s": step_s,
         "samples_per_s": point.workload.global_batch / step_s,
         "memory_bytes": answer.memory_bytes,
         "fits_memory": fits_memory(point.machine, mesh, answer.memory_bytes, point.ranks_per_node),
         "is_extrapolated": answer.is_extrapolated,
-        "breakdown": asdict(answer.breakdown),
+        "breakdown": {name: getattr(parts, name) for name in _PARTS},
     }
+    if answer.interval_s is not None:
+        found["step_time_low_s"], found["step_time_high_s"] = answer.interval_s
+    return found
+
+
+_PARTS = tuple(each.name for each in fields(Breakdown))

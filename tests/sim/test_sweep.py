@@ -5,11 +5,13 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from calibration.find import find_machine
@@ -25,7 +27,7 @@ from sim.forecast import Engine, forecast
 from sim.grid import Point
 from sim.sweep import app
 from sim.sweep_work import Asked, answer_alone
-from tests.conftest import Launch, run_process
+from tests.conftest import ROOT, Launch, run_process
 
 Sweep = Callable[..., list[dict[str, Any]]]
 NET = "128-100-26"
@@ -112,6 +114,37 @@ def test_the_table_has_a_row_for_each_point_and_the_plot_is_drawn(
     assert plot.read_text().startswith("<?xml")
 
 
+def test_a_plot_of_intervals_says_what_its_bands_are(sweep: Sweep, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plain, banded = tmp_path / "plain.svg", tmp_path / "banded.svg"
+    sweep("--nodes", "1,2", "--batch", "64", "--plot", str(plain))
+    (tmp_path / "points.jsonl").unlink()
+    sweep("--nodes", "1,2", "--batch", "64", "--intervals", "--plot", str(banded))
+    assert "bands" in banded.read_text()
+    assert "bands" not in plain.read_text()
+
+
+def test_the_record_says_what_was_done_and_which_point_is_the_fastest(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = sweep("--nodes", "1,2,64", "--batch", "32", "--vary", "strategy=data,averaging", "--json")  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    best = max((line for line in lines if "refused" not in line), key=lambda line: line["samples_per_s"])  # fmt: skip
+    assert told["fastest"] == best
+    counts = told["points"], told["refused"], told["new"], told["solved_together"]
+    assert counts == (6, 2, 6, 2)
+
+
+def test_what_cannot_be_written_is_said_before_any_work(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to(loop)
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, ["--out", str(out), "--machine", "ethernet-cluster", "--csv", str(loop)])
+    assert ended.value.code == 2
+    assert f"csv {loop} cannot be written" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -122,6 +155,11 @@ def test_the_table_has_a_row_for_each_point_and_the_plot_is_drawn(
         (["--vary", "nodes=2"], "nodes must not be varied twice"),
         (["--plot", "points.txt"], "plot must end in"),
         (["--workers", "0"], "workers must be"),
+        (["--csv", "/nowhere/points.csv"], "csv must be a file in a folder that exists"),
+        (
+            ["--plot", "points.svg", "--batch", ",".join(map(str, range(1, 26)))],
+            "plot must have at most 24 lines to be read, got 25",
+        ),
     ],
 )
 def test_bad_input_is_one_message_before_any_work(
@@ -174,6 +212,14 @@ def test_processes_answer_as_one_does() -> None:
     assert sum(told) == 12
 
 
+def test_a_finished_sweep_by_many_processes_starts_none(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    options = ("--engine", "arrays", "--nodes", "2", "--batch", "64")
+    finished = sweep(*options, "--workers", "1")
+    capsys.readouterr()
+    assert sweep(*options, "--workers", "2") == finished
+    assert capsys.readouterr().out.startswith("0 points")
+
+
 def test_a_killed_worker_ends_the_sweep_with_its_name() -> None:
     answers = answer_alone(_points(200), Asked(Engine.SIMULATE), 2, lambda _: None)
     next(answers)
@@ -182,6 +228,32 @@ def test_a_killed_worker_ends_the_sweep_with_its_name() -> None:
     os.kill(killed.pid, signal.SIGKILL)
     with pytest.raises(SweepError, match=f"worker {killed.pid} ended by SIGKILL"):
         list(answers)
+
+
+_ANSWERING = """
+from tests.sim.test_sweep import Asked, Engine, _points, answer_alone
+if __name__ == "__main__":
+    for _ in answer_alone(_points(5000), Asked(Engine.EVENTS), 2, lambda _: None):
+        print("some are answered", flush=True)
+"""
+
+
+def test_workers_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "answering.py"
+    script.write_text(_ANSWERING)
+    with subprocess.Popen(
+        [sys.executable, str(script)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"some are answered\n"
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+    ended, left = psutil.wait_procs(workers, timeout=60)
+    for each in left:
+        each.kill()
+    assert len(ended) >= 2
+    assert not left
 
 
 def test_ctrl_c_leaves_a_file_that_the_same_command_ends(sweep: Sweep, out: Path) -> None:
