@@ -22,6 +22,7 @@ from sim.fabric import Fabric, Pattern
 from sim.network import Transfer
 from sim.steps import Step, steps
 from sim.topology import Topology
+from sim.work import Tally
 
 
 @dataclass(slots=True)
@@ -106,6 +107,10 @@ class Costs:
         A time is linear in the shares that the two caches miss, of which alone ``held_nbytes``
         tells: so it takes three numbers of each shape, whatever a rank holds.
         """
+        alone_s = self._plain_s(kernel, shape, held_nbytes)
+        return alone_s * self.kernel_factors.get(kernel, 1.0)
+
+    def _plain_s(self, kernel: Kernel, shape: Shape, held_nbytes: int) -> float:
         key = (kernel, shape)
         known = self._known.get(key)
         if known is None:
@@ -119,7 +124,24 @@ class Costs:
             alone = known.cached_s + known.inner_s * inner + known.outer_s * outer
         else:
             alone = known.cached_s
-        return alone * self._slowdown * self.kernel_factors.get(kernel, 1.0)
+        return alone * self._slowdown
+
+    def plain_s(self, tally: Tally, held_nbytes: int, *, scaled: bool = False) -> dict[Kernel, float]:
+        """Return the time of each kernel of ``tally``, without what factors make of it unless ``scaled``."""
+        found: dict[Kernel, float] = {}
+        for kernel, shape, count in tally:
+            found[kernel] = found.get(kernel, 0.0) + count * self._plain_s(kernel, shape, held_nbytes)  # fmt: skip
+        if scaled:
+            return {each: time_s * self.kernel_factors.get(each, 1.0) for each, time_s in found.items()}  # fmt: skip
+        return found
+
+    def work_s(self, tally: Tally, held_nbytes: int) -> float:
+        """Return the time of ``tally`` on a rank that holds ``held_nbytes``."""
+        return sum(self.plain_s(tally, held_nbytes, scaled=True).values())
+
+    def computes_as(self, other: "Costs") -> bool:
+        """Say whether kernels take as long as for ``other``, but for their factors."""
+        return self._compute is other._compute and self._slowdown == other._slowdown
 
     def missed(self, held_nbytes: int) -> tuple[float, float]:
         """Return the shares that the inner and the outer cache miss of what a rank holds."""

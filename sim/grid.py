@@ -29,7 +29,7 @@ from sim.grid_family import Replica, family_of, replica_of
 from sim.grid_walk import StageTimes, computed_s, walk
 from sim.memory import collective_nbytes
 from sim.placement import placed
-from sim.solve import collective_s
+from sim.priced import collective_s
 from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s
 
 
