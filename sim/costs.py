@@ -126,18 +126,22 @@ class Costs:
             alone = known.cached_s
         return alone * self._slowdown
 
-    def plain_s(self, tally: Tally, held_nbytes: int, *, scaled: bool = False) -> dict[Kernel, float]:
-        """Return the time of each kernel of ``tally``, without what factors make of it unless ``scaled``."""
+    def plain_s(self, tally: Tally, held_nbytes: int) -> dict[Kernel, float]:
+        """Return the time of each kernel of ``tally``, whatever its factor."""
         found: dict[Kernel, float] = {}
         for kernel, shape, count in tally:
-            found[kernel] = found.get(kernel, 0.0) + count * self._plain_s(kernel, shape, held_nbytes)  # fmt: skip
-        if scaled:
-            return {each: time_s * self.kernel_factors.get(each, 1.0) for each, time_s in found.items()}  # fmt: skip
+            time_s = count * self._plain_s(kernel, shape, held_nbytes)
+            found[kernel] = found.get(kernel, 0.0) + time_s
         return found
+
+    def kernels_s(self, tally: Tally, held_nbytes: int) -> dict[Kernel, float]:
+        """Return the time of each kernel of ``tally`` on a rank that holds ``held_nbytes``."""
+        plain_s, factors = self.plain_s(tally, held_nbytes), self.kernel_factors
+        return {each: time_s * factors.get(each, 1.0) for each, time_s in plain_s.items()} if factors else plain_s  # fmt: skip
 
     def work_s(self, tally: Tally, held_nbytes: int) -> float:
         """Return the time of ``tally`` on a rank that holds ``held_nbytes``."""
-        return sum(self.plain_s(tally, held_nbytes, scaled=True).values())
+        return sum(self.kernels_s(tally, held_nbytes).values())
 
     def computes_as(self, other: "Costs") -> bool:
         """Say whether kernels take as long as for ``other``, but for their factors."""

@@ -79,6 +79,11 @@ def tally(ops: tuple[Op, ...]) -> Tally:
     return _tally(_Same(ops))
 
 
+def has_lock(ops: tuple[Op, ...]) -> bool:
+    """Say whether a rank takes a lock, which it may have to wait for."""
+    return _has_lock(_Same(ops))
+
+
 def runs(ops: tuple[Op, ...], lane: Lane | None) -> tuple[Step, ...]:
     """Return ``ops``, or those of a ``lane``, with runs in place of what they compute.
 
@@ -86,6 +91,11 @@ def runs(ops: tuple[Op, ...], lane: Lane | None) -> tuple[Step, ...]:
     unless that is a message of its own.
     """
     return _runs(_Same(ops), lane)
+
+
+@lru_cache(maxsize=1024)
+def _has_lock(same: _Same) -> bool:
+    return any(isinstance(op, Acquire) for op in same.ops)
 
 
 @lru_cache(maxsize=1024)
