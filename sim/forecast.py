@@ -17,6 +17,7 @@ from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment, programs_of
 from exec.plan.strategy import (
     DIFFERING,
+    LOCKSTEP,
     ROUNDS,
     SERVERS,
     SYNCHRONOUS,
@@ -25,6 +26,7 @@ from exec.plan.strategy import (
     strategy_of,
 )
 from exec.plan.window import check_window
+from exec.plan.writer import most_nbytes
 from exec.program.mesh import Mesh
 from exec.program.ops import Send
 from exec.program.program import Program, Role
@@ -377,6 +379,10 @@ def solved_step_s(
     those of :func:`forecast`.
     """
     options = placed(options, machine)
+    if options.strategy in LOCKSTEP:  # what does not fit need not be written
+        nbytes = most_nbytes(workload, mesh, options)
+        if not fits_memory(machine, mesh, nbytes, ranks_per_node):
+            return math.inf
     segments = cycle(workload, mesh, options, epoch_samples)
     guests = num_guests(options, shares_nodes=shares_nodes)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
