@@ -20,6 +20,7 @@ from exec.program.program import Program
 from sim.collectives import library_parts_s, pipelined_allreduce_s
 from sim.fabric import Fabric, Pattern
 from sim.network import Transfer
+from sim.same import Same
 from sim.steps import Step, steps
 from sim.topology import Topology
 from sim.work import Tally
@@ -67,7 +68,7 @@ class Costs:
                 f"does, such as local+{self.machine.name}"
             )
         self._compute = self.machine.compute
-        self._prices = _prices_on(_Identity(self._compute))
+        self._prices = _prices_on(Same(self._compute))
         self._slowdown = self._busy_slowdown(self.fabric.most_on_a_node)
 
     def _busy_slowdown(self, busy: int) -> float:
@@ -570,21 +571,8 @@ class _Price:
     is_whole: bool  # or nobody has asked yet what misses add
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Identity:
-    """A section as the very object that it is: comparing all its numbers would take longer."""
-
-    compute: ComputeSection
-
-    def __hash__(self) -> int:
-        return id(self.compute)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.compute is other.compute
-
-
 @lru_cache(maxsize=8)
-def _prices_on(_: _Identity) -> dict[tuple[Kernel, Shape], _Price]:
+def _prices_on(_: Same[ComputeSection]) -> dict[tuple[Kernel, Shape], _Price]:
     """Return the prices known on a machine, which all plans of a search share."""
     return {}
 

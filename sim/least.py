@@ -19,9 +19,10 @@ import math
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from calibration.importers.measured import Operation
-from calibration.machine import Tier
+from calibration.machine import Machine, Tier
 from exec.network.modules import Conv2d, Flatten, Linear, Profiled
 from exec.network.network import INPUT, Network
 from exec.plan.layout import Layout, held_elements, layout_of
@@ -35,6 +36,7 @@ from exec.program.ops import Algorithm, Collective, CollectiveKind, Kernel, Shap
 from exec.program.peers import Part, split_size
 from exec.workload import Workload, backward_kernels, forward_kernels
 from sim.costs import Costs
+from sim.same import Same
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +51,33 @@ class _Stage:
 
 
 @dataclass(slots=True)
+class _Known:
+    """What is known of a workload on ranks that are so busy, whatever their number."""
+
+    nodes_s: dict[tuple[int, int, Hashable], float] = field(default_factory=dict)
+    kernels_s: dict[tuple[int, int, int, int, bool, int], tuple[float, float]] = field(
+        default_factory=dict
+    )
+    takers: Counter[int] = field(default_factory=Counter)
+    alike: dict[int, int] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=16)  # the searches of a forecast share it
+def _known_of(_: Same[Machine], __: Workload, ___: float) -> _Known:
+    return _Known()
+
+
+@dataclass(slots=True)
 class Least:
-    """The bounds of plans of one workload, on ranks as busy as ``costs`` says."""
+    """The bounds of plans of one workload, on ranks as busy as ``costs`` says, without factors."""
 
     costs: Costs
     workload: Workload
-    _known_s: dict[tuple[Mesh, int, bool], float] = field(default_factory=dict)
-    _known_takers: Counter[int] = field(default_factory=Counter)
-    _kernels_known_s: dict[tuple[int, int, int, int, bool, int], tuple[float, float]] = field(
-        default_factory=dict
-    )
-    _known_alike: dict[int, int] = field(default_factory=dict)
+    _known: "_Known" = field(init=False)
+
+    def __post_init__(self) -> None:
+        on = self.costs
+        self._known = _known_of(Same(on.machine), self.workload, on.slowdown)
 
     def step_s(self, mesh: Mesh, options: PlanOptions) -> float:
         """Return what a step on ``mesh`` takes at least; of strategies that are no mesh nothing is known.
@@ -71,14 +89,15 @@ class Least:
         count = options.num_microbatches
         rows = split_size(split_size(self.workload.global_batch, mesh.dp, 0), count, count - 1)
         says = options.algorithm is Algorithm.LIBRARY
-        key = (mesh, rows, says)
-        if key not in self._known_s:
-            on = replace(self.costs, mesh=mesh) if says and mesh.tp > 1 else None
-            self._known_s[key] = sum(
+        on = replace(self.costs, mesh=mesh) if says and mesh.tp > 1 else None
+        where = None if on is None else tuple(on.tiers(Axis.TP)) if on.is_plain else mesh
+        key = (mesh.tp, rows, where)
+        if key not in self._known.nodes_s:
+            self._known.nodes_s[key] = sum(
                 times * self._node_s(node, mesh.tp, rows, on)
                 for node, times in self._alike().items()
             )
-        least_s = self._known_s[key] / (1.0 - (1.0 - 1.0 / count) ** mesh.pp)
+        least_s = self._known.nodes_s[key] / (1.0 - (1.0 - 1.0 / count) ** mesh.pp)
         if not says or options.overlap or mesh.dp == 1:
             return least_s
         nbytes = self.workload.num_parameters * self.workload.itemsize / (mesh.pp * mesh.tp)
@@ -206,15 +225,15 @@ class Least:
     def _kernels_s(self, node: int, rows: int, inputs: int, outputs: int, has_grad_input: bool, held: int = 0) -> tuple[float, float]:  # fmt: skip
         """Return what ``node`` computes there and back."""
         key = (node, rows, inputs, outputs, has_grad_input, held)
-        if key not in self._kernels_known_s:
+        if key not in self._known.kernels_s:
             module = self.workload.network.nodes[node].module
             shape = self.workload.shape(node, rows, inputs, outputs)
             ways = forward_kernels(module), backward_kernels(module, has_grad_input=has_grad_input)
             forward_s, backward_s = (
                 sum(self.costs.kernel_s(each, shape, held) for each in kernels) for kernels in ways
             )
-            self._kernels_known_s[key] = forward_s, backward_s
-        return self._kernels_known_s[key]
+            self._known.kernels_s[key] = forward_s, backward_s
+        return self._known.kernels_s[key]
 
     def _node_s(self, node: int, tp: int, rows: int, on: Costs | None) -> float:
         """Return the least that the first of ``tp`` ranks computes of ``node``, there and back.
@@ -245,7 +264,7 @@ class Least:
     def _alike(self) -> dict[int, int]:
         """Return the nodes that no node before them is like, and how many are like each."""
         network = self.workload.network
-        if not self._known_alike:
+        if not self._known.alike:
             layout = layout_of(network, Mesh(), 0, 0)
             firsts: dict[Hashable, int] = {}
             for node, each in enumerate(network.nodes):
@@ -253,19 +272,19 @@ class Least:
                 sharers = self._takers()[_behind_flattens(network, value)]
                 kind = each.module, network.shape(value), each.shape, layout.learns_before(node), sharers  # fmt: skip
                 first = firsts.setdefault(kind, node)
-                self._known_alike[first] = self._known_alike.get(first, 0) + 1
-        return self._known_alike
+                self._known.alike[first] = self._known.alike.get(first, 0) + 1
+        return self._known.alike
 
     def _takers(self) -> Counter[int]:
         """Return how many nodes with weights take each value."""
         network = self.workload.network
-        if not self._known_takers:
-            self._known_takers.update(
+        if not self._known.takers:
+            self._known.takers.update(
                 _behind_flattens(network, each.inputs[0])
                 for each in network.nodes
                 if isinstance(each.module, Linear | Conv2d | Profiled)
             )
-        return self._known_takers
+        return self._known.takers
 
     def _summed_s(
         self, on: Costs, elements: int, kind: CollectiveKind = CollectiveKind.ALLREDUCE

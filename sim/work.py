@@ -29,6 +29,7 @@ from exec.program.ops import (
     Wait,
     lane_of,
 )
+from sim.same import Same
 
 Tally = tuple[tuple[Kernel, Shape, int], ...]
 """Kernels on shapes, and how often."""
@@ -61,27 +62,14 @@ class Loop:
 Step = Run | Gap | Loop | Op
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Same:
-    """Ops as the very object that they are: comparing all of them would take longer."""
-
-    ops: tuple[Op, ...]
-
-    def __hash__(self) -> int:
-        return id(self.ops)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.ops is other.ops
-
-
 def tally(ops: tuple[Op, ...]) -> Tally:
     """Return what ``ops`` compute, but for what they repeat."""
-    return _tally(_Same(ops))
+    return _tally(Same(ops))
 
 
 def has_lock(ops: tuple[Op, ...]) -> bool:
     """Say whether a rank takes a lock, which it may have to wait for."""
-    return _has_lock(_Same(ops))
+    return _has_lock(Same(ops))
 
 
 def runs(ops: tuple[Op, ...], lane: Lane | None) -> tuple[Step, ...]:
@@ -90,17 +78,17 @@ def runs(ops: tuple[Op, ...], lane: Lane | None) -> tuple[Step, ...]:
     Without a lane a rank does one thing at a time: then it need not wait for what it has done itself,
     unless that is a message of its own.
     """
-    return _runs(_Same(ops), lane)
+    return _runs(Same(ops), lane)
 
 
 @lru_cache(maxsize=1024)
-def _has_lock(same: _Same) -> bool:
-    return any(isinstance(op, Acquire) for op in same.ops)
+def _has_lock(same: Same[tuple[Op, ...]]) -> bool:
+    return any(isinstance(op, Acquire) for op in same.value)
 
 
 @lru_cache(maxsize=1024)
-def _tally(same: _Same) -> Tally:
-    return _counted([op for op in same.ops if isinstance(op, Compute)])
+def _tally(same: Same[tuple[Op, ...]]) -> Tally:
+    return _counted([op for op in same.value if isinstance(op, Compute)])
 
 
 def _counted(ops: Iterable[Compute]) -> Tally:
@@ -118,11 +106,11 @@ def _counted(ops: Iterable[Compute]) -> Tally:
 
 
 @lru_cache(maxsize=1024)
-def _runs(same: _Same, lane: Lane | None) -> tuple[Step, ...]:
-    awaited = frozenset(op.id for op in same.ops if isinstance(op, Wait))
-    mine = same.ops if lane is None else [op for op in same.ops if lane_of(op) is lane]
+def _runs(same: Same[tuple[Op, ...]], lane: Lane | None) -> tuple[Step, ...]:
+    awaited = frozenset(op.id for op in same.value if isinstance(op, Wait))
+    mine = same.value if lane is None else [op for op in same.value if lane_of(op) is lane]
     tallies: dict[tuple[tuple[int, int], ...], Tally] = {}
-    return tuple(_condensed(mine, awaited, _late(same.ops), tallies, one_lane=lane is None))
+    return tuple(_condensed(mine, awaited, _late(same.value), tallies, one_lane=lane is None))
 
 
 def _late(ops: tuple[Op, ...]) -> frozenset[str]:
