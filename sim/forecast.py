@@ -35,15 +35,13 @@ from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
-from sim.engines import Engine as Engine  # noqa: PLC0414  # others know it from here
-from sim.engines import by_events, check_events, simulated, simulated_each
+from sim.engine import Engine as Engine  # noqa: PLC0414  # others know it from here
 from sim.intervals import delta_s, uncertain_of
 from sim.jitter import paces
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.placement import fits_memory, placed
 from sim.replicas import Draws, drawn_interval_s
 from sim.result import StepTimes
-from sim.simulate import simulate
 from sim.solve import solve, solve_each
 from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s, server_wait_s
 from sim.work import tally
@@ -419,6 +417,8 @@ def _noisy_steps_s(
     program: Program, costs: Costs, engine: Engine, options: PlanOptions, slower: Array
 ) -> Array:
     """Return what :func:`step_times` does, of each replica whose ranks compute so much longer."""
+    from sim.engines import simulated_each  # noqa: PLC0415  # SimPy, only when asked for
+
     share = costs.machine.overlap_share
     if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
         return simulated_each(program, costs, engine, slower, one_lane=False)
@@ -430,13 +430,13 @@ def _noisy_steps_s(
 
 
 def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
+    if engine is Engine.SOLVE:
+        return bounds(program, costs) if is_asynchronous(program) else solve(program, costs, one_lane=one_lane)  # fmt: skip
+    from sim.engines import by_events, check_events, simulated  # noqa: PLC0415  # SimPy, only when asked for
+
     if is_asynchronous(program):
-        if engine is Engine.SOLVE:
-            return bounds(program, costs)
         check_events(program, engine)
         return by_events(_simulate_long(program, costs, one_lane))
-    if engine is Engine.SOLVE:
-        return solve(program, costs, one_lane=one_lane)
     return simulated(program, costs, engine, one_lane=one_lane)
 
 
@@ -445,6 +445,8 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
 
     The machine's noise makes ranks meet in ever other orders, as they do.
     """
+    from sim.simulate import simulate  # noqa: PLC0415  # SimPy, only when asked for
+
     noise = _noise(costs.machine)
     drawn = None if noise is None else paces(noise, 0, program.mesh.world_size, TURNS)[0]
     if program.tickets:
@@ -462,6 +464,8 @@ def simulated_spans(
     slow: Sequence[tuple[int, float]] = (), shares_nodes: bool = False,
 ) -> tuple[Span, ...]:  # fmt: skip
     """Return the spans of a simulated step, or of the steps of a round, for a trace."""
+    from sim.simulate import simulate  # noqa: PLC0415  # SimPy, only when asked for
+
     takes_turns = machine.overlap_share < 0.5
     options = placed(options, machine)
     guests = num_guests(options, shares_nodes=shares_nodes)
