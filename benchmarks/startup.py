@@ -61,9 +61,7 @@ class Cost:
 
 
 @app.default
-def startup(
-    *, rounds: int = 5, machine: str = "ethernet-cluster", out: Path | None = None
-) -> None:
+def startup(*, rounds: int = 5, machine: str = "ethernet-cluster", out: Path | None = None) -> None:
     """Measure commands as whole processes.
 
     Parameters
@@ -101,7 +99,9 @@ def startup(
 def cost(arguments: tuple[str, ...], env: dict[str, str]) -> Cost:
     """Return what the interpreter takes with ``arguments``, its answer thrown away."""
     start_s = perf_counter()
-    with subprocess.Popen([sys.executable, *arguments], env=env, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, *arguments], env=env, stdout=subprocess.DEVNULL
+    ) as process:
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = perf_counter() - start_s
         process.returncode = os.waitstatus_to_exitcode(status)

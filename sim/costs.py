@@ -146,7 +146,7 @@ class Costs:
 
     def computes_as(self, other: "Costs") -> bool:
         """Say whether kernels take as long as for ``other``, but for their factors."""
-        return self._compute is other._compute and self._slowdown == other._slowdown
+        return self.machine.compute is other.machine.compute and self.slowdown == other.slowdown
 
     def missed(self, held_nbytes: int) -> tuple[float, float]:
         """Return the shares that the inner and the outer cache miss of what a rank holds."""

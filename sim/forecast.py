@@ -235,7 +235,9 @@ def forecast(
             rest_s = (wait_s, checkpoint_s, overhead_s)
             low, high = drawn_interval_s(uncertain, costs, draws, times, rest_s, drawn)
         else:
-            base = times if engine is Engine.SOLVE else solved([replace(costs, extrapolated=set())])[0]
+            base = (
+                times if engine is Engine.SOLVE else solved([replace(costs, extrapolated=set())])[0]
+            )
             low, high = delta_s(uncertain, costs, base, wait_s, checkpoint_s, solved)
     return Forecast(
         nodes=costs.fabric.num_nodes,

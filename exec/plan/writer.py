@@ -95,7 +95,9 @@ def trainer_roles(
     batch. Gradients are divided by the *global* batch, or with ``is_local`` by the rank's own
     share. Ranks with other shares of ``also_split`` samples play other roles. With ``scratch`` a rank also has room for a second copy of its gradient.
     """
-    for writer, dp_span, tp_span, samples in _writers(workload, mesh, options, trainers, also_split):
+    for writer, dp_span, tp_span, samples in _writers(
+        workload, mesh, options, trainers, also_split
+    ):
         stage, layout, slots = writer.layout.stage, writer.layout, writer.slots
         size = layout.num_parameters
         flat = ["param", "grad"] + ["velocity"] * workload.has_momentum + ["scratch"] * scratch
