@@ -29,7 +29,8 @@ from exec.program.program import Program
 from exec.workload import Workload
 from sim.arrays.simulate import simulate_arrays
 from sim.costs import Costs
-from sim.engines import Engine, simulated
+from sim.engine import Engine
+from sim.engines import simulated
 from sim.jitter import paces
 
 NUM_REPLICAS = 200

@@ -64,9 +64,7 @@ def simulator_events(*, large: bool = False, rounds: int = 5, out: Path | None =
     _print(head, records, rounds)
 
 
-def event_records(
-    rounds: int, *, large: bool = False, rings: bool = True
-) -> list[dict[str, Any]]:
+def event_records(rounds: int, *, large: bool = False, rings: bool = True) -> list[dict[str, Any]]:
     """Measure every case, one after another, its contenders in turn; on demand without ``rings``."""
     simgrid, most = find_simgrid(), 256 if large else MOST_SIMGRID
     chosen = (case for case in cases(large) if rings or case.pattern != "ring")

@@ -14,7 +14,12 @@ class Section(BaseModel):
     """A part of a Machine."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, hide_input_in_errors=False
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        strict=True,
+        hide_input_in_errors=False,
+        defer_build=True,  # most sections are only read as parts of a Machine
     )
 
 

@@ -118,9 +118,18 @@ def _node_op(
     network: Network, itemsize: int, kernel: Kernel, node: int, microbatch: int, samples: int, inputs: int, outputs: int
 ) -> Compute:  # fmt: skip
     # A search asks for the same ops of many plans; they are values, so all may share them.
+    first = _first_op(network, itemsize, kernel, node, samples, inputs, outputs)
+    return Compute(kernel, node, microbatch, first.shape, first.flops, first.nbytes)
+
+
+@lru_cache(maxsize=1 << 16)
+def _first_op(
+    network: Network, itemsize: int, kernel: Kernel, node: int, samples: int, inputs: int, outputs: int
+) -> Compute:  # fmt: skip
+    # The ops of all microbatches have the very same shape, by which their readers know them.
     workload = Workload(network, max(samples, 1), itemsize)
     shape = workload.shape(node, samples, inputs, outputs)
-    return workload.compute(kernel, node, microbatch, shape)
+    return workload.compute(kernel, node, 0, shape)
 
 
 def forward_kernels(module: Module) -> tuple[Kernel, ...]:

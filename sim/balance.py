@@ -23,6 +23,7 @@ from exec.program.program import Program
 from exec.workload import Workload
 from sim.costs import Costs
 from sim.placement import placed
+from sim.work import tally
 
 _ROUNDS = 3
 
@@ -47,7 +48,7 @@ def stage_loads(program: Program, network: Network, cuts: tuple[int, ...], costs
     found, paces = [], stage_paces(costs)
     for stage, nodes in enumerate(stage_nodes(network, program.mesh.pp, cuts)):
         roles = [role for role in program.roles if stage in role.pp]
-        times_s = [sum(costs.compute_s(op, role.nbytes) for op in role.ops if isinstance(op, Compute)) for role in roles]  # fmt: skip
+        times_s = [costs.work_s(tally(role.ops), role.nbytes) for role in roles]
         sizes = [part.size for role in roles if (part := role.held("param"))]
         nbytes = max(role.nbytes for role in roles)
         found.append(StageLoad(network.nodes[nodes.start].name, len(nodes), paces[stage] * max(times_s), max(sizes), nbytes))  # fmt: skip

@@ -18,11 +18,12 @@ from exec.program.peers import AnyRank, Sender
 from exec.program.program import Program, Role
 from sim.costs import Costs
 from sim.result import StepTimes
+from sim.work import has_lock
 
 
 def is_asynchronous(program: Program) -> bool:
     """Say whether ranks of ``program`` take turns in an order that only the run can tell."""
-    return program.tickets > 0 or any(isinstance(op, Acquire) for role in program.roles for op in role.ops)  # fmt: skip
+    return program.tickets > 0 or any(has_lock(role.ops) for role in program.roles)
 
 
 def bounds(program: Program, costs: Costs) -> StepTimes:

@@ -27,7 +27,7 @@ from exec.program.ops import Algorithm
 from sim.balance import calibrated
 from sim.check_cases import Case, NetKind, cases_of
 from sim.costs import Costs
-from sim.engines import READERS, Engine
+from sim.engine import READERS, Engine
 from sim.forecast import forecast
 
 app = make_app("python -m sim.check", "Run the trainer and its forecast side by side.")

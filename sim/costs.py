@@ -21,8 +21,10 @@ from exec.program.program import Program
 from sim.collectives import larger, library_parts_s, pipelined_allreduce_s, smaller
 from sim.fabric import Fabric, Pattern
 from sim.network import Transfer
+from sim.same import Same
 from sim.steps import Step, steps
 from sim.topology import Topology
+from sim.work import Tally
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Costs:
                 f"does, such as local+{self.machine.name}"
             )
         self._compute = self.machine.compute
-        self._prices = _prices_on(_Identity(self._compute))
+        self._prices = _prices_on(Same(self._compute))
         self._slowdown = self._busy_slowdown(self.fabric.most_on_a_node)
 
     def _busy_slowdown(self, busy: int) -> float:
@@ -107,6 +109,10 @@ class Costs:
         A time is linear in the shares that the two caches miss, of which alone ``held_nbytes``
         tells: so it takes three numbers of each shape, whatever a rank holds.
         """
+        alone_s = self._plain_s(kernel, shape, held_nbytes)
+        return alone_s * self.kernel_factors.get(kernel, 1.0)
+
+    def _plain_s(self, kernel: Kernel, shape: Shape, held_nbytes: int) -> float:
         key = (kernel, shape)
         known = self._known.get(key)
         if known is None:
@@ -120,7 +126,28 @@ class Costs:
             alone = known.cached_s + known.inner_s * inner + known.outer_s * outer
         else:
             alone = known.cached_s
-        return alone * self._slowdown * self.kernel_factors.get(kernel, 1.0)
+        return alone * self._slowdown
+
+    def plain_s(self, tally: Tally, held_nbytes: int) -> dict[Kernel, float]:
+        """Return the time of each kernel of ``tally``, whatever its factor."""
+        found: dict[Kernel, float] = {}
+        for kernel, shape, count in tally:
+            time_s = count * self._plain_s(kernel, shape, held_nbytes)
+            found[kernel] = found.get(kernel, 0.0) + time_s
+        return found
+
+    def kernels_s(self, tally: Tally, held_nbytes: int) -> dict[Kernel, float]:
+        """Return the time of each kernel of ``tally`` on a rank that holds ``held_nbytes``."""
+        plain_s, factors = self.plain_s(tally, held_nbytes), self.kernel_factors
+        return {each: time_s * factors.get(each, 1.0) for each, time_s in plain_s.items()} if factors else plain_s  # fmt: skip
+
+    def work_s(self, tally: Tally, held_nbytes: int) -> float:
+        """Return the time of ``tally`` on a rank that holds ``held_nbytes``."""
+        return sum(self.kernels_s(tally, held_nbytes).values())
+
+    def computes_as(self, other: "Costs") -> bool:
+        """Say whether kernels take as long as for ``other``, but for their factors."""
+        return self.machine.compute is other.machine.compute and self.slowdown == other.slowdown
 
     def missed(self, held_nbytes: int) -> tuple[float, float]:
         """Return the shares that the inner and the outer cache miss of what a rank holds."""
@@ -553,21 +580,8 @@ class _Price:
     is_whole: bool  # or nobody has asked yet what misses add
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Identity:
-    """A section as the very object that it is: comparing all its numbers would take longer."""
-
-    compute: ComputeSection
-
-    def __hash__(self) -> int:
-        return id(self.compute)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.compute is other.compute
-
-
 @lru_cache(maxsize=8)
-def _prices_on(_: _Identity) -> dict[tuple[Kernel, Shape], _Price]:
+def _prices_on(_: Same[ComputeSection]) -> dict[tuple[Kernel, Shape], _Price]:
     """Return the prices known on a machine, which all plans of a search share."""
     return {}
 

@@ -1,7 +1,6 @@
 """The engines, and the choice between the two that simulate: arrays where they are exact, else events."""
 
 from dataclasses import replace
-from enum import StrEnum
 
 import numpy as np
 
@@ -12,25 +11,10 @@ from exec.program.program import Program
 from sim.arrays.irregular import IrregularError
 from sim.arrays.simulate import ArrayTimes, simulate_arrays
 from sim.costs import Costs
+from sim.engine import MAX_EVENT_RANKS, Engine
 from sim.lumps.simulate import simulate_lumps
 from sim.result import StepTimes
 from sim.simulate import simulate
-
-MAX_EVENT_RANKS = 512
-"""How many ranks that differ are simulated by events, which list them one by one."""
-
-
-class Engine(StrEnum):
-    """Which reader answers; ``simulate`` is ``arrays`` where they are exact, else ``events``."""
-
-    SOLVE = "solve"
-    SIMULATE = "simulate"
-    ARRAYS = "arrays"
-    EVENTS = "events"
-
-
-READERS = (Engine.SOLVE, Engine.SIMULATE)
-"""The engines that take every plan."""
 
 _ASKED_FOR = "asked for"
 

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from calibration.machine import Machine
 from exec.errors import MachineError
@@ -16,6 +17,7 @@ from exec.plan.schedule import Schedule
 from exec.plan.segment import Segment, programs_of
 from exec.plan.strategy import (
     DIFFERING,
+    LOCKSTEP,
     ROUNDS,
     SERVERS,
     SYNCHRONOUS,
@@ -24,25 +26,25 @@ from exec.plan.strategy import (
     strategy_of,
 )
 from exec.plan.window import check_window
+from exec.plan.writer import most_nbytes
 from exec.program.mesh import Mesh
-from exec.program.ops import Compute, Send
+from exec.program.ops import Send
 from exec.program.program import Program, Role
 from exec.program.timeline import Span
 from exec.workload import Workload
 from sim.balance import StageLoad, imbalance, stage_loads
 from sim.bounds import bounds, is_asynchronous
 from sim.costs import Costs
-from sim.engines import Engine as Engine  # noqa: PLC0414  # others know it from here
-from sim.engines import by_events, check_events, simulated, simulated_each
+from sim.engine import Engine as Engine  # noqa: PLC0414  # others know it from here
 from sim.intervals import delta_s, uncertain_of
 from sim.jitter import paces
 from sim.memory import Memory, memory_by_schedule, memory_nbytes, memory_of
 from sim.placement import fits_memory, placed
 from sim.replicas import Draws, drawn_interval_s
 from sim.result import StepTimes
-from sim.simulate import simulate
-from sim.solve import solve
+from sim.solve import solve, solve_each
 from sim.waits import Pipeline, meeting_wait_s, pipeline_wait_s, server_wait_s
+from sim.work import tally
 
 EPOCH_SAMPLES = 20_000
 """An epoch unless said otherwise: that of the letters which the project draws."""
@@ -221,8 +223,8 @@ def forecast(
     low = high = 1.0
     if has_interval:
 
-        def solved(on: Costs) -> StepTimes:
-            return cycle_times(segments, workload.global_batch, on, Engine.SOLVE, options)
+        def solved(on: Sequence[Costs]) -> list[StepTimes]:
+            return cycle_times_each(segments, workload.global_batch, on, options)
 
         uncertain = uncertain_of(costs, programs)
         if draws is not None and is_drawn:
@@ -233,7 +235,9 @@ def forecast(
             rest_s = (wait_s, checkpoint_s, overhead_s)
             low, high = drawn_interval_s(uncertain, costs, draws, times, rest_s, drawn)
         else:
-            base = times if engine is Engine.SOLVE else solved(replace(costs, extrapolated=set()))
+            base = (
+                times if engine is Engine.SOLVE else solved([replace(costs, extrapolated=set())])[0]
+            )
             low, high = delta_s(uncertain, costs, base, wait_s, checkpoint_s, solved)
     return Forecast(
         nodes=costs.fabric.num_nodes,
@@ -279,20 +283,48 @@ def cycle_times(
     *, one_lane: bool | None = None,
 ) -> StepTimes:  # fmt: skip
     """Return the mean times of a batch of ``segments``; with ``one_lane`` only that reading."""
+
+    def read(program: Program) -> list[StepTimes]:
+        if one_lane is None:
+            return [step_times(program, costs, engine, options)]
+        return [_read(engine, program, costs, one_lane)]
+
+    return _mean_times(segments, batch, read)[0]
+
+
+def cycle_times_each(
+    segments: Sequence[Segment], batch: int, costs: Sequence[Costs], options: PlanOptions
+) -> list[StepTimes]:
+    """Return what :func:`cycle_times` solves for each of ``costs``: variants of one Machine."""
+
+    def read(program: Program) -> list[StepTimes]:
+        share = costs[0].machine.overlap_share
+        if is_asynchronous(program):
+            return [step_times(program, each, Engine.SOLVE, options) for each in costs]
+        if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
+            return solve_each(program, costs, one_lane=False)
+        taking_turns = solve_each(program, costs, one_lane=True)
+        if share == 0.0:
+            return taking_turns
+        free_lanes = solve_each(program, costs, one_lane=False)
+        return [*map(partial(_blended, share), taking_turns, free_lanes)]
+
+    return _mean_times(segments, batch, read)
+
+
+def _mean_times(
+    segments: Sequence[Segment], batch: int, read: Callable[[Program], list[StepTimes]]
+) -> list[StepTimes]:
+    """Return the mean of what ``read`` says of each program, by how often it is done."""
     repeats: dict[int, int] = defaultdict(int)
     for segment in segments:
         repeats[id(segment.program)] += segment.times
-    total: StepTimes | None = None
+    total: list[StepTimes] = []
     for program in programs_of(segments):
-        if one_lane is None:
-            times = step_times(program, costs, engine, options)
-        else:
-            times = _read(engine, program, costs, one_lane)
-        repeated = times.times(repeats[id(program)])
-        total = repeated if total is None else total.then(repeated)
-    assert total is not None
+        repeated = [times.times(repeats[id(program)]) for times in read(program)]
+        total = [before.then(now) for before, now in zip(total, repeated, strict=True)] if total else repeated  # fmt: skip
     samples = sum(segment.samples * segment.times for segment in segments)
-    return total.times(batch / samples)
+    return [each.times(batch / samples) for each in total]
 
 
 def _wait_s(
@@ -347,6 +379,10 @@ def solved_step_s(
     those of :func:`forecast`.
     """
     options = placed(options, machine)
+    if options.strategy in LOCKSTEP:  # what does not fit need not be written
+        nbytes = most_nbytes(workload, mesh, options)
+        if not fits_memory(machine, mesh, nbytes, ranks_per_node):
+            return math.inf
     segments = cycle(workload, mesh, options, epoch_samples)
     guests = num_guests(options, shares_nodes=shares_nodes)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
@@ -370,7 +406,10 @@ def step_times(program: Program, costs: Costs, engine: Engine, options: PlanOpti
     taking_turns = _read(engine, program, costs, True)
     if share == 0.0:
         return taking_turns
-    free_lanes = _read(engine, program, costs, False)
+    return _blended(share, taking_turns, _read(engine, program, costs, False))
+
+
+def _blended(share: float, taking_turns: StepTimes, free_lanes: StepTimes) -> StepTimes:
     blended_s = share * free_lanes.step_time_s + (1.0 - share) * taking_turns.step_time_s
     told = tuple(dict.fromkeys((*taking_turns.simulated, *free_lanes.simulated)))
     return replace(free_lanes, step_time_s=blended_s, simulated=told)
@@ -380,6 +419,8 @@ def _noisy_steps_s(
     program: Program, costs: Costs, engine: Engine, options: PlanOptions, slower: Array
 ) -> Array:
     """Return what :func:`step_times` does, of each replica whose ranks compute so much longer."""
+    from sim.engines import simulated_each  # noqa: PLC0415  # SimPy, only when asked for
+
     share = costs.machine.overlap_share
     if (program.mesh.pp == 1 and not options.overlap) or share == 1.0:
         return simulated_each(program, costs, engine, slower, one_lane=False)
@@ -391,13 +432,13 @@ def _noisy_steps_s(
 
 
 def _read(engine: Engine, program: Program, costs: Costs, one_lane: bool) -> StepTimes:
+    if engine is Engine.SOLVE:
+        return bounds(program, costs) if is_asynchronous(program) else solve(program, costs, one_lane=one_lane)  # fmt: skip
+    from sim.engines import by_events, check_events, simulated  # noqa: PLC0415  # SimPy, only when asked for
+
     if is_asynchronous(program):
-        if engine is Engine.SOLVE:
-            return bounds(program, costs)
         check_events(program, engine)
         return by_events(_simulate_long(program, costs, one_lane))
-    if engine is Engine.SOLVE:
-        return solve(program, costs, one_lane=one_lane)
     return simulated(program, costs, engine, one_lane=one_lane)
 
 
@@ -406,6 +447,8 @@ def _simulate_long(program: Program, costs: Costs, one_lane: bool) -> StepTimes:
 
     The machine's noise makes ranks meet in ever other orders, as they do.
     """
+    from sim.simulate import simulate  # noqa: PLC0415  # SimPy, only when asked for
+
     noise = _noise(costs.machine)
     drawn = None if noise is None else paces(noise, 0, program.mesh.world_size, TURNS)[0]
     if program.tickets:
@@ -423,6 +466,8 @@ def simulated_spans(
     slow: Sequence[tuple[int, float]] = (), shares_nodes: bool = False,
 ) -> tuple[Span, ...]:  # fmt: skip
     """Return the spans of a simulated step, or of the steps of a round, for a trace."""
+    from sim.simulate import simulate  # noqa: PLC0415  # SimPy, only when asked for
+
     takes_turns = machine.overlap_share < 0.5
     options = placed(options, machine)
     guests = num_guests(options, shares_nodes=shares_nodes)
@@ -443,4 +488,4 @@ def _noise(machine: Machine) -> Noise | None:
 
 
 def _compute_s(role: Role, costs: Costs) -> float:
-    return sum(costs.compute_s(op, role.nbytes) for op in role.ops if isinstance(op, Compute))
+    return costs.work_s(tally(role.ops), role.nbytes)

@@ -18,7 +18,7 @@ from exec.program.program import Program
 from sim.costs import Costs
 from sim.grid_family import Share, done_by, program_of
 from sim.memory import collective_nbytes
-from sim.solve import collective_adding_s
+from sim.priced import collective_adding_s
 
 Array = NDArray[np.float64]
 _CURVES = ("message", "allreduce")

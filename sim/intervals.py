@@ -24,12 +24,14 @@ from calibration.collective_model import BEYOND_SIGMA
 from calibration.importers.measured import Operation
 from calibration.machine import Curve, Link, Machine, Tier
 from exec.program.mesh import Axis
-from exec.program.ops import Algorithm, Collective, Compute, Kernel, Op, Repeat, Send
+from exec.program.ops import Algorithm, Collective, Kernel, Op, Repeat, Send
 from exec.program.program import Program
 from sim.costs import Costs
 from sim.result import StepTimes
+from sim.work import tally
 
 INTERVAL_Z = 1.645  # 90 % of a normal distribution
+_QUANTILES = (-INTERVAL_Z, INTERVAL_Z)
 SIGMA_PER_DOUBLING = 0.1
 """Assumed, not measured: the relative uncertainty that a collective gains with each doubling of
 ranks beyond those it was measured on."""
@@ -71,10 +73,10 @@ def uncertain_of(costs: Costs, programs: Sequence[Program]) -> Uncertain:
     """Return what is uncertain of ``programs`` on the machine of ``costs``."""
     machine = costs.machine
     assert machine.compute is not None
-    by_kernel = _kernel_times_s(programs[0], costs)
+    by_kernel, works = _kernel_times_s(programs[0], costs), _works(programs)
     sigmas = {
         kernel: math.hypot(
-            machine.compute.kernels[kernel].rel_sigma, _beyond_ladder(costs, kernel, programs)
+            machine.compute.kernels[kernel].rel_sigma, _beyond_ladder(costs, kernel, works[kernel])
         )
         for kernel in by_kernel
     }
@@ -97,29 +99,30 @@ def flat(ops: Iterable[Op]) -> list[Op]:
 
 def delta_s(
     uncertain: Uncertain, costs: Costs, solved: StepTimes, wait_s: float, checkpoint_s: float,
-    step: Callable[[Costs], StepTimes],
+    solve_each: Callable[[Sequence[Costs]], Sequence[StepTimes]],
 ) -> tuple[float, float]:  # fmt: skip
     """Return the shares of the step's time by which it may be less, and more.
 
-    ``step`` solves; ``solved`` is its answer for ``costs``, without ``wait_s`` and ``checkpoint_s``.
+    ``solve_each`` solves for several costs; ``solved`` is its answer for ``costs``, without ``wait_s``
+    and ``checkpoint_s``.
     """
     storage = costs.machine.storage
+    base_s = solved.step_time_s, solved.upper_s or solved.step_time_s
     rest_s = wait_s + checkpoint_s + costs.step_overhead_s
-    low_s, high_s = solved.step_time_s, solved.upper_s or solved.step_time_s
     squares = [0.0, 0.0]
-    for i, z in enumerate((-INTERVAL_Z, INTERVAL_Z)):
-        base_s = (low_s, high_s)[i]
-        for each in (uncertain.shared, *uncertain.others):
-            times = step(each.change(costs, z))
-            off_s = (times.step_time_s, times.upper_s or times.step_time_s)[i] - base_s
-            if each is uncertain.shared:
-                off_s += wait_s * (times.compute_s / solved.compute_s - 1.0)
-                off_s *= math.hypot(1.0, uncertain.own_share)
-            squares[i] += off_s**2
+    asked = [(i, each) for i in range(2) for each in (uncertain.shared, *uncertain.others)]
+    found = solve_each([each.change(costs, _QUANTILES[i]) for i, each in asked])
+    for (i, each), times in zip(asked, found, strict=True):
+        off_s = (times.step_time_s, times.upper_s or times.step_time_s)[i] - base_s[i]
+        if each is uncertain.shared:
+            off_s += wait_s * (times.compute_s / solved.compute_s - 1.0)
+            off_s *= math.hypot(1.0, uncertain.own_share)
+        squares[i] += off_s**2
+    for i, z in enumerate(_QUANTILES):
         squares[i] += (wait_s * math.expm1(z * NOISE_SIGMA)) ** 2
         if storage is not None:
             squares[i] += (checkpoint_s * math.expm1(z * storage.rel_sigma)) ** 2
-    less, more = (math.sqrt(square) / (base_s + rest_s) for square, base_s in zip(squares, (low_s, high_s), strict=True))  # fmt: skip
+    less, more = (math.sqrt(square) / (each_s + rest_s) for square, each_s in zip(squares, base_s, strict=True))  # fmt: skip
     # No time falls to nothing: beyond four fifths it falls ever more slowly.
     return max(1.0 - less, math.exp(-2.0 * less)), 1.0 + more
 
@@ -139,25 +142,26 @@ def _kernel_times_s(program: Program, costs: Costs) -> dict[Kernel, float]:
     """Return what each kernel takes on the rank that computes longest."""
     best: dict[Kernel, float] = {}
     for role in program.roles:
-        found: dict[Kernel, float] = defaultdict(float)
-        for op in role.ops:
-            if isinstance(op, Compute):
-                found[op.kernel] += costs.compute_s(op, role.nbytes)
+        found = costs.kernels_s(tally(role.ops), role.nbytes)
         if sum(found.values()) >= sum(best.values()):
             best = found
     return best
 
 
-def _beyond_ladder(costs: Costs, kernel: Kernel, programs: Sequence[Program]) -> float:
+def _works(programs: Sequence[Program]) -> dict[Kernel, int]:
+    """Return the most that each kernel is asked at once: the product of its shape's letters."""
+    works: dict[Kernel, int] = defaultdict(int)
+    for role in (role for program in programs for role in program.roles):
+        for kernel, shape, _ in tally(role.ops):
+            letters = (shape.n, shape.k, shape.m, shape.p, shape.q, shape.w)
+            works[kernel] = max(works[kernel], math.prod(max(1, each) for each in letters))
+    return works
+
+
+def _beyond_ladder(costs: Costs, kernel: Kernel, work: int) -> float:
     """Return what shapes beyond those measured add to the uncertainty of ``kernel``."""
     model = costs.machine.kernel_model(kernel)
-    work, high = 0.0, math.prod(max(1.0, each.high) for each in (model.n, model.k, model.m, model.p, model.q, model.w))  # fmt: skip
-    for program in programs:
-        for role in program.roles:
-            for op in role.ops:
-                if isinstance(op, Compute) and op.kernel is kernel:
-                    shape = op.shape
-                    work = max(work, math.prod(max(1, each) for each in (shape.n, shape.k, shape.m, shape.p, shape.q, shape.w)))  # fmt: skip
+    high = math.prod(max(1.0, each.high) for each in (model.n, model.k, model.m, model.p, model.q, model.w))  # fmt: skip
     return BEYOND_SIGMA * max(0.0, math.log2(work / high)) if work else 0.0
 
 
@@ -174,9 +178,10 @@ def _kernels(sigmas: Mapping[Kernel, float], variance: float) -> Change:
 def _links(costs: Costs, ops: Sequence[Op]) -> Iterable[Parameter]:
     """Yield what is uncertain of the links that ``ops`` use."""
     machine, axes = costs.machine, (Axis.DP, Axis.TP, Axis.PP)
-    library = [op for op in ops if isinstance(op, Collective) and op.algorithm is Algorithm.LIBRARY]
-    others = [op for op in ops if isinstance(op, Send) or (isinstance(op, Collective) and op not in library)]  # fmt: skip
-    nbytes = [op.part.size * 8.0 for op in (*library, *others) if isinstance(op, Collective | Send)]
+    asked = [op for op in ops if isinstance(op, Collective | Send)]
+    library = [op for op in asked if isinstance(op, Collective) and op.algorithm is Algorithm.LIBRARY]  # fmt: skip
+    others = len(asked) > len(library)
+    nbytes = [op.part.size * 8.0 for op in asked]
     for tier in machine.links:
         groups = [
             count for axis in axes for tier_of, count in _spans(costs, axis) if tier_of is tier

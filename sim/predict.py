@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -28,17 +28,18 @@ from exec.program.ops import Algorithm
 from exec.program.timeline import chrome_trace
 from exec.workload import Workload, positive
 from sim.choices import Choice, choices, node_counts
-from sim.engines import MAX_EVENT_RANKS
+from sim.engine import MAX_EVENT_RANKS
 from sim.fastest import fastest
 from sim.forecast import EPOCH_SAMPLES, Engine, Forecast, forecast, simulated_spans
 from sim.noisy import with_noise
 from sim.placement import reduced
 from sim.profiled import profiled_machine
 from sim.replicas import Draws
-from sim.sensitivity import sensitivity as effects_of
 from sim.table import TABLE_WIDTH, forecast_record, print_forecasts, print_memory
-from sim.table_effects import print_sensitivity
 from sim.wiring import ordinary, wired
+
+if TYPE_CHECKING:
+    from sim.sensitivity import Effect
 
 app = make_app("python -m sim.predict", "Forecast training on nodes you do not have.")
 Flag = Annotated[bool, Parameter(negative=())]
@@ -300,11 +301,15 @@ def predict(
         draw_forecast(plot, rows, serial, f"{net} on {found.name}")
     largest = max(row.nodes for row in rows)
     best = max((row for row in rows if row.nodes == largest), key=lambda row: row.samples_per_s)
-    effects = effects_of(
-        found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
-        slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
-        checkpoint_every=checkpoint_every,
-    ) if sensitivity else []  # fmt: skip
+    effects: list[Effect] = []
+    if sensitivity:
+        from sim.sensitivity import sensitivity as effects_of  # noqa: PLC0415  # only when asked for
+
+        effects = effects_of(
+            found, workload_on(best.ranks), best.mesh, best.options, ranks_per_node,
+            slow=[each for each in slowness if each[0] < best.ranks], shares_nodes=shares_nodes,
+            checkpoint_every=checkpoint_every,
+        )  # fmt: skip
     in_plans = [set(idle_options(workload_on(row.ranks), row.mesh, row.options)) for row in rows]
     idle = [*sorted(set.intersection(*in_plans)), *(name for name, acts in has_effect.items() if not acts)]  # fmt: skip
     took_s = perf_counter() - start_s
@@ -320,6 +325,8 @@ def predict(
         if memory:
             print_memory(console(TABLE_WIDTH), rows)
         if sensitivity:
+            from sim.table_effects import print_sensitivity  # noqa: PLC0415  # only when asked for
+
             print_sensitivity(console(TABLE_WIDTH), best, effects)
         for rank, factor in slowness:
             console().print(f"rank {rank} computes {factor:g} times as long")

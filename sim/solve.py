@@ -15,19 +15,17 @@ Source: F. Baccelli, G. Cohen, G. J. Olsder and J.-P. Quadrat, "Synchronization 
 Wiley 1992, chapter 2.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import reduce
 from itertools import islice, takewhile
 
 from exec.program.mesh import Axis
 from exec.program.ops import (
     Accumulate,
     Acquire,
-    Algorithm,
     Collective,
-    CollectiveKind,
     Compute,
     Grant,
     Lane,
@@ -41,16 +39,13 @@ from exec.program.ops import (
     Scope,
     Send,
     Wait,
-    lane_of,
 )
 from exec.program.peers import AnyRank, At, Part, Peer, Rank, Sender, resolve_peer, split_start
 from exec.program.program import Program, Role
-from sim.collectives import Sum, allgather_s, allreduce_s, hierarchical_s
 from sim.costs import Costs
-from sim.fabric import Pattern
-from sim.network import completions_s
+from sim.priced import Priced, Seconds
 from sim.result import StepTimes
-from sim.steps import Step
+from sim.work import Gap, Loop, Run, Step, runs
 
 
 @dataclass(slots=True)
@@ -60,15 +55,15 @@ class _Walk:
     role: Role
     rank: int  # the rank that stands for all of the role
     slowness: float
-    ended_s: dict[str, float] = field(default_factory=dict)
+    ended_s: dict[str, Seconds] = field(default_factory=dict)
     sent: dict[int, list["_Sent"]] = field(default_factory=lambda: defaultdict(list))  # by tag
     taken: dict[tuple[int, int], int] = field(
         default_factory=lambda: defaultdict(int)
     )  # by source and tag
     latest: dict[str, "_Sent"] = field(default_factory=dict)  # by the id of the send
-    free_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # by destination
-    compute_s: float = 0.0
-    finish_s: float = 0.0
+    free_s: dict[int, Seconds] = field(default_factory=lambda: defaultdict(float))  # by destination
+    compute_s: Seconds = 0.0
+    finish_s: Seconds = 0.0
 
 
 @dataclass(slots=True)
@@ -86,11 +81,11 @@ class _Sent:
     axis: Axis
     index: int | None
     nbytes: float
-    sent_s: float
+    sent_s: Seconds
     is_held: bool
-    start_s: float = math.inf
-    end_s: float = math.inf
-    took_s: float = 0.0
+    start_s: Seconds = 0.0
+    end_s: Seconds = 0.0
+    took_s: Seconds = 0.0
 
 
 def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
@@ -99,25 +94,44 @@ def solve(program: Program, costs: Costs, *, one_lane: bool) -> StepTimes:
     With ``one_lane`` a rank does all its ops in the order of the program, as where nothing
     moves during compute; else its two lanes are independent.
     """
+    compute_s, step_s = _solved(program, Priced((costs,)), one_lane=one_lane)
+    return StepTimes(float(step_s), float(compute_s))
+
+
+def solve_each(program: Program, costs: Sequence[Costs], *, one_lane: bool) -> list[StepTimes]:
+    """Return what :func:`solve` does for each of ``costs``, which may differ by what things take only.
+
+    One walk tells them all: who waits for what is the same, and a time is an array of one for each.
+    """
+    if len(costs) < 2:
+        return [solve(program, each, one_lane=one_lane) for each in costs]
+    compute_s, step_s = _solved(program, Priced(costs), one_lane=one_lane)
+    return [StepTimes(float(step), float(compute)) for step, compute in zip(_each(step_s, costs), _each(compute_s, costs), strict=True)]  # fmt: skip
+
+
+def _each(time_s: Seconds, costs: Sequence[Costs]) -> list[float]:
+    return [time_s] * len(costs) if isinstance(time_s, float) else list(time_s)
+
+
+def _solved(program: Program, priced: Priced, *, one_lane: bool) -> tuple[Seconds, Seconds]:
+    """Return what the rank that has most computes, and the step's time."""
+    costs = priced.costs[0]
     for rank in costs.unlike_ranks():
         program = program.isolated(rank)
     walks = list(_walks(program, costs))
-    solver = _Solver(program, costs, walks, costs.num_savers(program))
+    solver = _Solver(program, costs, priced, walks, costs.num_savers(program))
     lanes = []
     for walk in walks:
-        if one_lane:
-            lanes.append(solver.walk(walk, walk.role.ops))
-        else:
-            for lane in Lane:
-                ops = tuple(op for op in walk.role.ops if lane_of(op) is lane)
-                lanes.append(solver.walk(walk, ops))
+        for lane in (None,) if one_lane else Lane:
+            lanes.append(solver.walk(walk, runs(walk.role.ops, lane)))
     while lanes:
         resting = [lane for lane in lanes if next(lane, _END) is not _END]
         if len(resting) == len(lanes) and not solver.has_moved:
             raise ValueError("the program deadlocks; check_program says where")
         solver.has_moved = False
         lanes = resting
-    return StepTimes(max(walk.finish_s for walk in walks), max(walk.compute_s for walk in walks))
+    latest = priced.latest
+    return reduce(latest, (walk.compute_s for walk in walks)), reduce(latest, (walk.finish_s for walk in walks))  # fmt: skip
 
 
 def _walks(program: Program, costs: Costs) -> Iterator[_Walk]:
@@ -152,30 +166,32 @@ _END = object()
 @dataclass(slots=True)
 class _Solver:
     program: Program
-    costs: Costs
+    costs: Costs  # of all that are priced the first: what messages meet is alike
+    priced: Priced
     walks: list[_Walk]
     num_savers: int  # on one node
     has_moved: bool = False
-    _arrived_s: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    _arrived_s: dict[str, dict[int, Seconds]] = field(default_factory=lambda: defaultdict(dict))
     _known: dict[int, _Walk] = field(default_factory=dict)  # by rank
     _groups: dict[tuple[int, Axis, Scope], list[int]] = field(default_factory=dict)
 
-    def walk(self, walk: _Walk, ops: tuple[Op, ...]) -> Iterator[None]:
-        """Do ``ops``; yield wherever something is not known yet."""
-        now_s, held = 0.0, walk.role.nbytes
-        ordered = list(_unrolled(ops))
-        arrivals_s: dict[int, float] = {}
-        for place, (op, _) in enumerate(ordered):
-            match op:
-                case Compute():
-                    took_s = self.costs.compute_s(op, held) * walk.slowness
-                    walk.compute_s += took_s
-                    now_s += took_s
-                    walk.ended_s[op.id] = now_s
+    def walk(self, walk: _Walk, steps: tuple[Step, ...]) -> Iterator[None]:
+        """Do ``steps``; yield wherever something is not known yet."""
+        now_s: Seconds = 0.0
+        held, latest, priced = walk.role.nbytes, self.priced.latest, self.priced
+        ordered = list(_unrolled(steps))
+        arrivals_s: dict[int, Seconds] = {}
+        for place, (step, _) in enumerate(ordered):
+            match step:
+                case Run(tally, id):
+                    took_s = priced.work_s(tally, held) * walk.slowness
+                    walk.compute_s = walk.compute_s + took_s
+                    now_s = now_s + took_s
+                    walk.ended_s[id] = now_s
                 case Wait(_, id):
                     while id not in walk.ended_s:
                         yield
-                    now_s = max(now_s, walk.ended_s[id])
+                    now_s = latest(now_s, walk.ended_s[id])
                 case Send():
                     if not (place and isinstance(ordered[place - 1][0], Send)):
                         sends = takewhile(lambda each: isinstance(each[0], Send), islice(ordered, place, None))  # fmt: skip
@@ -195,62 +211,62 @@ class _Solver:
                         self._take(walk, run)
                         ends_s = self._arrivals_s(walk, messages, now_s)
                         arrivals_s |= zip((at for at, _, _ in run), ends_s, strict=True)
-                    now_s = max(now_s, arrivals_s[place])
+                    now_s = latest(now_s, arrivals_s[place])
                     walk.ended_s[id] = now_s
                 case Collective(id):
                     arrived_s = self._arrived_s[id]
                     arrived_s[walk.rank] = now_s
-                    group = self._group(walk, op)
+                    group = self._group(walk, step)
                     self.has_moved = True
                     while any(rank not in arrived_s for rank in group):
                         yield
-                    now_s = max(arrived_s[rank] for rank in group)
-                    now_s += collective_s(self.costs, op, self.program.itemsize, walk.rank, held)
+                    now_s = reduce(latest, (arrived_s[rank] for rank in group))
+                    now_s = now_s + priced.collective_s(step, self.program.itemsize, walk.rank, held)  # fmt: skip
                     walk.ended_s[id] = now_s
                 case Mark(id):
                     walk.ended_s[id] = now_s
                 case Save(_, nbytes):
-                    now_s += self.costs.save_s(nbytes, self.num_savers)
-                    walk.ended_s[op.id] = now_s
+                    now_s = now_s + priced.save_s(nbytes, self.num_savers)
+                    walk.ended_s[step.id] = now_s
                 case Accumulate(into, _, peer) if peer is not None:
                     itemsize = self.program.itemsize
-                    now_s += self.costs.window_s(chunk_size(into), itemsize, held)
+                    now_s = now_s + priced.window_s(chunk_size(into), itemsize, held)
                 case Accumulate(into):
-                    now_s += self.costs.accumulate_s(chunk_size(into), held)
+                    now_s = now_s + priced.accumulate_s(chunk_size(into), held)
                 case Scale(part):
-                    now_s += self.costs.accumulate_s(part.size, held)
+                    now_s = now_s + priced.accumulate_s(part.size, held)
+                case Gap():
+                    pass
                 case Grant() | Acquire() | Release():
-                    raise ValueError(f"{op} has no closed form; sim.bounds bounds it")
-                case Repeat():
+                    raise ValueError(f"{step} has no closed form; sim.bounds bounds it")
+                case Repeat() | Loop() | Compute():
                     raise ValueError("a repeat must not hold another repeat")
             self.has_moved = True
-        walk.finish_s = max(walk.finish_s, now_s)
+        walk.finish_s = latest(walk.finish_s, now_s)
 
-    def _send(self, walk: _Walk, sends: Sequence[tuple[Op, int | None]], now_s: float) -> None:
+    def _send(self, walk: _Walk, sends: Sequence[tuple[Step, int | None]], now_s: Seconds) -> None:
         """Post messages that follow each other at once, and so share what they have in common."""
         run = [self._sent(walk, op, iteration, now_s) for op, iteration in sends if isinstance(op, Send)]  # fmt: skip
         for each in run:
-            latency_s, each.took_s = self.costs.alone(each.nbytes, walk.rank, each.dest)
+            latency_s, each.took_s = self.priced.alone(each.nbytes, walk.rank, each.dest)
             each.start_s = now_s + latency_s
             if not each.is_held:
-                each.start_s = max(each.start_s, walk.free_s[each.dest])
+                each.start_s = self.priced.latest(each.start_s, walk.free_s[each.dest])
                 each.end_s = walk.free_s[each.dest] = each.start_s + each.took_s
         if len(run) > 1:
-            flows = [
-                (each.start_s, replace(self.costs.transfer(each.nbytes, walk.rank, each.dest), latency_s=0.0))
-                for each in run
-            ]  # fmt: skip
-            for each, end_s in zip(run, completions_s(flows, self.costs.capacity), strict=True):
+            starts_s = [each.start_s for each in run]
+            asked = [(each.nbytes, walk.rank, each.dest) for each in run]
+            for each, end_s in zip(run, self.priced.sent_s(starts_s, asked), strict=True):
                 each.took_s = end_s - each.start_s
                 if not each.is_held:
                     each.end_s = walk.free_s[each.dest] = end_s
         for each in run:
             walk.latest[each.id] = each
             walk.ended_s.pop(each.id, None)
-            if each.end_s < math.inf:
+            if not each.is_held:
                 walk.ended_s[each.id] = each.end_s
 
-    def _sent(self, walk: _Walk, op: Send, iteration: int | None, now_s: float) -> _Sent:
+    def _sent(self, walk: _Walk, op: Send, iteration: int | None, now_s: Seconds) -> _Sent:
         dest = self._peer(walk, op.peer, iteration or 0)
         if self.program.role_of(dest) is self.program.role_of(walk.rank):
             raise ValueError("ranks of one role talk to each other: solve reads a program before its collectives are expanded")  # fmt: skip
@@ -264,7 +280,7 @@ class _Solver:
         return sent
 
     def _run(
-        self, ordered: list[tuple[Op, int | None]], place: int
+        self, ordered: list[tuple[Step, int | None]], place: int
     ) -> list[tuple[int, Receive, int | None]]:
         """Return the receive at ``place``, and those that follow with nothing but sums between.
 
@@ -299,29 +315,25 @@ class _Solver:
         for _, op, iteration in run:
             walk.taken[self._peer(walk, op.peer, iteration or 0), op.tag] += 1
 
-    def _arrivals_s(self, walk: _Walk, messages: list[_Sent], now_s: float) -> list[float]:
+    def _arrivals_s(self, walk: _Walk, messages: list[_Sent], now_s: Seconds) -> list[Seconds]:
         """Return when ``messages`` are here: they share what they have in common of their ways.
 
         A message that is held comes alone.
         """
         if len(messages) > 1:
-            flows = []
-            for each in messages:
-                told = self.costs.transfer(each.nbytes, each.walk.rank, walk.rank)
-                took_s = each.end_s - each.start_s
-                rate = told.nbytes / took_s if took_s else math.inf
-                flows.append((each.start_s, replace(told, latency_s=0.0, bytes_per_s=rate, channel=None)))  # fmt: skip
-            return completions_s(flows, self.costs.capacity)
-        message = messages[0]
+            flows = [(each.start_s, each.end_s) for each in messages]
+            asked = [(each.nbytes, each.walk.rank, walk.rank) for each in messages]
+            return self.priced.arrived_s(flows, asked)
+        message, latest = messages[0], self.priced.latest
         if message.is_held:
             sender = message.walk
-            latency_s, alone_s = self.costs.alone(message.nbytes, sender.rank, walk.rank)
-            start_s = max(max(message.sent_s, now_s) + latency_s, sender.free_s[message.dest])
-            message.end_s = start_s + max(alone_s, message.took_s)
+            latency_s, alone_s = self.priced.alone(message.nbytes, sender.rank, walk.rank)
+            start_s = latest(latest(message.sent_s, now_s) + latency_s, sender.free_s[message.dest])
+            message.end_s = start_s + latest(alone_s, message.took_s)
             sender.free_s[message.dest] = message.end_s
             if sender.latest[message.id] is message:
                 ended_s = sender.ended_s.get(message.id, 0.0)
-                sender.ended_s[message.id] = max(message.end_s, ended_s)
+                sender.ended_s[message.id] = latest(message.end_s, ended_s)
         return [message.end_s]
 
     def _next(self, walk: _Walk, sent: list[_Sent], taken: int) -> _Sent | None:
@@ -382,50 +394,15 @@ def _meets(op: Collective, own: int, other: int) -> bool:
             return own % op.node_size == other % op.node_size
 
 
-def collective_s(costs: Costs, op: Collective, itemsize: int, rank: int, held: int) -> float:
-    """Return the time of ``op`` for the group of ``rank``, which holds ``held`` bytes, once all are there."""
-    return collective_adding_s(
-        costs, op, itemsize, rank, lambda count: costs.accumulate_s(count, held)
-    )
-
-
-def collective_adding_s(costs: Costs, op: Collective, itemsize: int, rank: int, add: Sum) -> float:
-    """Return what :func:`collective_s` does where ``add`` says what it takes to add so many elements."""
-    ranks = costs.mesh.size(op.axis)
-    if op.algorithm is Algorithm.LIBRARY or ranks == 1:
-        return costs.library_s(op, itemsize, rank)
-    elements = op.part.size
-
-    def message_s(count: int, step: Step) -> float:
-        latency_s, transfer_s = costs.message(count * itemsize, step.tier, step.sharers)
-        return latency_s + step.more_latency_s + transfer_s
-
-    def hop(count: int, distance: int, pattern: Pattern) -> float:
-        return message_s(count, costs.step(rank, op.axis, distance, pattern))
-
-    def inside(count: int) -> float:
-        return message_s(count, costs.step(rank, op.axis, 1, Pattern.SHIFT, op.node_size))
-
-    def between(count: int) -> float:
-        return message_s(count, costs.step(rank, op.axis, op.node_size, Pattern.SHIFT))
-
-    if op.kind is CollectiveKind.ALLGATHER:
-        return allgather_s(elements, op.part.unit, ranks, hop)
-    if op.algorithm is Algorithm.HIERARCHICAL:
-        is_between = op.scope is Scope.BETWEEN
-        return hierarchical_s(elements, ranks, op.node_size, inside, between, add, is_between=is_between)  # fmt: skip
-    return allreduce_s(op.algorithm, elements, ranks, hop, add)
-
-
-def _unrolled(ops: tuple[Op, ...]) -> Iterator[tuple[Op, int | None]]:
-    """Yield each op, with the iteration if it is in a repeat."""
-    for op in ops:
-        if isinstance(op, Repeat):
-            for iteration in range(op.count):
-                for inner in op.body:
+def _unrolled(steps: tuple[Step, ...]) -> Iterator[tuple[Step, int | None]]:
+    """Yield each step, with the iteration if it is in a repeat."""
+    for step in steps:
+        if isinstance(step, Loop):
+            for iteration in range(step.count):
+                for inner in step.body:
                     yield inner, iteration
         else:
-            yield op, None
+            yield step, None
 
 
 def chunk_size(part: Part) -> int:

@@ -95,6 +95,42 @@ def trainer_roles(
     batch. Gradients are divided by the *global* batch, or with ``is_local`` by the rank's own
     share. Ranks with other shares of ``also_split`` samples play other roles. With ``scratch`` a rank also has room for a second copy of its gradient.
     """
+    for writer, dp_span, tp_span, samples in _writers(
+        workload, mesh, options, trainers, also_split
+    ):
+        stage, layout, slots = writer.layout.stage, writer.layout, writer.slots
+        size = layout.num_parameters
+        flat = ["param", "grad"] + ["velocity"] * workload.has_momentum + ["scratch"] * scratch
+        holds = [Part(name, 0, size) for name in flat]
+        holds += [Part("stat", 0, layout.num_stats)] * (layout.num_stats > 0)
+        yield Role(
+            f"stage{stage}.dp{dp_span.start}.tp{tp_span.start}",
+            dp_span,
+            range(stage, stage + 1),
+            tp_span,
+            tuple(write(writer)),
+            slots,
+            max(1, samples) if is_local else workload.global_batch,
+            tuple(holds),
+            (_held(writer) + scratch * size) * workload.itemsize,
+        )
+
+
+def most_nbytes(workload: Workload, mesh: Mesh, options: PlanOptions) -> int:
+    """Return what the rank holds that holds most, where all train; it takes no ops to be written."""
+    held = (_held(writer) for writer, *_ in _writers(workload, mesh, options))
+    return max(held) * workload.itemsize
+
+
+def _held(writer: Writer) -> int:
+    return held_elements(writer.layout, writer.workload, writer.slots, writer.rows[0])
+
+
+def _writers(
+    workload: Workload, mesh: Mesh, options: PlanOptions, trainers: range | None = None,
+    also_split: int = 0,
+) -> Iterator[tuple[Writer, range, range, int]]:  # fmt: skip
+    """Yield the writer of each role, its dp and tp coordinates and how many samples a rank has."""
     trainers = range(mesh.dp) if trainers is None else trainers
     count = options.num_microbatches
     for stage in range(mesh.pp):
@@ -106,23 +142,8 @@ def trainer_roles(
             common = layout_of(workload.network, mesh, stage, 0, options)
             for tp_span in tensor_classes(common, mesh.tp, rows):
                 layout = layout_of(workload.network, mesh, stage, tp_span.start, options)
-                size = layout.num_parameters
-                flat = ["param", "grad"] + ["velocity"] * workload.has_momentum + ["scratch"] * scratch  # fmt: skip
-                holds = [Part(name, 0, size) for name in flat]
-                holds += [Part("stat", 0, layout.num_stats)] * (layout.num_stats > 0)
-                held = held_elements(layout, workload, slots, rows[0]) + scratch * size
                 writer = Writer(workload, mesh, options, layout, rows, slots, places.start)
-                yield Role(
-                    f"stage{stage}.dp{dp_span.start}.tp{tp_span.start}",
-                    dp_span,
-                    range(stage, stage + 1),
-                    tp_span,
-                    tuple(write(writer)),
-                    slots,
-                    max(1, replica_rows) if is_local else workload.global_batch,
-                    tuple(holds),
-                    held * workload.itemsize,
-                )
+                yield writer, dp_span, tp_span, replica_rows
 
 
 def _replica_classes(totals: tuple[int, ...], trainers: int) -> list[range]:

@@ -33,7 +33,8 @@ from exec.workload import Workload
 from sim.arrays.irregular import IrregularError
 from sim.arrays.simulate import simulate_arrays
 from sim.costs import Costs
-from sim.engines import Engine, simulated
+from sim.engine import Engine
+from sim.engines import simulated
 from sim.jitter import paces
 from sim.simulate import simulate
 from tests.agreement.hand_made import ALPHA_S, BETA_S_PER_BYTE, links, machine, machines

@@ -32,7 +32,7 @@ from paper.results import (
 )
 from paper.strategies import WON
 from sim.check_cases import SERIAL_CASES
-from sim.engines import READERS
+from sim.engine import READERS
 from sim.evidence import verdict_of
 from sim.forecast import forecast
 

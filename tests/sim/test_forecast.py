@@ -23,7 +23,7 @@ from exec.runtime.training_plan import TrainingPlan
 from exec.transport.threads import run_threads
 from exec.workload import Workload
 from sim.costs import Costs
-from sim.engines import READERS
+from sim.engine import READERS
 from sim.forecast import (
     Engine,
     Forecast,

@@ -17,7 +17,7 @@ from exec.program.peers import Part
 from exec.workload import Workload
 from sim.balance import calibrated
 from sim.costs import Costs
-from sim.engines import READERS
+from sim.engine import READERS
 from sim.forecast import Forecast, forecast
 from sim.memory import memory_nbytes
 from sim.placement import placed

@@ -14,7 +14,7 @@ from exec.network.profile import rate_network
 from exec.plan.options import PlanOptions
 from exec.program.mesh import Mesh
 from exec.workload import Workload
-from sim.engines import READERS
+from sim.engine import READERS
 from sim.forecast import Engine, Forecast, forecast
 from sim.profiled import profiled_machine
 from sim.sensitivity import sensitivity

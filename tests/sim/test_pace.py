@@ -19,7 +19,7 @@ from exec.program.ops import Compute, Kernel, Shape
 from exec.runtime.pace import Pace, read_pace
 from exec.workload import Workload
 from sim.costs import Costs
-from sim.engines import READERS
+from sim.engine import READERS
 from sim.forecast import Engine, forecast
 from sim.pace import app, dilated, pace_of
 

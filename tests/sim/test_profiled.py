@@ -12,7 +12,7 @@ from exec.plan.options import PlanOptions
 from exec.plan.strategy import SHARED, Strategy
 from exec.program.mesh import Mesh
 from exec.workload import Workload
-from sim.engines import READERS
+from sim.engine import READERS
 from sim.forecast import forecast
 from sim.predict import app
 from sim.profiled import profiled_machine
