@@ -47,10 +47,10 @@ def _row(what: str, command: str, result: str) -> str:
 
 
 def _cells(*cells: str) -> str:
-    """Return a line of a table.
+    r"""Return a line of a table.
 
     >>> _cells("a", "", "b")
-    '| a | | b |\\n'
+    '| a | | b |\n'
     """
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n"
 
