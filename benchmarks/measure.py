@@ -100,7 +100,7 @@ def parts(out: Path, work: Path, data_dir: Path | None, *, is_quick: bool) -> It
     yield Part("plan-memory", 40, (bench("plan_memory", quick="--microbatches 2"),))
     yield Part("mnist", 215, (bench("mnist", *data("mnist"), quick="--nets resnet18-small --steps 4"),))  # fmt: skip
     scheme_rounds = ("--rounds", "1" if is_quick else "2")
-    yield Part("schemes", 270, (bench("schemes", "--machine", str(machine), *data("letters"), *scheme_rounds, quick="--epochs 2"),))  # fmt: skip
+    yield Part("schemes", 270, (bench("schemes", "--machine", str(machine), *data("letters"), *scheme_rounds, quick="--epochs 2 --ranks 2"),))  # fmt: skip
     yield Part("slow-node", 60, (bench("slow_node", "--machine", str(machine), quick="--rounds 1"),))  # fmt: skip
     letters = module("exec.train", "--data", "letters", "--json", *data("letters"), "--epochs", "1" if is_quick else "10")  # fmt: skip
     yield Part("letters", 3, (letters,), out / f"letters-{HOST}.json")
@@ -144,6 +144,7 @@ def measure(
     for name in parts_:
         if name not in known:
             raise UsageError(unknown_name("parts", name, known))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then, too
     head, at = provenance(), commit()
     before = {each["part"]: each for each in read_summary(work)}
     chosen = [known[name] for name in parts_ or to_do(list(known), before, at)]

@@ -30,7 +30,8 @@ from exec.plan.options import PlanOptions
 from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.workload import Workload, positive
-from sim.forecast import Engine, Forecast, forecast
+from sim.engines import READERS, Engine
+from sim.forecast import Forecast, forecast
 
 EVERY = (1, 4, 16, 64, 0)
 NET, BATCH, RATE = "128-100-26", 32, 0.5
@@ -183,8 +184,7 @@ def _record(machine: Machine, case: Case, runs: list[dict[str, Any]]) -> dict[st
     }
     if case.transport == "threads" and case.ranks > 1:
         return record  # threads share the interpreter's lock, which no Machine knows of
-    answers = {engine: _forecast(machine, case, samples, engine) for engine in Engine}
-    solved, simulated = (answers[engine] for engine in (Engine.SOLVE, Engine.SIMULATE))
+    solved, simulated = (_forecast(machine, case, samples, engine) for engine in READERS)
     told = simulated if solved.upper_s else solved
     return record | {
         "forecast_s": told.epoch_time_s(samples),

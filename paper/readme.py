@@ -43,7 +43,16 @@ def readme_blocks(results: Record) -> dict[str, str]:
 
 
 def _row(what: str, command: str, result: str) -> str:
-    return f"| {what} | {f'`python {command}`' if command else ''} | {result} |\n"
+    return _cells(what, f"`python {command}`" if command else "", result)
+
+
+def _cells(*cells: str) -> str:
+    r"""Return a line of a table.
+
+    >>> _cells("a", "", "b")
+    '| a | | b |\n'
+    """
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n"
 
 
 def _forecasts(results: Record) -> Iterator[str]:
@@ -145,12 +154,12 @@ def _speed(speed: Record) -> Iterator[str]:
     for goal in speed["goals"]:
         bound = f"{'at least' if goal['is_least'] else 'at most'} {_number(goal['bound'])} {goal['unit']}"  # fmt: skip
         if (found := goal["measured"]) is None:
-            yield f"| {goal['what']} | {bound} | not yet measured | | |\n"
+            yield _cells(goal["what"], bound, "not yet measured", "", "")
             continue
         measured = _number(found["median"])
         if found["low"] < found["high"]:
             measured += f" ({_number(found['low'])}..{_number(found['high'])})"
-        yield f"| {goal['what']} | {bound} | {measured} | {goal['limit']} | {'' if goal['is_met'] else '**missed**'} |\n"  # fmt: skip
+        yield _cells(goal["what"], bound, measured, goal["limit"], "" if goal["is_met"] else "**missed**")  # fmt: skip
 
 
 def _nodes(found: Record) -> Iterator[str]:
