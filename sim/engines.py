@@ -25,13 +25,14 @@ def simulated(program: Program, costs: Costs, engine: Engine, *, one_lane: bool)
     Raises:
         UsageError: arrays are asked for and cannot tell, or events would be of too many ranks.
     """
-    told = _by_arrays(program, costs, engine, None, one_lane=one_lane)
+    expanded = expand(program)
+    told = _by_arrays(expanded, costs, engine, None, one_lane=one_lane)
     if isinstance(told, ArrayTimes):
         return replace(told.first, simulated=(f"arrays over {program.mesh.world_size} ranks",))
     if engine is Engine.SIMULATE:
-        return _by_lumps(program, costs, told, one_lane=one_lane)
+        return _by_lumps(expanded, costs, told, one_lane=one_lane)
     check_events(program, engine, told)
-    return by_events(simulate(expand(program), costs, one_lane=one_lane), told)
+    return by_events(simulate(expanded, costs, one_lane=one_lane), told)
 
 
 def simulated_each(
@@ -42,11 +43,11 @@ def simulated_each(
     Raises:
         UsageError: as :func:`simulated`.
     """
-    told = _by_arrays(program, costs, engine, paces, one_lane=one_lane)
+    expanded = expand(program)
+    told = _by_arrays(expanded, costs, engine, paces, one_lane=one_lane)
     if isinstance(told, ArrayTimes):
         return told.step_times_s
     check_events(program, engine, told)
-    expanded = expand(program)
     return np.array([
         simulate(expanded, costs, one_lane=one_lane, paces=each).step_time_s for each in paces
     ])  # fmt: skip
@@ -65,14 +66,14 @@ def _by_arrays(
 
 
 def _by_lumps(program: Program, costs: Costs, reason: str, *, one_lane: bool) -> StepTimes:
-    """Return the times of ``program`` by events, of one of each kind of ranks that do not differ."""
+    """Return the times of ``program``, expanded, by events of one of each kind of ranks that do not differ."""
     ranks = program.mesh.world_size
     most = MAX_EVENT_RANKS if ranks > MAX_EVENT_RANKS else ranks // 2
     try:
         times, num_lumps = simulate_lumps(program, costs, one_lane=one_lane, most=most)
     except IrregularError as error:
         check_events(program, Engine.SIMULATE, f"{reason}; {error}")
-        return by_events(simulate(expand(program), costs, one_lane=one_lane), reason)
+        return by_events(simulate(program, costs, one_lane=one_lane), reason)
     return by_events(times, f"one for each rank like it, {num_lumps} of {ranks}; {reason}")
 
 

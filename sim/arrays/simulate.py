@@ -34,7 +34,7 @@ class ArrayTimes:
 
 
 def simulate_arrays(program: Program, costs: Costs, *, one_lane: bool, paces: Floats | None = None) -> ArrayTimes:  # fmt: skip
-    """Return the times of ``program``, its collectives not expanded.
+    """Return the times of ``program``, its collectives expanded or not.
 
     With ``one_lane`` a rank does all its ops in the order of the program. ``paces`` say by how much
     ranks compute longer, (replicas, ranks, turns), as :func:`sim.jitter.paces` draws them.

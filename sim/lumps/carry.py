@@ -32,7 +32,7 @@ def carry_over(parts: dict[Lump, list[Lump]], marks: Marks, flows: Flows) -> Non
                 for message in messages for table in (sent, received) if (message, part) in table
             }  # fmt: skip
             part.mail = {tag: [received[each, part] for each in queue] for tag, queue in mail.items()}  # fmt: skip
-            part.board = [sent.get((each, part), each) if isinstance(each, Message) else each for each in part.board]  # fmt: skip
+            part.board = [sent.get((each, part), each) if isinstance(each, Message) and not each.has_arrived else each for each in part.board]  # fmt: skip
             is_it = marks[lump] == label
             for lane in part.lanes:
                 if lane.awaited is not None:

@@ -21,7 +21,7 @@ from sim.result import StepTimes
 
 
 def simulate_lumps(program: Program, costs: Costs, *, one_lane: bool, most: int) -> tuple[StepTimes, int]:  # fmt: skip
-    """Return the times of ``program``, its collectives not expanded, and how many lumps there were.
+    """Return the times of ``program``, its collectives expanded or not, and how many lumps there were.
 
     Raises:
         IrregularError: links or ranks are all unlike, or there are more than ``most`` lumps.

@@ -14,9 +14,10 @@ from exec.plan.schedule import Schedule
 from exec.plan.segment import programs_of
 from exec.plan.step import plan_step
 from exec.plan.strategy import Strategy
-from exec.program.mesh import Mesh
-from exec.program.ops import Algorithm
-from exec.program.program import Program
+from exec.program.mesh import Axis, Mesh
+from exec.program.ops import Algorithm, Compute, Kernel, Lane, Receive, Send, Shape, Wait
+from exec.program.peers import Part, Shift, Xor
+from exec.program.program import Program, Role
 from exec.workload import Workload
 from sim.arrays.irregular import IrregularError
 from sim.costs import Costs
@@ -103,6 +104,19 @@ def test_ranks_are_told_apart_once_they_differ() -> None:
     assert assert_same(uneven, costs, one_lane=False) == 4
     with pytest.raises(IrregularError, match="more than 2 ranks differ"):
         simulate_lumps(uneven, costs, one_lane=False, most=2)
+
+
+def test_a_message_waits_for_one_to_the_same_rank_and_shares_with_others() -> None:
+    # Rank 0's neighbour is its partner too, rank 1's is not: so they differ once both are sent.
+    large, small = Part("grad", 0, 10_000), Part("grad", 0, 1000)
+    after = Compute(Kernel.LINEAR, 0, 0, Shape(1, 1, 1000), 0, 0)
+    ops = (
+        Send("large", large, Shift(Axis.DP, 1), 1), Send("small", small, Xor(Axis.DP, 1), 2),
+        Receive("first", small, Xor(Axis.DP, 1), 2), Wait(Lane.COMPUTE, "first"), after,
+        Receive("last", large, Shift(Axis.DP, -1), 1),
+    )  # fmt: skip
+    program = Program(Mesh(4), 8, (Role("all", range(4), range(1), range(1), ops),))
+    assert assert_same(program, Costs(ROUND, Mesh(4), 1), one_lane=True) == 2
 
 
 def test_4096_ranks_whose_messages_meet_are_simulated() -> None:
