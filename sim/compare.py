@@ -3,6 +3,9 @@
 Forecasts every scheme on the same nodes, and says where one overtakes another.
 """
 
+import exec.garbage  # noqa: F401  # before what allocates
+
+# isort: split
 import json as json_format
 import math
 from collections.abc import Callable, Iterator, Sequence

@@ -1,5 +1,8 @@
 """Forecast: ``python -m sim.predict --nodes 64``."""
 
+import exec.garbage  # noqa: F401  # before what allocates
+
+# isort: split
 import json as json_format
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
