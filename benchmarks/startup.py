@@ -1,7 +1,7 @@
 """What a command takes before it answers, as a whole process: ``python benchmarks/startup.py``.
 
-Each command is a fresh process of this interpreter: wall seconds, CPU seconds of it and its children,
-and the most memory that it held. Those of ``python -c pass`` are the floor: no command of Python can
+Each command is a fresh process of this interpreter: wall seconds, and CPU seconds of it and its
+children; the most memory that it held is of one more run, which tells it at its end. Those of ``python -c pass`` are the floor: no command of Python can
 take less. All take turns in every round, ratios are taken inside a round, and all is shown as the
 median (least..most). Forecasts are on a Machine that is named, so nothing is calibrated.
 
@@ -33,7 +33,7 @@ LIMITS_S = {
     "sim.predict --nodes 65536 --net 784-512-512-26": 2.0,
     "sim.predict --nodes 65536 --net resnet18 --batch 65536": 2.0,
 }
-"""What a forecast may take: the goals of issue 7."""
+"""What a forecast may take."""
 MODULES = (
     "sim.predict --help",
     "sim.predict --nodes 64",
@@ -48,6 +48,23 @@ MODULES = (
 )
 _FORECASTS = ("sim.predict", "sim.compare")
 
+_TELLS_PEAK = """
+import atexit, re, runpy, sys
+
+def tell():
+    with open("/proc/self/status") as status, open(sys.argv_of_peak, "w") as file:
+        file.write(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1])
+
+sys.argv_of_peak, flag, name, *rest = sys.argv[1:]
+atexit.register(tell)
+sys.argv = [name, *rest]
+if flag == "-m":
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+else:
+    exec(name)
+"""
+"""What runs a command and writes its peak: a forked process is told that of its parent."""
+
 app = make_app("python benchmarks/startup.py", "Measure commands as whole processes.")
 
 
@@ -57,7 +74,6 @@ class Cost:
 
     wall_s: float
     cpu_s: float
-    peak_nbytes: float
 
 
 @app.default
@@ -88,8 +104,9 @@ def startup(*, rounds: int = 5, machine: str = "ethernet-cluster", out: Path | N
             {name: lambda _, told=told: cost(told, env) for name, told in commands.items()},
             range(rounds + 1),
         )
+        peaks = {name: peak_nbytes(told, env) for name, told in commands.items()}
     costs = {name: each[1:] for name, each in turns.items()}
-    records = [_record(name, machine, each, costs[FLOOR]) for name, each in costs.items()]
+    records = [_record(name, machine, each, costs[FLOOR], peaks[name]) for name, each in costs.items()]  # fmt: skip
     head = provenance("numpy", "pydantic", "cyclopts", "rich")
     if out is not None:
         write_records(out, [head, *records])
@@ -107,7 +124,16 @@ def cost(arguments: tuple[str, ...], env: dict[str, str]) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)
-    return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024.0)
+    return Cost(wall_s, usage.ru_utime + usage.ru_stime)
+
+
+def peak_nbytes(arguments: tuple[str, ...], env: dict[str, str]) -> float:
+    """Return the most memory that the interpreter holds with ``arguments``; Linux only."""
+    with TemporaryDirectory() as folder:
+        told = Path(folder) / "peak"
+        command = [sys.executable, "-c", _TELLS_PEAK, str(told), *arguments]
+        subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
+        return 1024.0 * int(told.read_text(encoding="ascii"))
 
 
 def _command(name: str, machine: str) -> tuple[str, ...]:
@@ -117,7 +143,9 @@ def _command(name: str, machine: str) -> tuple[str, ...]:
     return "-m", module, *options
 
 
-def _record(name: str, machine: str, costs: list[Cost], floor: list[Cost]) -> dict[str, Any]:
+def _record(
+    name: str, machine: str, costs: list[Cost], floor: list[Cost], peak: float
+) -> dict[str, Any]:
     wall_s = [each.wall_s for each in costs]
     return {
         "kind": "startup",
@@ -125,7 +153,7 @@ def _record(name: str, machine: str, costs: list[Cost], floor: list[Cost]) -> di
         "machine": machine,
         "wall_s": asdict(spread(wall_s)),
         "cpu_s": asdict(spread([each.cpu_s for each in costs])),
-        "peak_nbytes": asdict(spread([each.peak_nbytes for each in costs])),
+        "peak_nbytes": peak,
         "wall_over_floor": asdict(ratio(wall_s, [each.wall_s for each in floor])),
         "limit_s": LIMITS_S.get(name),
     }
@@ -133,22 +161,22 @@ def _record(name: str, machine: str, costs: list[Cost], floor: list[Cost]) -> di
 
 def _print(head: dict[str, object], records: list[dict[str, Any]], rounds: int) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("python", "wall, ms", "CPU, ms", "peak, MiB", "wall / floor", "goal, ms"):
+    for heading in ("python", "wall, s", "CPU, s", "peak, MiB", "wall / floor", "goal, s"):
         table.add_column(heading, justify="left" if heading == "python" else "right", no_wrap=True)
     for record in records:
         table.add_row(
-            record["what"], _scaled(record["wall_s"], 1e3), _scaled(record["cpu_s"], 1e3),
-            _scaled(record["peak_nbytes"], 2.0**-20), _scaled(record["wall_over_floor"], 1.0),
-            "" if record["limit_s"] is None else f"{1e3 * record['limit_s']:.0f}",
+            record["what"], _spread(record["wall_s"]), _spread(record["cpu_s"]),
+            f"{record['peak_nbytes'] / 2**20:.0f}", _spread(record["wall_over_floor"]),
+            "" if record["limit_s"] is None else f"{record['limit_s']:g}",
         )  # fmt: skip
-    out = console(150)
+    out = console(180)
     out.print(f"whole processes, on {records[-1]['machine']}; median (least..most) of {rounds} rounds\n"
               f"{head['cpu']}, Python {head['python']}, load average {head['load_average']}\n")  # fmt: skip
     out.print(table, crop=False)
 
 
-def _scaled(values: dict[str, float], factor: float) -> str:
-    return str(Spread(**{key: factor * value for key, value in values.items()}))
+def _spread(values: dict[str, float]) -> str:
+    return str(Spread(**values))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rich.table import Table
 from rounds import interleave, ratio, spread
 
 from exec.cli import console, make_app, run_app
+from exec.workload import positive
 from sim.forecast import forecast
 from sim.grid import answers
 from sim.sweep_file import open_points
@@ -58,6 +59,7 @@ def main(*, rounds: int = 5, out: Path | None = None) -> None:
     out
         Write the records here, too, as JSON lines.
     """
+    positive("rounds", rounds)
     check_writable(out)
     records: list[dict[str, object]] = [provenance("numpy", "pydantic-core")]
     for nets in NETS:

@@ -33,11 +33,15 @@ def form_of(machine: Machine) -> tuple[object, ...]:
     assert compute is not None
     links = tuple(
         (tier, *(_form(getattr(link, name)) for name in _CURVES),
-         *(value for name, value in link.__dict__.items() if name not in _CURVES))
+         *(_hashable(value) for name, value in link.__dict__.items() if name not in _CURVES))
         for tier, link in machine.links.items()
     )  # fmt: skip
     alone = id(machine) if machine.collectives else None
     return (links, id(machine.copies), compute.device, compute.cores_per_node, compute.busy_slowdown, alone)  # fmt: skip
+
+
+def _hashable(value: object) -> object:
+    return tuple(value.items()) if isinstance(value, dict) else value
 
 
 def _form(curve: Curve) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ last line only; it is dropped, and its cell runs again.
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,13 +111,15 @@ def open_alone(path: Path) -> Iterator[int]:
     """Open ``path``, made if it is not there, to read and append, for this process alone.
 
     Raises:
-        SweepError: it cannot be written, or another process is writing it.
+        SweepError: it cannot be written, keeps nothing, or another process is writing it.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
         raise SweepError(f"out {path} cannot be written: {error.strerror}") from error
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SweepError(f"out must be a file that keeps what is written, got {path}")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

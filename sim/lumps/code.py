@@ -15,7 +15,7 @@ from exec.program.peers import At, Part, Peer, Shift, Xor
 from exec.program.program import Program, Role
 from sim.arrays.irregular import IrregularError
 from sim.arrays.ways import chunk_sizes
-from sim.bound_ops import Await, Bound, End, Post, Sum, Take, Verb, Work, bind
+from sim.bound_ops import Await, Bound, End, Post, Sum, Take, Verb, Work, Works, bind
 from sim.costs import Costs
 
 Named = Shift | Xor | At
@@ -92,6 +92,8 @@ def _step(bound: Bound, role: Role, mesh: Mesh, known: dict[Hashable, Step]) -> 
     match verb, op:
         case Work(seconds, is_paced), _:
             key: Hashable = Work, seconds, is_paced
+        case Works(parts), _:
+            key = Works, parts
         case Await(slot) | End(slot), _:
             key = type(verb), slot
         case Sum(), Accumulate(part) | Scale(part):

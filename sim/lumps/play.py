@@ -15,7 +15,7 @@ from exec.program.ops import Collective
 from exec.program.program import Program
 from sim.arrays.irregular import IrregularError
 from sim.arrays.pieces import Ints
-from sim.bound_ops import Await, End, Post, Sum, Take, Work
+from sim.bound_ops import Await, End, Post, Sum, Take, Work, Works
 from sim.costs import Costs
 from sim.lumps.carry import carry_over
 from sim.lumps.code import Loop, Step, next_of
@@ -40,7 +40,7 @@ class Play:
         self._ready: deque[Lane] = deque()
         self._running: Lane | None = None
         self._verbs: dict[type, Callable[[Lane, Step, int], bool]] = {
-            Work: self._work, Sum: self._sum, Post: self._post, Take: self._take,
+            Work: self._work, Works: self._works, Sum: self._sum, Post: self._post, Take: self._take,
             Await: self._await, End: self._end, Collective: self._meet,
         }  # fmt: skip
 
@@ -149,20 +149,29 @@ class Play:
             self.last_s = self.flows.now_s
             self._begin_turn(lump)
 
-    def _wait_s(self, lane: Lane, seconds: float) -> bool:
-        if seconds:
-            lane.alarm_s = self.flows.now_s + seconds
-            lane.alarm = self.flows.note(lane.alarm_s, lane)
-        return seconds > 0
+    def _wait_s(self, lane: Lane, *parts_s: float) -> bool:
+        """Let ``lane`` wait for all of ``parts_s``, one after another."""
+        end_s = now_s = self.flows.now_s
+        for seconds in parts_s:
+            end_s += seconds
+        if end_s > now_s:
+            lane.alarm_s, lane.alarm = end_s, self.flows.note(end_s, lane)
+        return end_s > now_s
 
     def _work(self, lane: Lane, step: Step, _: int) -> bool:
-        work = step.verb
-        assert isinstance(work, Work)
-        if not work.is_paced:
-            return self._wait_s(lane, work.seconds)
-        seconds = work.seconds * lane.lump.slowness
+        assert isinstance(step.verb, Work)
+        return self._wait_s(lane, self._worked_s(lane, step.verb.seconds, is_paced=step.verb.is_paced))  # fmt: skip
+
+    def _works(self, lane: Lane, step: Step, _: int) -> bool:
+        assert isinstance(step.verb, Works)
+        return self._wait_s(lane, *(self._worked_s(lane, each, is_paced=paced) for each, paced in step.verb.parts))  # fmt: skip
+
+    def _worked_s(self, lane: Lane, seconds: float, *, is_paced: bool) -> float:
+        if not is_paced:
+            return seconds
+        seconds *= lane.lump.slowness
         lane.lump.compute_s += seconds
-        return self._wait_s(lane, seconds)
+        return seconds
 
     def _sum(self, lane: Lane, step: Step, k: int) -> bool:
         assert isinstance(step.verb, Sum)

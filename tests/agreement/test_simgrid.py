@@ -279,7 +279,9 @@ def test_two_levels_over_shared_links_take_as_long_as_in_simgrid(
     # All ranks of a node send over its link at once; messages may wait for their receives.
     nodes, size = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 3))
     mesh = Mesh(nodes * size)
-    options = PlanOptions(algorithm=Algorithm.HIERARCHICAL, ranks_per_node=size)
+    options = PlanOptions(
+        algorithm=Algorithm.HIERARCHICAL, ranks_per_node=size, shares_memory=False
+    )
     units = data.draw(st.integers(3, 60))  # parts of unequal size, too
     program = expand(plan_step(Workload(mlp(units, 7, 5), mesh.dp, 8), mesh, options))
     on = data.draw(fabric_machines(nodes))
