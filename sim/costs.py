@@ -542,8 +542,11 @@ class Costs:
             total_s += alpha_s + beta_s_per_byte * nbytes
         return total_s
 
-    def note_groups(self, algorithm: Algorithm) -> None:
-        """Note the groups of ranks of sizes that were not measured, or that no closed form fits."""
+    def note_groups(self, algorithm: Algorithm, *, has_more: bool) -> None:
+        """Note the groups of ranks of sizes that were not measured, or that no closed form fits.
+
+        Some replicas may have more samples than others (``has_more``), and come later to what they send.
+        """
         for axis in (Axis.DP, Axis.TP):
             size = self.mesh.size(axis)
             on_node, nodes, _ = self.fabric.group_nodes(axis)
@@ -552,6 +555,9 @@ class Costs:
                     self.extrapolated.add(f"ranks ({tier}): {count}")
             if algorithm in _DOUBLING and size & (size - 1):
                 self.extrapolated.add(f"{algorithm} by an approximate closed form: {size} ranks")
+        is_meeting = algorithm in (Algorithm.LIBRARY, Algorithm.SHARED_WINDOW)
+        if not is_meeting and self.mesh.dp > 1 and (has_more or self.slow_ranks()):
+            self.extrapolated.add(f"{algorithm} by an approximate closed form: unequal replicas")
 
     def link(self, tier: Tier) -> Link:
         """Return the link of ``tier``."""

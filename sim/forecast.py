@@ -184,7 +184,7 @@ def forecast(
     guests = num_guests(options, shares_nodes=shares_nodes)
     segments = cycle(workload, mesh, options, epoch_samples)
     costs = Costs(machine, mesh, ranks_per_node, slowness=dict(slow), guests=guests)
-    costs.note_groups(options.algorithm)
+    costs.note_groups(options.algorithm, has_more=workload.global_batch % mesh.dp > 0)
     if options.device.has_streams and options.strategy in UNORDERED and not machine.copies:
         costs.extrapolated.add("staging through the host: not measured, taken as free")
     times = cycle_times(segments, workload.global_batch, costs, engine, options)

@@ -122,7 +122,7 @@ class _Grid:
             key = (id(shares), id(share.structure), readings)
             readings_of[key] = readings
             where = (id(share.traffic), mesh.dp, point.ranks_per_node, id(options),
-                     more if mesh.pp > 1 else 0, on.form)  # fmt: skip
+                     more if mesh.pp > 1 else more > 0, on.form)  # fmt: skip
             groups[key].append((place, point, on, share, where))
         return [(readings_of[key], found) for key, found in groups.items()]
 

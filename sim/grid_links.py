@@ -154,7 +154,7 @@ def site_of(plan: Plan, machine: Machine, num_machines: int) -> Site:
         MachineError: the Machine lacks a section that the plan needs.
     """
     costs = Costs(machine, plan.mesh, plan.ranks_per_node)
-    costs.note_groups(plan.options.algorithm)
+    costs.note_groups(plan.options.algorithm, has_more=plan.more > 0)
     times = _times(plan, costs, num_machines)
     nbytes = 0
     if plan.options.algorithm is not Algorithm.LIBRARY:

@@ -215,7 +215,7 @@ def predict(
         found = profiled_machine(found, ranks_per_node)
     if noise is not None:
         found = with_noise(found, noise)
-    if replicas is not None and engine is not Engine.SIMULATE:
+    if replicas is not None and engine in (None, Engine.SOLVE):
         raise UsageError("replicas needs --engine simulate: closed forms draw nothing")
     if seed and replicas is None:
         raise UsageError(f"seed needs --replicas: nothing else is drawn, got {seed}")

@@ -152,6 +152,15 @@ def test_ranks_of_unlike_shares_wait_as_they_do_one_at_a_time() -> None:
         assert found[place].breakdown.wait_s > 0.0 or point.mesh.world_size == 1
 
 
+def test_unequal_replicas_are_marked_as_they_are_one_at_a_time() -> None:
+    ring = PlanOptions(algorithm=Algorithm.RING)
+    drawn = [Point(_MACHINE, Workload(_NETS[1], batch), Mesh(4), ring, 1) for batch in (65, 64, 66)]
+    found = _together(drawn)
+    for place, point in enumerate(drawn):
+        _assert_same(found[place], _alone(point))
+    assert [found[place].is_extrapolated for place in range(3)] == [True, False, True]
+
+
 def test_machines_of_one_form_are_told_apart() -> None:
     """Of links, processors, knees and ranges, each is one Machine's alone."""
     drawn = [_data(machine, 8, 512, algorithm) for machine in _alike_machines() for algorithm in (Algorithm.RING, Algorithm.LIBRARY)]  # fmt: skip
