@@ -93,9 +93,9 @@ def parts(out: Path, work: Path, data_dir: Path | None, *, is_quick: bool) -> It
     )
     yield Part("trainer", 360, (bench("trainer", *turns.split()),))
     yield Part("collectives", 20, (bench("collectives", quick="--rounds 2"),))
-    large = () if is_quick else ("--large",)
-    yield Part("simulator", 240, (bench("simulator", *large, quick="--rounds 1"),))
-    yield Part("startup", 60, (bench("startup", quick="--rounds 1"),))
+    large = () if is_quick else ("--large", "--rounds", "3")
+    yield Part("simulator", 440, (bench("simulator", *large, quick="--rounds 1"),))
+    yield Part("startup", 130, (bench("startup", quick="--rounds 1"),))
     yield Part("memory", 115, (bench("memory", "--rounds", "1" if is_quick else "2"),))
     yield Part("plan-memory", 40, (bench("plan_memory", quick="--microbatches 2"),))
     yield Part("mnist", 215, (bench("mnist", *data("mnist"), quick="--nets resnet18-small --steps 4"),))  # fmt: skip

@@ -74,10 +74,27 @@ def _world(what: str, case: str, ranks: int, bound_s: float) -> Goal:
     )  # fmt: skip
 
 
-def _start(nodes: int, bound_s: float) -> Goal:
+def _events(what: str, case: str) -> Goal:
     return Goal(
-        "startup", f"`sim.predict --nodes {nodes}` with intervals, the whole process", bound_s, "s", False,
-        lambda row: f"--nodes {nodes}" in row.get("what", "") and "sim.predict" in row["what"],
+        "simulator", f"events, messages a second: {what}", 200_000, "a second", True,
+        lambda row: (row["kind"], row.get("case"), row["what"]) == ("events", case, "sim.simulate"),
+        lambda row: dict(row["messages_per_s"]),
+        lambda row: f"bare SimPy: {row['timeouts_per_s']:,.0f} timeouts",
+    )  # fmt: skip
+
+
+def _sweep(nets: tuple[str, str], what: str, told: str, bound_s: float) -> Goal:
+    return Goal(
+        "simulator", f"a sweep of 10,000 points{told}: {' and '.join(nets)}", bound_s, "s of CPU", False,
+        lambda row: row["kind"] == "sweep" and row["what"] == what and tuple(row["nets"]) == nets,
+        lambda row: dict(row["cpu_s"]), lambda _: "",
+    )  # fmt: skip
+
+
+def _start(options: str, bound_s: float) -> Goal:
+    return Goal(
+        "startup", f"`sim.predict {options}` with intervals, the whole process", bound_s, "s", False,
+        lambda row: row["what"] == f"sim.predict {options}",
         lambda row: dict(row["wall_s"]),
         lambda row: f"bare Python: {row['wall_s']['median'] / row['wall_over_floor']['median']:.2g} s",
     )  # fmt: skip
@@ -100,7 +117,11 @@ GOALS = (
     _reduction("40 MB"),
     _world("a step of ResNet-18 on 1,024 ranks, message by message", "ResNet-18, data, ring", 1024, 0.1),
     _world("the same on 4,096 ranks", "ResNet-18, data, ring", 4096, 0.5),
-    _world("a hybrid 16 x 16 x 16 on 4,096 ranks", "hybrid", 4096, 2.0),
+    _world("a hybrid 16 x 16 x 16 on 4,096 ranks, the library's all-reduces", "hybrid, library", 4096, 2.0),
+    _world("the same, rings message by message", "hybrid, ring, 1 a node", 4096, 2.0),
+    _world("the same, rings, 16 ranks on a node", "hybrid, ring, 16 a node", 4096, 2.0),
+    _world("the same, halving and doubling, 16 ranks on a node", "hybrid, halving_doubling, 16 a node", 4096, 2.0),
+    _world("the same, hierarchical, 16 ranks on a node", "hybrid, hierarchical, 16 a node", 4096, 2.0),
     _world("1,024 ranks under noise, 200 draws, an MLP", "MLP, data, ring, 200 draws", 1024, 5.0),
     _world("the same, ResNet-18", "ResNet-18, data, ring, 200 draws", 1024, 5.0),
     Goal(
@@ -113,13 +134,17 @@ GOALS = (
         lambda row: dict(row["messages_per_s"]),
         lambda row: f"bare SimPy: {row['timeouts_per_s']:,.0f} timeouts",
     ),
-    Goal(
-        "simulator", "a sweep of 10,000 points in closed form", 1.0, "s of CPU", False,
-        lambda row: row["kind"] == "sweep" and row["what"].endswith(("at once", "solved together")),
-        lambda row: dict(row["cpu_s"]), lambda _: "",
-    ),
-    _start(64, 0.6),
-    _start(65_536, 2.0),
+    _events("a data-parallel step of 256, sums that take time", "data-parallel step of 256, sums take time"),
+    _events("10 steps of a hybrid 4 x 4 x 4", "hybrid 4x4x4, 10 steps"),
+    _events("10 steps of 64 workers and a server", "server, 64 workers, 10 steps"),
+    _events("64 workers and an asynchronous server", "async_server, 64 workers, 2,560 tickets"),
+    _sweep((SMALL, "cnn"), "together", " in closed form", 1.0),
+    _sweep(("resnet18", MIDDLE), "together", " in closed form", 1.0),
+    _sweep(("resnet18", MIDDLE), "together, intervals", ", with intervals", 1.0),
+    _start("--nodes 64", 0.6),
+    _start("--nodes 64 --net resnet18 --batch 256", 0.6),
+    _start("--nodes 65536 --net 784-512-512-26", 2.0),
+    _start("--nodes 65536 --net resnet18 --batch 65536", 2.0),
 )  # fmt: skip
 """What the tool is held to, in the order of the tables."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from exec.errors import UsageError
 from paper.readme import written
-from paper.results import MEASUREMENTS, read_records
+from paper.results import MEASUREMENTS
 from paper.speed import GOALS, HOST, TABLES, speed_numbers
 
 Record = dict[str, Any]
@@ -69,14 +69,8 @@ def test_a_most_is_met_up_to_its_bound(tmp_path: Path, seconds: float, is_met: b
 def test_every_goal_finds_its_row_in_the_committed_records() -> None:
     there = [name for name in TABLES if (MEASUREMENTS / f"{name}-{HOST}.jsonl").is_file()]
     for each in speed_numbers()["goals"]:
-        if each["table"] in there and each["table"] not in _made_before(there):
+        if each["table"] in there:
             assert each["measured"] is not None, each["what"]
-
-
-def _made_before(there: list[str]) -> list[str]:
-    """Return the tables whose records are from before two ranks belonged to the trainer's."""
-    found = {name: read_records(MEASUREMENTS / f"{name}-{HOST}.jsonl")[1] for name in there}
-    return [name for name, rows in found.items() if name == "trainer" and not any(row["kind"] == "two_ranks" for row in rows)]  # fmt: skip
 
 
 def test_a_block_must_be_marked_once() -> None:
