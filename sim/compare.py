@@ -3,7 +3,7 @@
 Forecasts every scheme on the same nodes, and says where one overtakes another.
 """
 
-import exec.garbage  # noqa: F401  # before what allocates
+import exec.light  # noqa: F401  # before what allocates
 
 # isort: split
 import json as json_format

@@ -1,6 +1,6 @@
 """Forecast: ``python -m sim.predict --nodes 64``."""
 
-import exec.garbage  # noqa: F401  # before what allocates
+import exec.light  # noqa: F401  # before what allocates
 
 # isort: split
 import json as json_format

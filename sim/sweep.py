@@ -1,6 +1,6 @@
 """Forecast many plans: ``python -m sim.sweep --nodes 1,2,4 --net cnn --out points.jsonl``."""
 
-import exec.garbage  # noqa: F401  # before what allocates
+import exec.light  # noqa: F401  # before what allocates
 
 # isort: split
 import hashlib
