@@ -30,7 +30,7 @@ from exec.plan.options import PlanOptions
 from exec.plan.strategy import MASTERS, SERVERS, SHARED, Strategy, mesh_of
 from exec.program.ops import Algorithm
 from exec.workload import Workload, positive
-from sim.engines import READERS, Engine
+from sim.engine import READERS, Engine
 from sim.forecast import Forecast, forecast
 
 EVERY = (1, 4, 16, 64, 0)
