@@ -63,7 +63,7 @@ def parts(out: Path, work: Path, data_dir: Path | None, *, is_quick: bool) -> It
     def bench(name: str, *arguments: str, quick: str = "", file: str = "") -> tuple[str, ...]:
         short = quick.split() if is_quick else ()
         path = out / (file or f"{name.replace('_', '-')}-{HOST}.jsonl")
-        return (python, str(ROOT / "benchmarks" / f"{name}.py"), *arguments, *short, "--out", str(path))  # fmt: skip
+        return (python, f"benchmarks/{name}.py", *arguments, *short, "--out", str(path))  # fmt: skip
 
     def check(kind: str, repeats: int, file: str) -> tuple[str, ...]:
         count = "1" if is_quick else str(repeats)
@@ -140,7 +140,7 @@ def measure(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{option} must be a folder that can be written, got {folder}: {error}") from error  # fmt: skip
-    known = {part.name: part for part in parts(out.absolute(), work.absolute(), data_dir and data_dir.absolute(), is_quick=quick)}  # fmt: skip
+    known = {part.name: part for part in parts(_short(out), _short(work), data_dir and _short(data_dir), is_quick=quick)}  # fmt: skip
     for name in parts_:
         if name not in known:
             raise UsageError(unknown_name("parts", name, known))
@@ -160,6 +160,12 @@ def measure(
         screen.print(f"{each['part']:12s} {each['ended']:12s} {each['time_s']:7.1f} s  {each['said']}")  # fmt: skip
     if any(each["ended"] != "well" for each in done):
         sys.exit(1)
+
+
+def _short(path: Path) -> Path:
+    """Return ``path`` from the root, where the commands run: records hold it, and no folders of a machine."""
+    full = path.absolute()
+    return full.relative_to(ROOT) if full.is_relative_to(ROOT) else full
 
 
 def to_do(names: list[str], before: dict[str, Record], at: str) -> list[str]:
@@ -215,7 +221,7 @@ def _command(part: Part, command: tuple[str, ...], log: int, left_s: float) -> s
     if process.returncode:
         return f"status {process.returncode}"
     if part.printed:
-        part.printed.write_text(printed, encoding="utf-8")
+        (ROOT / part.printed).write_text(printed, encoding="utf-8")
     return "well"
 
 
