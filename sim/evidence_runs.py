@@ -33,8 +33,7 @@ def judge_check(record: Record, machine: Machine, engine: Engine = Engine.SOLVE)
 def judge_scaling(record: Record, machine: Machine) -> Judged:
     """Return the case of a record of strong scaling, whose mesh is spelt out."""
     mesh = Mesh(*map(int, record["mesh"].split("x")))
-    stages = ",".join(record["stages"][1:])
-    return _judge_plan(record | {"stages": stages}, machine, mesh, _times_s(record, "measured"))
+    return _judge_plan(record, machine, mesh, _times_s(record, "measured"))
 
 
 def judge_trainer(record: Record, machine: Machine) -> Judged:
@@ -96,6 +95,11 @@ def _times_s(record: Record, name: str) -> tuple[float, float, float]:
     return record[f"{name}_s"], record[f"{name}_low_s"], record[f"{name}_high_s"]
 
 
+def _cuts(stages: str | list[str] | None) -> str | None:
+    """Return where a pipeline is cut: a record may name the first layer of every stage, cut or not."""
+    return ",".join(stages[1:]) if isinstance(stages, list) else stages
+
+
 def _judge_plan(
     record: Record, machine: Machine, mesh: Mesh, times_s: Sequence[float], engine: Engine = Engine.SOLVE
 ) -> Judged:  # fmt: skip
@@ -105,7 +109,7 @@ def _judge_plan(
         record["microbatches"], Schedule(record.get("schedule", Schedule.ONE_F_ONE_B)),
         algorithm=Algorithm(record.get("algorithm", Algorithm.LIBRARY)),
         overlap=record.get("overlap", False), strategy=Strategy(record["strategy"]),
-        stages=parse_stages(record.get("stages"), workload.network),
+        stages=parse_stages(_cuts(record.get("stages")), workload.network),
         sync_batchnorm=record.get("sync_batchnorm", False),
     )  # fmt: skip
     answer = forecast(machine, workload, mesh, options, ranks_per_node=mesh.world_size, engine=engine)  # fmt: skip
