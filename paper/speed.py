@@ -77,7 +77,7 @@ def _world(what: str, case: str, ranks: int, bound_s: float) -> Goal:
 def _events(what: str, case: str) -> Goal:
     return Goal(
         "simulator", f"events, messages a second: {what}", 200_000, "a second", True,
-        lambda row: (row["kind"], row.get("case"), row["what"]) == ("events", case, "sim.simulate"),
+        lambda row: (row["kind"], row.get("case"), row.get("what")) == ("events", case, "sim.simulate"),
         lambda row: dict(row["messages_per_s"]),
         lambda row: f"bare SimPy: {row['timeouts_per_s']:,.0f} timeouts",
     )  # fmt: skip
@@ -94,7 +94,7 @@ def _sweep(nets: tuple[str, str], what: str, told: str, bound_s: float) -> Goal:
 def _start(options: str, bound_s: float) -> Goal:
     return Goal(
         "startup", f"`sim.predict {options}` with intervals, the whole process", bound_s, "s", False,
-        lambda row: row["what"] == f"sim.predict {options}",
+        lambda row: row.get("what") == f"sim.predict {options}",
         lambda row: dict(row["wall_s"]),
         lambda row: f"bare Python: {row['wall_s']['median'] / row['wall_over_floor']['median']:.2g} s",
     )  # fmt: skip

@@ -209,6 +209,6 @@ class _Grid:
 
 def _has_window(point: Point) -> bool:
     """Say whether replicas of ``point`` share windows: their ops are others than a family's."""
-    if point.options.algorithm not in (Algorithm.SHARED_WINDOW, Algorithm.HIERARCHICAL):
-        return False
+    if point.options.algorithm is not Algorithm.HIERARCHICAL:
+        return point.options.algorithm is Algorithm.SHARED_WINDOW
     return window_size(point.mesh, placed(point.options, point.machine)) > 1

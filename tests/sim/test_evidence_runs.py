@@ -67,12 +67,13 @@ def test_a_slower_rank_is_forecast_to_take_longer(machine: Machine) -> None:
         times_s = [case.forecast_s for case in evidence.cases]
         assert times_s == sorted(set(times_s))
     first, *_, last = own.cases
-    assert last.forecast_s == pytest.approx(8 * first.forecast_s, rel=0.1)
+    assert 4 * first.forecast_s < last.forecast_s < 8 * first.forecast_s  # messages take as long
 
 
 def test_a_benchmark_of_the_trainer_is_steps_of_one_rank(machine: Machine) -> None:
     (evidence,) = evidence_of(MEASURED / "trainer-2core-epyc.jsonl", machine)
-    for case, each in zip(evidence.cases, lines("trainer-2core-epyc.jsonl")[1:], strict=True):
+    alone = [each for each in lines("trainer-2core-epyc.jsonl") if each["kind"] == "trainer"]
+    for case, each in zip(evidence.cases, alone, strict=True):
         assert case.ranks == 1
         assert case.measured_s == pytest.approx(each["batch"] / each["samples_per_s"]["stepcast"], rel=1e-6)  # type: ignore[index, operator]  # fmt: skip
 
@@ -88,7 +89,7 @@ def test_a_training_is_its_median_step(name: str, machine: Machine) -> None:
 def test_no_net_that_was_trained_was_on_the_ladder() -> None:
     seen = {(each.net, each.global_batch) for each in ladder(200)}
     for name in ("trainer-2core-epyc.jsonl", "mnist-2core-epyc.jsonl", "letters-2core-epyc.json", "schemes-2core-epyc.jsonl", "slow-node-2core-epyc.jsonl"):  # fmt: skip
-        assert not seen & {(each["net"], each["batch"]) for each in lines(name) if "net" in each}
+        assert not seen & {(each["net"], each["batch"]) for each in lines(name) if "batch" in each}
 
 
 def test_what_others_measured_is_kept_as_shares_with_its_source() -> None:

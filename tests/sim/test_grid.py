@@ -168,7 +168,7 @@ def test_machines_of_one_form_are_told_apart() -> None:
     assert len(found) == len(drawn)
     for place, point in enumerate(drawn):
         _assert_same(found[place], _alone(point))
-    assert len({each.breakdown.total_s for each in found.values()}) > len(drawn) // 2
+    assert len({each.breakdown.total_s for each in found.values()}) >= len(drawn) // 2
 
 
 def _alike_machines() -> list[Machine]:
