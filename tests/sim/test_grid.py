@@ -81,7 +81,8 @@ def test_points_answered_together_are_the_forecasts_of_each(drawn: list[Point]) 
         if place in found:
             _assert_same(found[place], _alone(point))
         else:
-            is_window = window_size(point.mesh, point.options) > 1
+            is_named = point.options.algorithm is Algorithm.SHARED_WINDOW
+            is_window = is_named or window_size(point.mesh, point.options) > 1
             assert is_window or point.options.strategy is Strategy.AVERAGING or point.mesh.pp > 1
 
 
